@@ -33,6 +33,15 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Returns the same context for a shorter time, for a value that lends it together with other things.
+    pub fn reborrow(&mut self) -> Context<'_> {
+        Context {
+            service: self.service,
+            now: self.now,
+            shared: self.shared,
+        }
+    }
+
     /// Returns the time of this turn, which is read once, after the poll.
     pub fn now(&self) -> Instant {
         self.now

@@ -28,15 +28,15 @@ const COUNTED: usize = 100;
 
 impl Pool {
     pub(super) fn describe(&self, now: Instant) -> String {
-        let slots = self.dispatcher.slots();
+        let slots = self.base.dispatcher.slots();
         let registers = slots.map(|view| dump::registers(&view, self.descriptors(&view), now));
-        let (places, clients) = (self.dispatcher.places(), self.front.connections());
-        let most = self.front.options().connection_limits.total;
+        let (places, clients) = (self.base.dispatcher.places(), self.base.front.connections());
+        let most = self.base.front.options().connection_limits.total;
         let load = format_args!("workers = {places}, clients = {clients} of {most}");
         let mut dump = Dump::begin(
-            self.front.name(),
+            self.base.front.name(),
             "pool",
-            self.front.uptime(now),
+            self.base.front.uptime(now),
             registers.collect(),
             load,
         );
@@ -73,7 +73,7 @@ impl Pool {
 
     fn describe_workers(&self, dump: &mut Dump<'_>, now: Instant) {
         let (survey, mut lines_left) = (Survey::begin(now), ALL_IN_HAND);
-        for view in self.dispatcher.workers() {
+        for view in self.base.dispatcher.workers() {
             let process = self.workers.get(view.id);
             let number = match view.place {
                 Place::Serving(number) | Place::Successor(number) => number,
@@ -85,7 +85,7 @@ impl Pool {
                 memory: survey.look_at(process.child.pid()),
             });
             let worker = dump::worker(&view, number, told, now);
-            let mut requests = self.dispatcher.requests_of(view.id);
+            let mut requests = self.base.dispatcher.requests_of(view.id);
             match requests.next() {
                 None => dump.line(format_args!("{worker}")),
                 Some(oldest) => {
@@ -111,7 +111,7 @@ impl Pool {
         let since = now.saturating_duration_since(request.since);
         let Some(id) = request.client else {
             let kept = worker.and_then(|worker| worker.recorder.in_hand());
-            let kept = kept.map(|entry| entry.excerpt(self.options.disclosure));
+            let kept = kept.map(|entry| entry.excerpt(self.base.options.disclosure));
             return dump::request(since, "gone", kept.as_ref());
         };
         if let Some(session) = self.sessions.get(id) {
@@ -130,11 +130,11 @@ impl Pool {
     // ---- queue -------------------------------------------------------------------------------------------------
 
     fn describe_queue(&self, dump: &mut Dump<'_>, now: Instant) {
-        let length = self.dispatcher.queue_length();
-        let longest = self.dispatcher.queued().next();
+        let length = self.base.dispatcher.queue_length();
+        let longest = self.base.dispatcher.queued().next();
         let longest = longest.map(|waiting| now.saturating_duration_since(waiting.arrived));
         dump.line(format_args!("{}", dump::queue(length, longest)));
-        let waiting = self.dispatcher.queued().zip(1..);
+        let waiting = self.base.dispatcher.queued().zip(1..);
         let lines = waiting.map(|(waiting, place)| format!("waiting {place}: {}", self.in_queue(&waiting, now)));
         dump.list(FIRST, length, lines);
     }
@@ -155,7 +155,7 @@ impl Pool {
     // ---- clients -----------------------------------------------------------------------------------------------
 
     fn describe_clients(&self, dump: &mut Dump<'_>, now: Instant) {
-        let total = self.front.connections();
+        let total = self.base.front.connections();
         dump.line(format_args!("clients: {total} connected"));
         let sessions = self.sessions.iter();
         let sessions = sessions.map(|(key, session)| session_view(key, session, now));
@@ -170,11 +170,11 @@ impl Pool {
             Phase::Lingering => ClientState::Leaving,
             Phase::Taking | Phase::Full | Phase::Finishing(_) if client.conn.unwritten() > 0 => ClientState::Writing,
             Phase::Taking | Phase::Full | Phase::Finishing(_) if client.owed.count() > 0 => ClientState::Waiting,
-            Phase::Taking if self.options.persistent.is_some() && client.input.is_empty() => ClientState::Idle,
+            Phase::Taking if self.base.options.persistent.is_some() && client.input.is_empty() => ClientState::Idle,
             Phase::Taking | Phase::Full | Phase::Finishing(_) => ClientState::Reading,
         };
         let oldest = owed().next().and_then(|exchange| match exchange.state {
-            State::Asked { request, .. } => self.dispatcher.arrival(request?),
+            State::Asked { request, .. } => self.base.dispatcher.arrival(request?),
             State::Coalesced(_) | State::Answered(_) => None,
         });
         let since = oldest.filter(|_| state == ClientState::Waiting);

@@ -1,8 +1,8 @@
 //! The desk: what a room is lent by the pool while it works, and where it leaves what it has found out.
 //!
-//! A room reports events for the dispatcher here, in the order in which they happen, and never learns what comes of
-//! them: the pool hands them over once the room has returned. So no room calls another, and none is called while it
-//! works.
+//! The pool owns [`Base`], and lends a room a [`Desk`] of it with each call. A room reports events for the dispatcher
+//! here, in the order in which they happen, and never learns what comes of them: the pool hands them over once the room
+//! has returned. So no room calls another, and none is called while it works.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,11 +10,20 @@ use std::fmt;
 use log::Level;
 
 use crate::doors::front::Front;
-use crate::doors::pool::core::{Counters, Event};
+use crate::doors::pool::core::{Counters, Dispatcher, Event};
 use crate::doors::pool::options::Options;
 use crate::doors::pool::report::Topic;
 use crate::net::origin::Origin;
 use crate::reactor::Context;
+
+/// The part of a pool that is no room's own.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) options: Options,
+    pub(super) front: Front,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) outbox: Outbox,
+}
 
 /// Findings of the rooms that the pool has not acted on yet.
 #[derive(Debug, Default)]
@@ -25,12 +34,31 @@ pub(super) struct Outbox {
     pub(super) has_freed_descriptor: bool,
 }
 
-/// The pool's part in what a room does.
+/// The things that a room works with during one call: the reactor, and the pool's part in what the room does.
 pub(super) struct Desk<'p> {
+    pub(super) cx: Context<'p>,
     pub(super) options: &'p Options,
     pub(super) counters: &'p mut Counters,
     pub(super) front: &'p mut Front,
     pub(super) outbox: &'p mut Outbox,
+}
+
+impl Base {
+    /// Lends a room all that it is to have of this. The dispatcher's decisions are the pool's alone to fetch.
+    pub(super) fn desk<'p>(&'p mut self, cx: &'p mut Context<'_>) -> Desk<'p> {
+        Desk {
+            cx: cx.reborrow(),
+            options: &self.options,
+            counters: self.dispatcher.counters_mut(),
+            front: &mut self.front,
+            outbox: &mut self.outbox,
+        }
+    }
+
+    /// Leaves an event for the dispatcher.
+    pub(super) fn report(&mut self, event: Event) {
+        self.outbox.events.push_back(event);
+    }
 }
 
 impl Desk<'_> {
@@ -46,20 +74,19 @@ impl Desk<'_> {
     }
 
     /// Writes one line to the log, unless too many like it came lately.
-    pub(super) fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
-        self.note_at_length(cx, level, topic, line, std::iter::empty());
+    pub(super) fn note(&mut self, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
+        self.note_at_length(level, topic, line, std::iter::empty());
     }
 
     /// Writes a line with others below it, which stand or fall with it.
     pub(super) fn note_at_length(
         &mut self,
-        cx: &mut Context<'_>,
         level: Level,
         topic: Topic,
         line: fmt::Arguments<'_>,
         below: impl Iterator<Item = String>,
     ) {
-        if self.front.note(cx, level, topic, line) {
+        if self.front.note(&mut self.cx, level, topic, line) {
             let name = self.front.name();
             for line in below {
                 log::log!(level, service:% = name; "{name}: {line}");

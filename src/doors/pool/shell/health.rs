@@ -15,17 +15,13 @@ impl Pool {
     pub(super) fn log_health(&mut self, cx: &mut Context<'_>, change: HealthChange) {
         match change {
             HealthChange::Ready => self.log_ready(),
-            HealthChange::Down { reason } => {
-                let mut rooms = self.rooms();
-                rooms.workers.begin_outage(cx, &mut rooms.desk, reason);
-            }
+            HealthChange::Down { reason } => self.workers.begin_outage(&mut self.base.desk(cx), reason),
             HealthChange::Over {
                 lasted,
                 failed,
                 first_time,
             } => {
-                let mut rooms = self.rooms();
-                rooms.workers.log_outage(cx, &mut rooms.desk);
+                self.workers.log_outage(&mut self.base.desk(cx));
                 let were = if failed == 1 { "request was" } else { "requests were" };
                 let line = format_args!(
                     "a worker can serve again: none could for {}, and {failed} {were} refused",
@@ -41,27 +37,27 @@ impl Pool {
 
     fn log_ready(&self) {
         let serves = |status| matches!(status, Status::Available | Status::Busy);
-        let serving = self.dispatcher.slots().filter(|slot| serves(slot.status)).count();
-        let (name, places) = (self.front.name(), self.dispatcher.places());
+        let serving = self.base.dispatcher.slots().filter(|slot| serves(slot.status)).count();
+        let (name, places) = (self.base.front.name(), self.base.dispatcher.places());
         log::info!(service:% = name; "{name}: ready, {serving} of {places} workers serve");
     }
 
     pub(in crate::doors::pool) fn readiness(&self) -> Readiness {
-        match self.dispatcher.health() {
+        match self.base.dispatcher.health() {
             Health::Starting | Health::Down(_) => Readiness::Waiting,
-            Health::Serving if self.dispatcher.is_in_full_force() => Readiness::Fully,
+            Health::Serving if self.base.dispatcher.is_in_full_force() => Readiness::Fully,
             Health::Serving => Readiness::Partly,
         }
     }
 
     /// The thing that keeps the pool from serving, in words.
     pub(in crate::doors::pool) fn waits_for(&self) -> String {
-        match self.dispatcher.health() {
+        match self.base.dispatcher.health() {
             Health::Down(_) => {
-                let cause = self.workers.cause_of_outage(&self.options);
+                let cause = self.workers.cause_of_outage(&self.base.options);
                 format!("no worker can serve: {}", cause.unwrap_or_default())
             }
-            Health::Starting | Health::Serving => outage::expectation(&self.options).to_owned(),
+            Health::Starting | Health::Serving => outage::expectation(&self.base.options).to_owned(),
         }
     }
 }

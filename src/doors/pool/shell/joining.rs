@@ -10,7 +10,7 @@ use crate::reactor::{Context, Key, Readiness};
 
 impl Pool {
     pub(super) fn has_sessions(&self) -> bool {
-        self.options.policy.mode == Mode::Session
+        self.base.options.policy.mode == Mode::Session
     }
 
     // ---- coming ------------------------------------------------------------------------------------------------
@@ -25,8 +25,7 @@ impl Pool {
     }
 
     fn watch_session(&mut self, cx: &mut Context<'_>, key: Key) {
-        let mut rooms = self.rooms();
-        let outcome = rooms.sessions.watch(cx, &mut rooms.desk, key);
+        let outcome = self.sessions.watch(&mut self.base.desk(cx), key);
         self.follow(cx, key, outcome);
     }
 
@@ -38,26 +37,27 @@ impl Pool {
         }
         match self.sessions.look_for_caller(key) {
             Caller::Present => {}
-            Caller::Unknown => return self.report(Event::Withdrawn(request)),
+            Caller::Unknown => return self.base.report(Event::Withdrawn(request)),
             Caller::Gone => {
                 if let Some(session) = self.sessions.remove(cx, key) {
-                    self.rooms().desk.release_connection(&session.origin);
+                    self.base.desk(cx).release_connection(&session.origin);
                 }
-                return self.report(Event::Withdrawn(request));
+                return self.base.report(Event::Withdrawn(request));
             }
         }
-        let mut rooms = self.rooms();
-        if rooms.workers.get(id).is_none() {
+        if self.workers.get(id).is_none() {
             return;
         }
-        let streams = rooms.workers.attach_session(id, key);
-        let has_begun =
-            streams.is_some_and(|streams| rooms.sessions.begin(cx, &mut rooms.desk, key, (id, request), streams));
+        let streams = self.workers.attach_session(id, key);
+        let has_begun = streams.is_some_and(|streams| {
+            self.sessions
+                .begin(&mut self.base.desk(cx), key, (id, request), streams)
+        });
         if !has_begun {
-            rooms.workers.detach_session(id);
-            return rooms
+            self.workers.detach_session(id);
+            return self
                 .workers
-                .report_fault(&mut rooms.desk, id, Fault::InputClosed(request));
+                .report_fault(&mut self.base.desk(cx), id, Fault::InputClosed(request));
         }
         self.watch_session(cx, key);
         self.pump(cx, key);
@@ -85,18 +85,16 @@ impl Pool {
 
     /// Carries what can be carried both ways, and does what follows from it.
     pub(super) fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
-        let mut rooms = self.rooms();
-        let worker = rooms.sessions.worker_of(key);
-        let child = worker.and_then(|worker| rooms.workers.child(worker));
-        let outcome = rooms.sessions.pump(cx, &mut rooms.desk, key, child);
+        let worker = self.sessions.worker_of(key);
+        let child = worker.and_then(|worker| self.workers.child(worker));
+        let outcome = self.sessions.pump(&mut self.base.desk(cx), key, child);
         self.follow(cx, key, outcome);
     }
 
     pub(super) fn session_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
-        let mut rooms = self.rooms();
-        let worker = rooms.sessions.worker_of(key);
-        let child = worker.and_then(|worker| rooms.workers.child(worker));
-        let outcome = rooms.sessions.handle_timeout(cx, &mut rooms.desk, key, child);
+        let worker = self.sessions.worker_of(key);
+        let child = worker.and_then(|worker| self.workers.child(worker));
+        let outcome = self.sessions.handle_timeout(&mut self.base.desk(cx), key, child);
         self.follow(cx, key, outcome);
     }
 
@@ -132,7 +130,7 @@ impl Pool {
 
     fn report_spent_worker(&mut self, worker: WorkerId) {
         let (to, after) = (ReplyTo::Oldest, AfterReply::Spent);
-        self.report(Event::Reply { worker, to, after });
+        self.base.report(Event::Reply { worker, to, after });
     }
 
     // ---- going -------------------------------------------------------------------------------------------------
@@ -156,9 +154,9 @@ impl Pool {
             Stage::Running(running) => (Some(running.request), running.worker),
         };
         drop(session.conn);
-        self.rooms().desk.release_connection(&session.origin);
+        self.base.desk(cx).release_connection(&session.origin);
         if let Some(request) = request {
-            self.report(Event::Abandoned(request));
+            self.base.report(Event::Abandoned(request));
         }
         if let Some(worker) = worker {
             self.workers.detach_session(worker);
@@ -186,15 +184,14 @@ impl Pool {
         if let Some(worker) = worker {
             self.workers.detach_session(worker);
         }
-        let mut rooms = self.rooms();
-        rooms.clients.adopt_finished(cx, &mut rooms.desk, session, farewell);
+        self.clients.adopt_finished(&mut self.base.desk(cx), session, farewell);
     }
 
     /// Closes all sessions, whatever is still on its way.
     pub(super) fn close_sessions(&mut self, cx: &mut Context<'_>) {
         for key in self.sessions.keys() {
             if let Some(session) = self.sessions.remove(cx, key) {
-                self.rooms().desk.release_connection(&session.origin);
+                self.base.desk(cx).release_connection(&session.origin);
             }
         }
     }

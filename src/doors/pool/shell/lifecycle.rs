@@ -9,7 +9,7 @@ use super::super::core::{Dispatcher, Event, Health, StopMode};
 use super::super::options::{Disclosure, Options};
 use super::super::report::{self, Held, Latencies, Topic};
 use super::clients::Clients;
-use super::desk::Outbox;
+use super::desk::{Base, Outbox};
 use super::sessions::Sessions;
 use super::workers::Workers;
 use super::workers::process::Stage;
@@ -40,26 +40,28 @@ impl Pool {
             serves_at_once: false,
         };
         Pool {
-            dispatcher: Dispatcher::new(options.policy.clone(), now, seed),
             dispatcher_alarm: Alarm::default(),
-            front: Front::new(kind, options.front.clone(), listeners, now),
             clients: Clients::new(options.cache.as_ref().map(|cache| cache.limits)),
             sessions: Sessions::default(),
             workers: Workers::new(program),
             latencies: Latencies::default(),
             disclosed_from: None,
-            outbox: Outbox::default(),
-            options,
+            base: Base {
+                dispatcher: Dispatcher::new(options.policy.clone(), now, seed),
+                front: Front::new(kind, options.front.clone(), listeners, now),
+                outbox: Outbox::default(),
+                options,
+            },
         }
     }
 
     pub(super) fn announce_rolled(&mut self) {
         self.clients.cache_mut().end_roll();
-        let but = match self.dispatcher.health() {
+        let but = match self.base.dispatcher.health() {
             Health::Down(_) => ", but none can serve yet",
             Health::Starting | Health::Serving => "",
         };
-        let name = self.front.name();
+        let name = self.base.front.name();
         log::info!(service:% = name; "{name}: every worker has been replaced{but}");
     }
 
@@ -67,7 +69,7 @@ impl Pool {
 
     /// The end comes nearer when the last client is served and when the last process has gone.
     pub(super) fn advance_drain(&mut self, cx: &mut Context<'_>) {
-        if self.front.is_draining() && !self.clients.any_unserved() && self.sessions.len() == 0 {
+        if self.base.front.is_draining() && !self.clients.any_unserved() && self.sessions.len() == 0 {
             self.stop(cx, StopMode::EndInput);
         }
         if self.is_finished() {
@@ -76,18 +78,17 @@ impl Pool {
     }
 
     fn stop(&mut self, cx: &mut Context<'_>, mode: StopMode) {
-        self.front.stop(cx);
-        self.front.stop_upkeep(cx);
-        self.report(Event::Shutdown(mode));
+        self.base.front.stop(cx);
+        self.base.front.stop_upkeep(cx);
+        self.base.report(Event::Shutdown(mode));
         self.end_step(cx);
     }
 
     fn close_all(&mut self, cx: &mut Context<'_>) {
-        self.workers.end_row(&self.options);
-        self.front.finish_log();
-        let mut rooms = self.rooms();
-        for key in rooms.clients.keys() {
-            rooms.clients.close(cx, &mut rooms.desk, key);
+        self.workers.end_row(&self.base.options);
+        self.base.front.finish_log();
+        for key in self.clients.keys() {
+            self.clients.close(&mut self.base.desk(cx), key);
         }
         self.close_sessions(cx);
     }
@@ -96,21 +97,21 @@ impl Pool {
 
     /// Upkeep is due at every tick where memory is watched, and else when there are log lines to be summed up.
     fn plan_upkeep(&mut self, cx: &mut Context<'_>) {
-        let tick = self
-            .options
-            .max_rss
-            .map(|_| cx.now() + self.options.policy.alarm_interval);
-        self.front.plan_upkeep(cx, tick);
+        let Options { max_rss, policy, .. } = &self.base.options;
+        let tick = max_rss.map(|_| cx.now() + policy.alarm_interval);
+        self.base.front.plan_upkeep(cx, tick);
     }
 
     pub(super) fn upkeep(&mut self, cx: &mut Context<'_>) {
-        self.front.sum_up(cx);
+        self.base.front.sum_up(cx);
         self.look_at_memory(cx);
         self.plan_upkeep(cx);
     }
 
     fn look_at_memory(&mut self, cx: &mut Context<'_>) {
-        let Some(limit) = self.options.max_rss else { return };
+        let Some(limit) = self.base.options.max_rss else {
+            return;
+        };
         let serving = self.workers.iter().filter(|process| process.stage == Stage::Serving);
         // A process that has just ended has no memory to be read, and its end is reported by its pidfd.
         let outgrown = serving.filter_map(|process| {
@@ -122,7 +123,7 @@ impl Pool {
             let (resident, limit) = (amount::size(resident), amount::limit(limit));
             let line = format_args!("{label} holds {resident}, more than --max-rss {limit}, and is replaced");
             self.note(cx, Level::Info, Topic::Outgrown, line);
-            self.report(Event::Outgrown(id));
+            self.base.report(Event::Outgrown(id));
             self.settle(cx, None);
         }
     }
@@ -130,11 +131,11 @@ impl Pool {
 
 impl Door for Pool {
     fn front(&self) -> &Front {
-        &self.front
+        &self.base.front
     }
 
     fn front_mut(&mut self) -> &mut Front {
-        &mut self.front
+        &mut self.base.front
     }
 
     /// Starts the first worker at once: a program that cannot be started at all ends the daemon here. The others follow in
@@ -143,7 +144,7 @@ impl Door for Pool {
         self.settle(cx, None);
         self.plan_upkeep(cx);
         match self.spawn_next(cx) {
-            Err(error) if error.is_permanent() => return Err(cannot_start(&self.options, &error)),
+            Err(error) if error.is_permanent() => return Err(cannot_start(&self.base.options, &error)),
             // A failure that may pass is tried again after a while, as that of any other worker.
             Ok(()) | Err(_) => self.settle(cx, None),
         }
@@ -159,11 +160,11 @@ impl Door for Pool {
     }
 
     fn places(&self) -> usize {
-        self.dispatcher.places()
+        self.base.dispatcher.places()
     }
 
     fn begin_with(&mut self, places: usize) {
-        self.dispatcher.begin_with(places);
+        self.base.dispatcher.begin_with(places);
     }
 
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
@@ -180,18 +181,19 @@ impl Door for Pool {
     ) -> Result<(), Error> {
         let (options, program) = match (options, programs) {
             (doors::Options::Pool(options), PreparedPrograms::Pool(program)) => (*options, *program),
-            (other, _) => return Err(doors::other_kind(self.front.name(), &other)),
+            (other, _) => return Err(doors::other_kind(self.base.front.name(), &other)),
         };
         self.workers.set_program(program);
-        if self.options.disclosure == Disclosure::Nothing {
+        if self.base.options.disclosure == Disclosure::Nothing {
             self.disclosed_from = Some(cx.now());
         }
-        self.options = options;
+        self.base.options = options;
         self.clients
             .cache_mut()
-            .set_limits(self.options.cache.as_ref().map(|cache| cache.limits));
-        self.front.reload(cx, self.options.front.clone(), new);
-        self.report(Event::Reconfigure(Box::new(self.options.policy.clone())));
+            .set_limits(self.base.options.cache.as_ref().map(|cache| cache.limits));
+        self.base.front.reload(cx, self.base.options.front.clone(), new);
+        self.base
+            .report(Event::Reconfigure(Box::new(self.base.options.policy.clone())));
         self.end_step(cx);
         self.plan_upkeep(cx);
         Ok(())
@@ -205,13 +207,13 @@ impl Door for Pool {
 
     /// Replaces every worker, unless the pool drains: then they are about to go.
     fn roll(&mut self, cx: &mut Context<'_>) {
-        if self.front.is_serving() {
-            let (name, workers) = (self.front.name(), self.dispatcher.places());
+        if self.base.front.is_serving() {
+            let (name, workers) = (self.base.front.name(), self.base.dispatcher.places());
             log::info!(service:% = name; "{name}: replacing every worker, {workers} of them");
             self.clients.cache_mut().begin_roll();
             // The operator has changed something, and is to see what they say now.
-            self.workers.end_row(&self.options);
-            self.report(Event::Roll);
+            self.workers.end_row(&self.base.options);
+            self.base.report(Event::Roll);
             self.end_step(cx);
         }
     }
@@ -220,7 +222,7 @@ impl Door for Pool {
         match how {
             Shutdown::Drain { hasten } => {
                 self.advance_drain(cx);
-                if let Some(by) = hasten.filter(|_| self.front.is_draining()) {
+                if let Some(by) = hasten.filter(|_| self.base.front.is_draining()) {
                     self.clients.hasten_readers(by);
                 }
                 self.end_step(cx);
@@ -231,7 +233,7 @@ impl Door for Pool {
     }
 
     fn is_idle(&self) -> bool {
-        self.front.is_stopping() && self.dispatcher.is_finished()
+        self.base.front.is_stopping() && self.base.dispatcher.is_finished()
     }
 
     fn statistics(&self, now: Instant) -> Snapshot {
@@ -240,11 +242,11 @@ impl Door for Pool {
             sessions: self.sessions.totals(),
         };
         report::snapshot(
-            &self.dispatcher,
+            &self.base.dispatcher,
             &self.latencies,
-            &self.options,
+            &self.base.options,
             &held,
-            &self.front,
+            &self.base.front,
             now,
         )
     }

@@ -32,17 +32,15 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::core::{Action, ChannelId, ClientId, Dispatcher, Event, Refusal, RequestId, WorkerId};
-use super::options::Options;
+use super::core::{Action, ChannelId, ClientId, Event, Refusal, RequestId, WorkerId};
 use super::report::{Latencies, Topic};
 use super::story::Next;
 use crate::net::listening::Accepting;
 use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source, SourceKind};
 
 use crate::doors::Door;
-use crate::doors::front::Front;
 use clients::Clients;
-use desk::{Desk, Outbox};
+use desk::Base;
 use sessions::Sessions;
 use sources::PoolSource;
 use workers::Workers;
@@ -53,9 +51,7 @@ pub(super) use lifecycle::cannot_start;
 /// A pool on the loop.
 #[derive(Debug)]
 pub struct Pool {
-    front: Front,
-    options: Options,
-    dispatcher: Dispatcher,
+    base: Base,
     dispatcher_alarm: Alarm,
     clients: Clients,
     sessions: Sessions,
@@ -63,15 +59,6 @@ pub struct Pool {
     latencies: Latencies,
     /// Requests that came before this are confidential, whatever the options say now.
     disclosed_from: Option<Instant>,
-    outbox: Outbox,
-}
-
-/// The rooms of a pool, and what each of them is lent.
-struct Rooms<'p> {
-    clients: &'p mut Clients,
-    sessions: &'p mut Sessions,
-    workers: &'p mut Workers,
-    desk: Desk<'p>,
 }
 
 /// A whole reply in the shell's hands, while the dispatcher decides whose it is.
@@ -103,10 +90,7 @@ impl Service for Pool {
             Some(PoolSource::Session) => self.session_ready(cx, source.key, readiness),
             Some(PoolSource::Listener) => self.accept(cx, source.key),
             Some(PoolSource::WorkerInput) => self.input_ready(cx, source.key),
-            Some(PoolSource::WorkerErrors) => {
-                let mut rooms = self.rooms();
-                rooms.workers.stderr_ready(cx, &mut rooms.desk, source.key);
-            }
+            Some(PoolSource::WorkerErrors) => self.workers.stderr_ready(&mut self.base.desk(cx), source.key),
             Some(PoolSource::WorkerExit) => self.exit_ready(cx, source.key),
             // These are alarms and leftovers, never registered with the poll.
             Some(
@@ -128,22 +112,13 @@ impl Service for Pool {
             Some(PoolSource::Session) => self.session_timeout(cx, source.key),
             Some(PoolSource::Dispatcher) => {
                 cx.clear_alarm(&mut self.dispatcher_alarm);
-                self.report(Event::Tick);
+                self.base.report(Event::Tick);
             }
-            Some(PoolSource::Queue) => {
-                let mut rooms = self.rooms();
-                rooms.clients.watch_waiting(cx, &mut rooms.desk);
-            }
-            Some(PoolSource::WorkerEnding) => {
-                let mut rooms = self.rooms();
-                rooms.workers.ending_timeout(cx, &mut rooms.desk, source.key);
-            }
+            Some(PoolSource::Queue) => self.clients.watch_waiting(&mut self.base.desk(cx)),
+            Some(PoolSource::WorkerEnding) => self.workers.ending_timeout(&mut self.base.desk(cx), source.key),
             Some(PoolSource::Listener) => self.retry_accepting(cx, source.key),
             Some(PoolSource::WorkerOutput) => self.reply_timeout(cx, source.key),
-            Some(PoolSource::WorkerErrors) => {
-                let mut rooms = self.rooms();
-                rooms.workers.stderr_timeout(cx, &mut rooms.desk, source.key);
-            }
+            Some(PoolSource::WorkerErrors) => self.workers.stderr_timeout(&mut self.base.desk(cx), source.key),
             Some(PoolSource::Upkeep) => self.upkeep(cx),
             Some(PoolSource::Drain) => self.drain_timeout(cx),
             // These have no alarm.
@@ -158,10 +133,7 @@ impl Service for Pool {
             Some(PoolSource::Session) => self.pump(cx, source.key),
             Some(PoolSource::Client) => self.resume_client(cx, source.key),
             Some(PoolSource::WorkerOutput) => self.read_worker(cx, source.key, true),
-            Some(PoolSource::WorkerErrors) => {
-                let mut rooms = self.rooms();
-                rooms.workers.stderr_ready(cx, &mut rooms.desk, source.key);
-            }
+            Some(PoolSource::WorkerErrors) => self.workers.stderr_ready(&mut self.base.desk(cx), source.key),
             Some(PoolSource::WorkerInput) => self.read_after_closed_input(cx, source.key),
             Some(PoolSource::Spawning) => self.spawn_waiting(cx),
             Some(PoolSource::WorkerExit) => self.exit_ready(cx, source.key),
@@ -190,7 +162,7 @@ impl Service for Pool {
             self.clients.is_consistent(),
             "requests are left, and their clients have gone"
         );
-        if !self.front.is_serving() {
+        if !self.base.front.is_serving() {
             self.advance_drain(cx);
             self.end_step(cx);
         }
@@ -198,26 +170,6 @@ impl Service for Pool {
 }
 
 impl Pool {
-    /// The rooms, and what each of them is lent.
-    fn rooms(&mut self) -> Rooms<'_> {
-        Rooms {
-            clients: &mut self.clients,
-            sessions: &mut self.sessions,
-            workers: &mut self.workers,
-            desk: Desk {
-                options: &self.options,
-                counters: self.dispatcher.counters_mut(),
-                front: &mut self.front,
-                outbox: &mut self.outbox,
-            },
-        }
-    }
-
-    /// Leaves an event for the dispatcher, until [`settle`](Self::settle).
-    fn report(&mut self, event: Event) {
-        self.outbox.events.push_back(event);
-    }
-
     /// Gives all reported events to the dispatcher and carries out its actions, one after the other, until neither is
     /// left. An action may report more events: they are handled before the next action. `reply` is the reply of which
     /// the last event tells, if it tells of one. Must be called after every event on whose consequences the caller
@@ -225,13 +177,12 @@ impl Pool {
     fn settle(&mut self, cx: &mut Context<'_>, reply: Option<Reply<'_>>) {
         let mut is_changed = false;
         loop {
-            if let Some(event) = self.outbox.events.pop_front() {
-                self.dispatcher.handle(cx.now(), event);
-            } else if let Some(action) = self.dispatcher.next_action() {
+            if let Some(event) = self.base.outbox.events.pop_front() {
+                self.base.dispatcher.handle(cx.now(), event);
+            } else if let Some(action) = self.base.dispatcher.next_action() {
                 self.act(cx, action, reply);
             } else if let Some(ended) = self.workers.next_ended() {
-                let mut rooms = self.rooms();
-                rooms.workers.settle_ended(cx, &mut rooms.desk, ended);
+                self.workers.settle_ended(&mut self.base.desk(cx), ended);
             } else {
                 break;
             }
@@ -240,7 +191,7 @@ impl Pool {
         if !is_changed {
             return;
         }
-        let next = self.dispatcher.next_deadline();
+        let next = self.base.dispatcher.next_deadline();
         cx.set_alarm(&mut self.dispatcher_alarm, PoolSource::Dispatcher.only(), next);
     }
 
@@ -248,14 +199,13 @@ impl Pool {
     fn end_step(&mut self, cx: &mut Context<'_>) {
         loop {
             self.settle(cx, None);
-            let mut rooms = self.rooms();
-            match rooms.clients.next_touched() {
-                Some(key) => rooms.clients.settle_client(cx, &mut rooms.desk, key),
+            match self.clients.next_touched() {
+                Some(key) => self.clients.settle_client(&mut self.base.desk(cx), key),
                 None => break,
             }
         }
-        if std::mem::take(&mut self.outbox.has_freed_descriptor) {
-            self.front.descriptor_freed(cx);
+        if std::mem::take(&mut self.base.outbox.has_freed_descriptor) {
+            self.base.front.descriptor_freed(cx);
         }
     }
 
@@ -267,9 +217,7 @@ impl Pool {
                 worker,
                 waited,
                 served,
-            } => {
-                self.complete(cx, client, (worker, waited, served), reply);
-            }
+            } => self.complete(cx, client, (worker, waited, served), reply),
             Action::Assign {
                 worker,
                 request,
@@ -280,10 +228,7 @@ impl Pool {
                 self.assign(cx, worker, (request, client, channel), speaking);
             }
             Action::Enqueued { request, client } if self.has_sessions() => self.await_worker(cx, client, request),
-            Action::Enqueued { request, client } => {
-                let mut rooms = self.rooms();
-                rooms.clients.mark_waiting(cx, &mut rooms.desk, client, request);
-            }
+            Action::Enqueued { request, client } => self.clients.mark_waiting(&mut self.base.desk(cx), client, request),
             Action::Refuse {
                 client,
                 reason,
@@ -295,7 +240,7 @@ impl Pool {
             }
             Action::Spawn(worker) => self.workers.queue_spawn(cx, worker),
             Action::Inspect(_) | Action::Probe { .. } | Action::Stop(..) | Action::QuarantineEnded(_) => {
-                self.act_on_worker(cx, action);
+                self.act_on_worker(cx, action)
             }
             Action::Replaced {
                 worker,
@@ -327,8 +272,7 @@ impl Pool {
         reply: Option<Reply<'_>>,
     ) {
         self.latencies.record(waited, served);
-        let mut rooms = self.rooms();
-        rooms.workers.note_answer(cx, &mut rooms.desk, worker);
+        self.workers.note_answer(&mut self.base.desk(cx), worker);
         self.log_if_slow(cx, client, worker, waited, served);
         // The dispatcher answers with the reply it was just told of, and with no other.
         if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
@@ -338,12 +282,12 @@ impl Pool {
 
     /// Carries out an action that concerns a worker alone.
     fn act_on_worker(&mut self, cx: &mut Context<'_>, action: Action) {
-        let Rooms { workers, mut desk, .. } = self.rooms();
+        let (workers, desk) = (&mut self.workers, &mut self.base.desk(cx));
         match action {
-            Action::Inspect(worker) => workers.inspect(&mut desk, worker),
-            Action::Probe { worker, channel } => workers.probe(cx, &mut desk, worker, channel),
-            Action::Stop(worker, mode) => workers.stop_worker(cx, &mut desk, worker, mode),
-            Action::QuarantineEnded(worker) => workers.log_cleared(cx, &mut desk, worker),
+            Action::Inspect(worker) => workers.inspect(desk, worker),
+            Action::Probe { worker, channel } => workers.probe(desk, worker, channel),
+            Action::Stop(worker, mode) => workers.stop_worker(desk, worker, mode),
+            Action::QuarantineEnded(worker) => workers.log_cleared(desk, worker),
             // All others concern more than a worker.
             _ => {}
         }
@@ -360,12 +304,11 @@ impl Pool {
         if self.has_sessions() {
             return self.begin_session(cx, worker, request, client);
         }
-        let mut rooms = self.rooms();
-        if rooms.clients.start_request(cx, &mut rooms.desk, client, request) {
+        if self.clients.start_request(&mut self.base.desk(cx), client, request) {
             // A client that vanished in this very turn has been abandoned, or will be.
-            let bytes = rooms.clients.request_bytes(client).unwrap_or_default();
+            let bytes = self.clients.request_bytes(client).unwrap_or_default();
             let given = (request, channel, bytes);
-            rooms.workers.give(cx, &mut rooms.desk, worker, given, speaking);
+            self.workers.give(&mut self.base.desk(cx), worker, given, speaking);
         }
     }
 
@@ -379,34 +322,32 @@ impl Pool {
             self.clients.cache_mut().forget_all();
         }
         let next = match (lost.slot, delay) {
-            (None, _) if self.front.is_stopping() => Next::TheEnd,
+            (None, _) if self.base.front.is_stopping() => Next::TheEnd,
             (None, _) => Next::Nothing,
             (Some(_), None) => Next::Successor,
             (Some(slot), Some(delay)) => {
                 // The worker that serves on where a successor is lost: so a broken new generation is told from an
                 // outage.
-                let serving = self.dispatcher.in_service(slot);
+                let serving = self.base.dispatcher.in_service(slot);
                 let serving = serving.filter(|serving| *serving != lost.worker);
                 let stays = serving.and_then(|serving| self.workers.describe(serving));
                 Next::Start { delay, stays }
             }
         };
-        let mut rooms = self.rooms();
-        rooms.workers.note_loss(cx, &mut rooms.desk, lost, next);
+        self.workers.note_loss(&mut self.base.desk(cx), lost, next);
     }
 
     /// Answers a request with a worker's reply, or refuses it where its client's framing cannot carry that.
     fn answer(&mut self, cx: &mut Context<'_>, client: ClientId, reply: Reply<'_>, served: Duration) {
-        let mut rooms = self.rooms();
-        let Err(unfit) = rooms.clients.send_reply(cx, &mut rooms.desk, client, reply, served) else {
+        let Err(unfit) = self.clients.send_reply(&mut self.base.desk(cx), client, reply, served) else {
             return;
         };
-        rooms.desk.counters.count_unfit_answer(served);
+        self.base.dispatcher.counters_mut().count_unfit_answer(served);
         let (origin, worker) = (
             self.peer_name(client),
             self.workers.describe(reply.worker).unwrap_or_default(),
         );
-        let wanted = self.options.framings.reply;
+        let wanted = self.base.options.framings.reply;
         let line = format_args!(
             "refused {origin}: the reply of {worker} {unfit}, which --reply-framing {wanted} cannot carry"
         );
@@ -418,13 +359,12 @@ impl Pool {
         if self.has_sessions() {
             return self.refuse_session(cx, client);
         }
-        let mut rooms = self.rooms();
-        rooms.clients.refuse_all(cx, &mut rooms.desk, client);
+        self.clients.refuse_all(&mut self.base.desk(cx), client);
     }
 
-    /// One line in the log, unless too many like it came lately.
+    /// Writes one line to the log, unless too many like it came lately.
     fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
-        self.rooms().desk.note(cx, level, topic, line);
+        self.base.front.note(cx, level, topic, line);
     }
 }
 

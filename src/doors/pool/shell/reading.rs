@@ -33,44 +33,39 @@ impl Pool {
 
     /// Takes in a connection; its request is usually there already.
     pub(super) fn add_connection(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
-        if let Err(over) = self.front.count_in(&origin) {
+        if let Err(over) = self.base.front.count_in(&origin) {
             return self.turn_away(cx, conn, &origin, over);
         }
         if self.has_sessions() {
-            let mut rooms = self.rooms();
-            return rooms.sessions.add(cx, &mut rooms.desk, conn, origin);
+            return self.sessions.add(&mut self.base.desk(cx), conn, origin);
         }
-        let mut rooms = self.rooms();
-        if let Some(key) = rooms.clients.add(&mut rooms.desk, conn, origin, cx.now()) {
+        if let Some(key) = self.clients.add(&mut self.base.desk(cx), conn, origin) {
             self.read_client(cx, key);
         }
     }
 
     /// Refuses a connection over the limit.
     fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
-        conn.turn_away(&self.options.error_reply, false);
+        conn.turn_away(&self.base.options.error_reply, false);
         let line = format_args!("refused {origin}: as many connections as {} allows", over.flag());
-        self.front.note(cx, Level::Warn, over.topic(), line);
+        self.base.front.note(cx, Level::Warn, over.topic(), line);
     }
 
     // ---- clients -----------------------------------------------------------------------------------------------
 
     pub(super) fn client_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
-        let mut rooms = self.rooms();
-        if rooms.clients.handle_ready(cx, &mut rooms.desk, key, readiness) {
+        if self.clients.handle_ready(&mut self.base.desk(cx), key, readiness) {
             self.read_client(cx, key);
         }
     }
 
     /// Goes on with a client that had more to be read than one turn was for, or that has room again.
     pub(super) fn resume_client(&mut self, cx: &mut Context<'_>, key: Key) {
-        let mut rooms = self.rooms();
-        if rooms.clients.resume(cx, &mut rooms.desk, key) {
+        if self.clients.resume(&mut self.base.desk(cx), key) {
             self.take_requests(cx, key, &[]);
             self.clients.expect_input(key);
             self.read_client(cx, key);
-            let mut rooms = self.rooms();
-            rooms.clients.close_if_drained(cx, &mut rooms.desk, key);
+            self.clients.close_if_drained(&mut self.base.desk(cx), key);
         }
     }
 
@@ -79,8 +74,7 @@ impl Pool {
             self.clients.expect_input(key);
             self.read_client(cx, key);
         }
-        let mut rooms = self.rooms();
-        rooms.clients.end_overdue(cx, &mut rooms.desk, key);
+        self.clients.end_overdue(&mut self.base.desk(cx), key);
     }
 
     /// Reads a bounded share of a client's input.
@@ -88,8 +82,7 @@ impl Pool {
         let mut buffer = cx.lend_buffer();
         let mut is_drained = false;
         for _ in 0..READS_PER_TURN {
-            let mut rooms = self.rooms();
-            match rooms.clients.read(cx, &mut rooms.desk, key, &mut buffer) {
+            match self.clients.read(&mut self.base.desk(cx), key, &mut buffer) {
                 Piece::Nothing => is_drained = true,
                 Piece::Bytes { length, is_last } => {
                     self.take_requests(cx, key, buffer.get(..length).unwrap_or_default());
@@ -120,8 +113,8 @@ impl Pool {
         let bytes = if had_begun { held.as_slice() } else { new };
         let mut taken = 0;
         loop {
-            let (rest, mut rooms) = (bytes.get(taken..).unwrap_or_default(), self.rooms());
-            match rooms.clients.take_next(cx, &mut rooms.desk, key, rest) {
+            let rest = bytes.get(taken..).unwrap_or_default();
+            match self.clients.take_next(&mut self.base.desk(cx), key, rest) {
                 0 => break,
                 length => taken += length,
             }
@@ -137,17 +130,13 @@ impl Pool {
         }
         let is_new_request = taken > 0 || !had_begun;
         self.clients
-            .keep_rest(&self.options, key, held, is_new_request, cx.now());
+            .keep_rest(&self.base.options, key, held, is_new_request, cx.now());
     }
 
     /// Writes what was gathered for all clients in this turn.
     pub(super) fn flush_all(&mut self, cx: &mut Context<'_>) {
-        loop {
-            let mut rooms = self.rooms();
-            let Some(key) = rooms.clients.next_unflushed() else {
-                break;
-            };
-            rooms.clients.flush(cx, &mut rooms.desk, key);
+        while let Some(key) = self.clients.next_unflushed() {
+            self.clients.flush(&mut self.base.desk(cx), key);
             self.settle(cx, None);
         }
     }
@@ -179,22 +168,17 @@ impl Pool {
         let Some(id) = self.workers.next_spawn() else {
             return Ok(());
         };
-        if !self.dispatcher.awaits_spawn(id) {
+        if !self.base.dispatcher.awaits_spawn(id) {
             return Ok(());
         }
-        let number = self.dispatcher.slot_of(id).unwrap_or_default();
-        let mut rooms = self.rooms();
-        rooms.workers.spawn(cx, &mut rooms.desk, id, number)
+        let number = self.base.dispatcher.slot_of(id).unwrap_or_default();
+        self.workers.spawn(&mut self.base.desk(cx), id, number)
     }
 
     /// Writes what was gathered for all workers in this turn.
     pub(super) fn send_all(&mut self, cx: &mut Context<'_>) {
-        loop {
-            let mut rooms = self.rooms();
-            let Some(id) = rooms.workers.next_unsent() else {
-                break;
-            };
-            rooms.workers.send_if_serving(cx, &mut rooms.desk, id);
+        while let Some(id) = self.workers.next_unsent() {
+            self.workers.send_if_serving(&mut self.base.desk(cx), id);
             self.settle(cx, None);
         }
     }
@@ -205,8 +189,7 @@ impl Pool {
         if self.has_sessions() {
             return self.session_worker_ready(cx, id, Running::mark_worker_writable);
         }
-        let mut rooms = self.rooms();
-        rooms.workers.send(cx, &mut rooms.desk, id);
+        self.workers.send(&mut self.base.desk(cx), id);
     }
 
     /// Reads what a worker has written.
@@ -219,10 +202,7 @@ impl Pool {
         match self.read_output(cx, id, to_the_end) {
             Outcome::Drained => {}
             Outcome::MoreLater => cx.resume_later(PoolSource::WorkerOutput.worker(id)),
-            Outcome::Closed => {
-                let mut rooms = self.rooms();
-                rooms.workers.close_output(&mut rooms.desk, id);
-            }
+            Outcome::Closed => self.workers.close_output(&mut self.base.desk(cx), id),
         }
     }
 
@@ -233,9 +213,8 @@ impl Pool {
         if let Outcome::MoreLater = self.read_output(cx, id, true) {
             return cx.resume_later(PoolSource::WorkerInput.worker(id));
         }
-        let mut rooms = self.rooms();
-        if rooms.workers.is_serving(id) {
-            rooms.workers.report_closed_input(&mut rooms.desk, id);
+        if self.workers.is_serving(id) {
+            self.workers.report_closed_input(&mut self.base.desk(cx), id);
         }
     }
 
@@ -269,14 +248,12 @@ impl Pool {
                 break;
             }
         }
-        let mut rooms = self.rooms();
-        rooms.workers.close_stderr(cx, &mut rooms.desk, id);
-        rooms.workers.report_exit(&mut rooms.desk, id);
+        self.workers.close_stderr(&mut self.base.desk(cx), id);
+        self.workers.report_exit(&mut self.base.desk(cx), id);
         self.settle(cx, None);
         self.workers.note_signalled(id);
         self.end_worker_of_session(cx, id);
-        let mut rooms = self.rooms();
-        if rooms.workers.reap_in_order(cx, &mut rooms.desk, id) {
+        if self.workers.reap_in_order(&mut self.base.desk(cx), id) {
             self.end_reply(cx, id);
         }
         self.settle(cx, None);
@@ -308,8 +285,7 @@ impl Pool {
     }
 
     fn take_output(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
-        let mut rooms = self.rooms();
-        if rooms.workers.take_start_up(&mut rooms.desk, id, output) {
+        if self.workers.take_start_up(&mut self.base.desk(cx), id, output) {
             self.take_replies(cx, id, output);
         }
         self.settle(cx, None);
@@ -332,10 +308,10 @@ impl Pool {
         let bytes = if had_begun { held.as_slice() } else { output };
         let mut taken = 0;
         loop {
-            let (rest, mut rooms) = (bytes.get(taken..).unwrap_or_default(), self.rooms());
-            let next = rooms
+            let rest = bytes.get(taken..).unwrap_or_default();
+            let next = self
                 .workers
-                .next_reply(&mut rooms.desk, id, rest, taken, &mut reading, cx.now());
+                .next_reply(&mut self.base.desk(cx), id, rest, taken, &mut reading);
             let (length, reply) = match next {
                 NextReply::None => break,
                 NextReply::Broken => {
@@ -353,8 +329,8 @@ impl Pool {
         } else {
             held.extend_from_slice(output.get(taken..).unwrap_or_default());
         }
-        let mut rooms = self.rooms();
-        rooms.workers.keep_partial(cx, &mut rooms.desk, id, held, output.len());
+        self.workers
+            .keep_partial(&mut self.base.desk(cx), id, held, output.len());
     }
 
     /// Takes what a worker has written for its reply, because something else than the bytes says that it is over.
@@ -365,8 +341,7 @@ impl Pool {
         let Some(partial) = self.workers.take_partial(id) else {
             return;
         };
-        let mut rooms = self.rooms();
-        let reply = rooms.workers.end_reply(&mut rooms.desk, id, &partial, cx.now());
+        let reply = self.workers.end_reply(&mut self.base.desk(cx), id, &partial);
         self.settle(cx, reply);
     }
 }

@@ -19,7 +19,7 @@ impl Pool {
     pub(super) fn disclosure_of(&self, arrived: Option<Instant>) -> Disclosure {
         match self.disclosed_from {
             Some(from) if arrived.is_none_or(|arrived| arrived <= from) => Disclosure::Nothing,
-            Some(_) | None => self.options.disclosure,
+            Some(_) | None => self.base.options.disclosure,
         }
     }
 
@@ -33,7 +33,7 @@ impl Pool {
         waited: Duration,
         served: Duration,
     ) {
-        let Some(limit) = self.options.slow_log.filter(|limit| served > *limit) else {
+        let Some(limit) = self.base.options.slow_log.filter(|limit| served > *limit) else {
             return;
         };
         let (Some(client), Some(bytes)) = (self.clients.of(id), self.clients.request_bytes(id)) else {
@@ -72,7 +72,7 @@ impl Pool {
         worker: Option<WorkerId>,
         waited: Duration,
     ) {
-        let (origin, cause) = (self.peer_name(client), report::refusal(reason, &self.options));
+        let (origin, cause) = (self.peer_name(client), report::refusal(reason, &self.base.options));
         let at = worker
             .and_then(|worker| self.workers.describe(worker))
             .map(|worker| format!(" at {worker}"))

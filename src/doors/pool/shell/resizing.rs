@@ -19,7 +19,7 @@ impl Pool {
     }
 
     fn log_growth(&mut self, cx: &mut Context<'_>, slot: usize, places: usize) {
-        let most = self.options.policy.workers.max;
+        let most = self.base.options.policy.workers.max;
         let line = format_args!("the load wants more workers: worker {slot} is started, {places} of at most {most}");
         self.note(cx, Level::Info, Topic::Grown, line);
     }
@@ -29,7 +29,7 @@ impl Pool {
             .workers
             .describe(worker)
             .unwrap_or_else(|| format!("worker {slot}"));
-        let size = self.options.policy.workers;
+        let size = self.base.options.policy.workers;
         let line = format_args!(
             "{label} has not been needed for --worker-idle-timeout {} and is let go; {places} are left, of at least {}",
             amount::span(size.idle_timeout),

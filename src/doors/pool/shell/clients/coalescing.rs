@@ -27,24 +27,17 @@ pub(crate) enum Route {
 
 impl Clients {
     /// Looks whether a request needs a worker.
-    pub(crate) fn choose_route(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-        bytes: &[u8],
-        payload: &[u8],
-    ) -> Route {
+    pub(crate) fn choose_route(&mut self, desk: &mut Desk<'_>, key: Key, bytes: &[u8], payload: &[u8]) -> Route {
         if !self.cache.is_on() || is_skipped(desk.options, payload) {
             return Route::Worker;
         }
         let counters = &mut *desk.counters;
-        match self.cache.look_up(bytes, cx.now()) {
+        match self.cache.look_up(bytes, desk.cx.now()) {
             Found::Answer(answer) => {
                 counters.cache.hits += 1;
                 counters.count_answer_without_worker();
                 let answer = Bytes::Shared(Rc::clone(answer));
-                self.answer_in_order(cx, desk, key, answer);
+                self.answer_in_order(desk, key, answer);
                 Route::Answered
             }
             Found::Asked(place) => {
@@ -81,24 +74,17 @@ impl Clients {
     }
 
     /// The answer to a request, for all who share it.
-    pub(crate) fn answer_all(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: ClientId,
-        answer: &[u8],
-        served: Duration,
-    ) {
-        let shared = self.end_coalescing(cx, id, Some(answer));
-        self.answer(cx, desk, id, Answer::Of(answer), served);
-        self.answer_waiters(cx, desk, shared);
+    pub(crate) fn answer_all(&mut self, desk: &mut Desk<'_>, id: ClientId, answer: &[u8], served: Duration) {
+        let shared = self.end_coalescing(&desk.cx, id, Some(answer));
+        self.answer(desk, id, Answer::Of(answer), served);
+        self.answer_waiters(desk, shared);
     }
 
     /// The same for a refusal.
-    pub(crate) fn refuse_all(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: ClientId) {
-        let shared = self.end_coalescing(cx, id, None);
-        self.refuse(cx, desk, id);
-        self.answer_waiters(cx, desk, shared);
+    pub(crate) fn refuse_all(&mut self, desk: &mut Desk<'_>, id: ClientId) {
+        let shared = self.end_coalescing(&desk.cx, id, None);
+        self.refuse(desk, id);
+        self.answer_waiters(desk, shared);
     }
 
     /// A request that a worker was asked has come to its end.
@@ -114,7 +100,7 @@ impl Clients {
     }
 
     /// Answers the waiters of a request. One of them stands for an orphan, which the dispatcher has counted.
-    fn answer_waiters(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, mut shared: Shared) {
+    fn answer_waiters(&mut self, desk: &mut Desk<'_>, mut shared: Shared) {
         let mut uncounted = usize::from(shared.is_orphan);
         for waiter in shared.waiters.take_all() {
             if uncounted > 0 {
@@ -125,8 +111,8 @@ impl Clients {
                 desk.counters.count_early_refusal();
             }
             match &shared.answer {
-                Some(answer) => self.answer(cx, desk, waiter, Answer::Shared(answer), Duration::ZERO),
-                None => self.refuse(cx, desk, waiter),
+                Some(answer) => self.answer(desk, waiter, Answer::Shared(answer), Duration::ZERO),
+                None => self.refuse(desk, waiter),
             }
         }
     }

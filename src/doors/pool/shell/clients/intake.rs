@@ -76,7 +76,8 @@ impl Clients {
     // ---- coming ------------------------------------------------------------------------------------------------
 
     /// Takes in a connection that was counted. Returns `None` when there is no place for it, and it was closed.
-    pub(crate) fn add(&mut self, desk: &mut Desk<'_>, conn: Conn, origin: Origin, now: Instant) -> Option<Key> {
+    pub(crate) fn add(&mut self, desk: &mut Desk<'_>, conn: Conn, origin: Origin) -> Option<Key> {
+        let now = desk.cx.now();
         if desk.options.persistent.is_some() {
             // Answers leave one after the other, and the kernel is not to hold one back until the last is acknowledged.
             // Where it cannot be set (the peer has gone) the next read tells.
@@ -103,23 +104,17 @@ impl Clients {
     // ---- reading -----------------------------------------------------------------------------------------------
 
     /// Handles an event of a client's socket. Returns true if the client is to be read from.
-    pub(crate) fn handle_ready(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-        readiness: Readiness,
-    ) -> bool {
+    pub(crate) fn handle_ready(&mut self, desk: &mut Desk<'_>, key: Key, readiness: Readiness) -> bool {
         let Some(client) = self.get_mut(key) else { return false };
         client.conn.note(readiness);
         let input = readiness.readable || readiness.read_closed || readiness.hung_up;
         if (readiness.writable || readiness.hung_up) && client.conn.unwritten() > 0 {
-            self.flush(cx, desk, key);
+            self.flush(desk, key);
         }
         let Some(client) = self.get(key) else { return false };
         match client.phase {
             Phase::Taking => return input,
-            Phase::Lingering if input => self.continue_lingering_close(cx, desk, key),
+            Phase::Lingering if input => self.continue_lingering_close(desk, key),
             // The socket has room, which is not what is waited for.
             Phase::Lingering => {}
             Phase::Full | Phase::Finishing(_) => {
@@ -129,7 +124,7 @@ impl Clients {
                     Readiness { .. } => PeerState::Connected,
                 };
                 if super::waiting::means_gone(desk.options, state) {
-                    self.close(cx, desk, key);
+                    self.close(desk, key);
                 }
             }
         }
@@ -138,42 +133,42 @@ impl Clients {
 
     /// Goes on with a client that had more to be read than one turn was for, or that has room again. Returns true if it
     /// is to be read from, after the requests in what is [held](Self::take_held) of it.
-    pub(crate) fn resume(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) -> bool {
+    pub(crate) fn resume(&mut self, desk: &mut Desk<'_>, key: Key) -> bool {
         let Some(client) = self.get_mut(key) else { return false };
         match client.phase {
             Phase::Lingering => {
-                self.continue_lingering_close(cx, desk, key);
+                self.continue_lingering_close(desk, key);
                 false
             }
             Phase::Finishing(_) => false,
             Phase::Taking => true,
             Phase::Full => {
                 client.phase = Phase::Taking;
-                client.read_by = cx.now() + desk.options.read_timeout;
+                client.read_by = desk.cx.now() + desk.options.read_timeout;
                 true
             }
         }
     }
 
     /// Reads a piece of what a client has sent.
-    pub(crate) fn read(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, buffer: &mut [u8]) -> Piece {
+    pub(crate) fn read(&mut self, desk: &mut Desk<'_>, key: Key, buffer: &mut [u8]) -> Piece {
         let Some(client) = self.get_mut(key) else {
             return Piece::Nothing;
         };
         if client.phase == Phase::Taking {
             match client.conn.read(buffer) {
                 Received::End => {
-                    self.handle_end_of_input(cx, desk, key);
+                    self.handle_end_of_input(desk, key);
                     return Piece::Nothing;
                 }
                 Received::Bytes(length) => {
-                    client.active = cx.now();
+                    client.active = desk.cx.now();
                     let is_last = client.conn.is_drained();
                     return Piece::Bytes { length, is_last };
                 }
                 Received::Nothing => {}
                 Received::Failed => {
-                    self.close(cx, desk, key);
+                    self.close(desk, key);
                     return Piece::Nothing;
                 }
             }
@@ -213,7 +208,7 @@ impl Clients {
 
     /// Takes in the request at the beginning of `bytes`, if it is whole and the client may have one more in hand, or
     /// refuses a wrong one. Returns its length, 0 when nothing more can be taken from these bytes.
-    pub(crate) fn take_next(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, bytes: &[u8]) -> usize {
+    pub(crate) fn take_next(&mut self, desk: &mut Desk<'_>, key: Key, bytes: &[u8]) -> usize {
         let client = self.get_mut(key).filter(|client| client.phase == Phase::Taking);
         let Some(client) = client.filter(|_| !bytes.is_empty()) else {
             return 0;
@@ -225,18 +220,18 @@ impl Clients {
         match hear(&mut client.framer, bytes) {
             Heard::Unfinished => 0,
             Heard::Wrong(line) => {
-                self.refuse_line(cx, desk, key, line);
+                self.refuse_line(desk, key, line);
                 0
             }
             Heard::Request(frame) => {
-                self.take_request(cx, desk, key, &frame, bytes);
+                self.take_request(desk, key, &frame, bytes);
                 frame.length
             }
         }
     }
 
     /// Takes in the request that lies at the beginning of `bytes`.
-    fn take_request(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, frame: &Frame, bytes: &[u8]) {
+    fn take_request(&mut self, desk: &mut Desk<'_>, key: Key, frame: &Frame, bytes: &[u8]) {
         let options = desk.options;
         if options.persistent.is_none()
             && let Some(client) = self.get_mut(key)
@@ -247,9 +242,9 @@ impl Clients {
         let mut wire = self.spare.take();
         if let Err(unfit) = transcode::request(options.framings, options.line_rules, frame, bytes, &mut wire) {
             self.keep_buffer(wire);
-            return self.refuse_line(cx, desk, key, Line::Unfit(unfit));
+            return self.refuse_line(desk, key, Line::Unfit(unfit));
         }
-        let route = self.choose_route(cx, desk, key, &wire, frame.payload_in(bytes));
+        let route = self.choose_route(desk, key, &wire, frame.payload_in(bytes));
         if matches!(route, Route::Answered) {
             return self.keep_buffer(wire);
         }
@@ -277,42 +272,42 @@ impl Clients {
                 desk.report(Event::Request { client: id, size });
             }
             // Sixteen million requests are in hand.
-            Err(_) => self.refuse_line(cx, desk, key, Line::OneTooMany),
+            Err(_) => self.refuse_line(desk, key, Line::OneTooMany),
         }
     }
 
-    fn handle_end_of_input(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    fn handle_end_of_input(&mut self, desk: &mut Desk<'_>, key: Key) {
         let Some(client) = self.get_mut(key) else {
             return;
         };
         if !client.input.is_empty() {
-            return self.take_final_request(cx, desk, key);
+            return self.take_final_request(desk, key);
         }
         if client.is_idle() || client.conn.socket().peer_state() == PeerState::Gone {
             // It has all it wanted, or has only knocked, as health checks do; or it wants nothing any more.
-            return self.close(cx, desk, key);
+            return self.close(desk, key);
         }
         client.phase = Phase::Finishing(After::LookForInput);
         self.touch(key);
     }
 
     /// Takes what a client has sent before the end of its input for a request, where that end is what ends one.
-    fn take_final_request(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    fn take_final_request(&mut self, desk: &mut Desk<'_>, key: Key) {
         let Some(client) = self.get_mut(key) else {
             return;
         };
         let Some(frame) = client.framer.end(&client.input) else {
-            return self.refuse_line(cx, desk, key, Line::Unended);
+            return self.refuse_line(desk, key, Line::Unended);
         };
         let input = std::mem::take(&mut client.input);
-        self.take_request(cx, desk, key, &frame, &input);
+        self.take_request(desk, key, &frame, &input);
         self.keep_buffer(input);
         self.touch(key);
     }
 
     /// Refuses a wrong request. The place where the next one begins is known only after one that is unfit; any other
     /// mistake is the end of the connection, once all requests before it have their answers.
-    pub(super) fn refuse_line(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, line: Line) {
+    pub(super) fn refuse_line(&mut self, desk: &mut Desk<'_>, key: Key, line: Line) {
         let Some(client) = self.get_mut(key) else {
             return;
         };
@@ -340,8 +335,8 @@ impl Clients {
             Line::TooSlow => "its request was not whole within --read-timeout".to_owned(),
             Line::OneTooMany => "more requests are in hand than can be told apart".to_owned(),
         };
-        desk.note(cx, Level::Warn, topic, format_args!("refused {origin}: {cause}"));
-        self.send_refusal(cx, desk, key);
+        desk.note(Level::Warn, topic, format_args!("refused {origin}: {cause}"));
+        self.send_refusal(desk, key);
     }
 
     /// Gives clients that have not finished a request no longer than `by`: for a pool that drains.

@@ -19,7 +19,7 @@ use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
 use crate::doors::pool::shell::sessions::session::{self, Session};
 use crate::reactor::slab::GenerationalSlab;
-use crate::reactor::{Alarm, Context, Key, SourceKind};
+use crate::reactor::{Alarm, Key, SourceKind};
 use client::{After, Client, Phase, Watch};
 use exchange::{Bytes, Exchange, Exchanges, QueuePlace, State};
 
@@ -181,13 +181,7 @@ impl Clients {
 
     /// Takes in the connection of a session, which is counted already and has nothing more to ask: it gets its
     /// farewell, and is closed.
-    pub(crate) fn adopt_finished(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        session: Session,
-        farewell: Farewell,
-    ) {
+    pub(crate) fn adopt_finished(&mut self, desk: &mut Desk<'_>, session: Session, farewell: Farewell) {
         let Session {
             conn,
             origin,
@@ -197,24 +191,24 @@ impl Clients {
         } = session;
         // Our ends of the worker's streams are closed here, before anything else happens to it.
         drop(stage);
-        let Some(key) = self.add(desk, conn, origin, cx.now()) else {
+        let Some(key) = self.add(desk, conn, origin) else {
             return;
         };
         let Some(client) = self.get_mut(key) else { return };
         client.phase = Phase::Finishing(After::LookForInput);
         if watch == session::Watch::Registered {
             let (token, interest) = (
-                cx.token_for(PoolSource::Client.at(key)),
+                desk.cx.token_for(PoolSource::Client.at(key)),
                 Interest::READABLE | Interest::WRITABLE,
             );
             // An error would mean that it is not registered after all: then it will be when it has to be.
-            if cx.registry().reregister(&mut client.conn, token, interest).is_ok() {
+            if desk.cx.registry().reregister(&mut client.conn, token, interest).is_ok() {
                 client.watch = Watch::Registered;
             }
         }
         match farewell {
-            Farewell::Nothing => self.lingering_close(cx, desk, key, After::LookForInput),
-            Farewell::Refusal => self.send_refusal(cx, desk, key),
+            Farewell::Nothing => self.lingering_close(desk, key, After::LookForInput),
+            Farewell::Refusal => self.send_refusal(desk, key),
         }
     }
 

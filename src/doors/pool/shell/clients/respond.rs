@@ -48,58 +48,45 @@ impl<'b> Answer<'b> {
 impl Clients {
     // ---- answering ---------------------------------------------------------------------------------------------
 
-    pub(crate) fn answer(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: ClientId,
-        reply: Answer<'_>,
-        served: Duration,
-    ) {
-        if let Err(gone) = self.deliver(cx, desk, id, reply) {
+    pub(crate) fn answer(&mut self, desk: &mut Desk<'_>, id: ClientId, reply: Answer<'_>, served: Duration) {
+        if let Err(gone) = self.deliver(desk, id, reply) {
             desk.counters.count_lost_answer(served);
             let line = format_args!("{gone} hung up before its answer");
-            desk.note(cx, Level::Debug, Topic::HungUp, line);
+            desk.note(Level::Debug, Topic::HungUp, line);
         }
     }
 
     /// Gives a request the refusal for its answer.
-    pub(super) fn refuse(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: ClientId) {
+    pub(super) fn refuse(&mut self, desk: &mut Desk<'_>, id: ClientId) {
         let options = desk.options;
         // A client that it does not reach has gone, and its request is counted as refused already.
-        let _ = self.deliver(cx, desk, id, Answer::Of(&options.error_reply));
+        let _ = self.deliver(desk, id, Answer::Of(&options.error_reply));
     }
 
     /// Refuses what has not become a request, behind the answers to the requests before it.
-    pub(crate) fn send_refusal(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn send_refusal(&mut self, desk: &mut Desk<'_>, key: Key) {
         let refusal = self.copy(&desk.options.error_reply);
-        self.answer_in_order(cx, desk, key, Bytes::Own(refusal));
+        self.answer_in_order(desk, key, Bytes::Own(refusal));
     }
 
     /// Writes what no worker has answered, behind the answers to the requests before it.
-    pub(crate) fn answer_in_order(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, bytes: Bytes) {
+    pub(crate) fn answer_in_order(&mut self, desk: &mut Desk<'_>, key: Key, bytes: Bytes) {
         let Some(client) = self.table.get_mut(key) else {
             return;
         };
         if client.owed.count() == 0 {
             // A client that it does not reach has gone, and is counted already.
-            let _ = self.write_answer(cx, desk, key, &bytes);
+            let _ = self.write_answer(desk, key, &bytes);
             self.keep_bytes_of(State::Answered(bytes));
         } else if let Err(state) = self.exchanges.open(&mut client.owed, key, State::Answered(bytes)) {
             drop(state);
-            self.close(cx, desk, key);
+            self.close(desk, key);
         }
     }
 
     /// Writes an answer, and with it the answers behind it that only waited for it; or keeps it until its turn, or
     /// until its client has taken more of the answers before it. An error names the client that is not there any more.
-    fn deliver(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: ClientId,
-        answer: Answer<'_>,
-    ) -> Result<(), Origin> {
+    fn deliver(&mut self, desk: &mut Desk<'_>, id: ClientId, answer: Answer<'_>) -> Result<(), Origin> {
         let Some(key) = self.key_of(id) else {
             return Ok(());
         };
@@ -120,45 +107,39 @@ impl Clients {
         if let Some(state) = self.exchanges.close_oldest(&mut client.owed) {
             self.keep_bytes_of(state);
         }
-        self.write_answer(cx, desk, key, answer.bytes())?;
-        self.write_ready_answers(cx, desk, key);
+        self.write_answer(desk, key, answer.bytes())?;
+        self.write_ready_answers(desk, key);
         Ok(())
     }
 
     /// Writes answers whose turn has come, as many as the client is ready to take.
-    fn write_ready_answers(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    fn write_ready_answers(&mut self, desk: &mut Desk<'_>, key: Key) {
         while let Some(client) = self.table.get_mut(key) {
             if !client.takes_more() || !self.exchanges.oldest_is_answered(&client.owed) {
                 return;
             }
             if let Some(State::Answered(bytes)) = self.exchanges.close_oldest(&mut client.owed) {
-                let _ = self.write_answer(cx, desk, key, &bytes);
+                let _ = self.write_answer(desk, key, &bytes);
                 self.keep_bytes_of(State::Answered(bytes));
             }
         }
     }
 
     /// Writes the last words to a client at once; gathers all others until the end of the turn.
-    fn write_answer(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-        bytes: &[u8],
-    ) -> Result<(), Origin> {
+    fn write_answer(&mut self, desk: &mut Desk<'_>, key: Key, bytes: &[u8]) -> Result<(), Origin> {
         let Some(client) = self.get_mut(key) else {
             return Ok(());
         };
         if let Phase::Finishing(after) = client.phase
             && client.is_idle()
         {
-            return self.write_final(cx, desk, key, bytes, after);
+            return self.write_final(desk, key, bytes, after);
         }
-        self.buffer_answer(cx, desk, key, bytes);
+        self.buffer_answer(desk, key, bytes);
         Ok(())
     }
 
-    fn buffer_answer(&mut self, cx: &Context<'_>, desk: &mut Desk<'_>, key: Key, bytes: &[u8]) {
+    fn buffer_answer(&mut self, desk: &mut Desk<'_>, key: Key, bytes: &[u8]) {
         let Clients {
             table,
             spare,
@@ -167,7 +148,7 @@ impl Clients {
         } = self;
         let Some(client) = table.get_mut(key) else { return };
         if client.conn.unwritten() == 0 {
-            client.write_by = cx.now() + desk.options.write_timeout;
+            client.write_by = desk.cx.now() + desk.options.write_timeout;
         }
         client.conn.lend_memory(|| spare.take());
         client.conn.output_mut().extend_from_slice(bytes);
@@ -176,26 +157,19 @@ impl Clients {
         }
     }
 
-    fn write_final(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-        bytes: &[u8],
-        after: After,
-    ) -> Result<(), Origin> {
+    fn write_final(&mut self, desk: &mut Desk<'_>, key: Key, bytes: &[u8], after: After) -> Result<(), Origin> {
         let Some(client) = self.get_mut(key) else {
             return Ok(());
         };
         if client.conn.send(bytes) == Sent::Failed {
             let origin = client.origin.clone();
-            self.close(cx, desk, key);
+            self.close(desk, key);
             return Err(origin);
         }
         if client.conn.unwritten() == 0 {
-            self.lingering_close(cx, desk, key, after);
+            self.lingering_close(desk, key, after);
         } else {
-            client.write_by = cx.now() + desk.options.write_timeout;
+            client.write_by = desk.cx.now() + desk.options.write_timeout;
             self.touch(key);
         }
         Ok(())
@@ -211,25 +185,25 @@ impl Clients {
     }
 
     /// Writes as much as the client takes, and goes on with it from there.
-    pub(crate) fn flush(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn flush(&mut self, desk: &mut Desk<'_>, key: Key) {
         let Some(client) = self.get_mut(key) else {
             return;
         };
         match client.conn.flush() {
             Sent::Nothing => {}
             Sent::Bytes(_) => {
-                client.active = cx.now();
+                client.active = desk.cx.now();
                 client.write_by = client.active + desk.options.write_timeout;
             }
-            Sent::Failed => return self.close(cx, desk, key),
+            Sent::Failed => return self.close(desk, key),
         }
-        self.continue_after_write(cx, desk, key);
+        self.continue_after_write(desk, key);
     }
 
     /// Goes on with a client that has taken some of its answers.
-    fn continue_after_write(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
-        self.write_ready_answers(cx, desk, key);
-        let idle_until = idle_until(desk.options, cx.now());
+    fn continue_after_write(&mut self, desk: &mut Desk<'_>, key: Key) {
+        self.write_ready_answers(desk, key);
+        let idle_until = idle_until(desk.options, desk.cx.now());
         let limit = most_unanswered(desk.options);
         let drains = !desk.front.is_serving();
         let Some(client) = self.get_mut(key) else {
@@ -241,7 +215,7 @@ impl Clients {
                 client.read_by = idle_until;
                 if drains && client.phase == Phase::Taking {
                     // A request that it has sent meanwhile is served before the connection is closed.
-                    cx.resume_later(PoolSource::Client.at(key));
+                    desk.cx.resume_later(PoolSource::Client.at(key));
                 }
             }
             let (phase, is_idle) = (client.phase, client.is_idle());
@@ -249,20 +223,20 @@ impl Clients {
             if let Phase::Finishing(after) = phase
                 && is_idle
             {
-                return self.lingering_close(cx, desk, key, after);
+                return self.lingering_close(desk, key, after);
             }
         }
         let Some(client) = self.get_mut(key) else {
             return;
         };
         if client.phase == Phase::Full && client.has_room(limit) {
-            cx.resume_later(PoolSource::Client.at(key));
+            desk.cx.resume_later(PoolSource::Client.at(key));
         }
         self.touch(key);
     }
 
     /// Closes, while the pool drains, a client that has been read to the end of what it has sent and is owed nothing.
-    pub(crate) fn close_if_drained(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn close_if_drained(&mut self, desk: &mut Desk<'_>, key: Key) {
         if desk.front.is_serving() {
             return;
         }
@@ -271,34 +245,34 @@ impl Clients {
         };
         if client.phase == Phase::Taking && client.has_nothing_open() {
             client.phase = Phase::Finishing(After::Linger);
-            self.lingering_close(cx, desk, key, After::Linger);
+            self.lingering_close(desk, key, After::Linger);
         }
     }
 
     // ---- going -------------------------------------------------------------------------------------------------
 
     /// Closes a connection whose last answer is written: at once where none of the client's input is left unread.
-    pub(crate) fn lingering_close(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, after: After) {
+    pub(crate) fn lingering_close(&mut self, desk: &mut Desk<'_>, key: Key, after: After) {
         let Some(client) = self.get_mut(key) else {
             return;
         };
         client.phase = Phase::Lingering;
-        let step = client.conn.begin_close(after == After::Linger, LINGER, cx.now());
-        self.follow_close(cx, desk, key, step);
+        let step = client.conn.begin_close(after == After::Linger, LINGER, desk.cx.now());
+        self.follow_close(desk, key, step);
     }
 
-    pub(crate) fn continue_lingering_close(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn continue_lingering_close(&mut self, desk: &mut Desk<'_>, key: Key) {
         if let Some(client) = self.get_mut(key) {
             let step = client.conn.go_on_closing();
-            self.follow_close(cx, desk, key, step);
+            self.follow_close(desk, key, step);
         }
     }
 
-    fn follow_close(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, step: CloseStep) {
+    fn follow_close(&mut self, desk: &mut Desk<'_>, key: Key, step: CloseStep) {
         match step {
             CloseStep::Waiting => self.touch(key),
-            CloseStep::MoreLater => self.read_later(cx, key),
-            CloseStep::Done => self.close(cx, desk, key),
+            CloseStep::MoreLater => self.read_later(&mut desk.cx, key),
+            CloseStep::Done => self.close(desk, key),
         }
     }
 
@@ -318,42 +292,42 @@ impl Clients {
     }
 
     /// Ends a connection whose deadline has passed.
-    pub(crate) fn end_overdue(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
-        let Some(client) = self.get_mut(key).filter(|client| client.is_overdue(cx.now())) else {
+    pub(crate) fn end_overdue(&mut self, desk: &mut Desk<'_>, key: Key) {
+        let Some(client) = self.get_mut(key).filter(|client| client.is_overdue(desk.cx.now())) else {
             return;
         };
         let origin = client.origin.clone();
         if client.phase == Phase::Lingering {
-            return self.close(cx, desk, key);
+            return self.close(desk, key);
         }
         if client.conn.unwritten() > 0 {
             desk.counters.refusals.write_timeout += 1;
             let line = format_args!("closed {origin}: it took nothing of its answer within --write-timeout");
-            desk.note(cx, Level::Warn, Topic::WriteTimeout, line);
-            return self.close(cx, desk, key);
+            desk.note(Level::Warn, Topic::WriteTimeout, line);
+            return self.close(desk, key);
         }
         if !client.input.is_empty() {
-            return self.refuse_line(cx, desk, key, Line::TooSlow);
+            return self.refuse_line(desk, key, Line::TooSlow);
         }
         if desk.options.persistent.is_some() {
             desk.counters.idle_closed += 1;
             let line = format_args!("closed {origin}: it has asked nothing for --idle-timeout, or the pool drains");
-            desk.note(cx, Level::Debug, Topic::Idle, line);
-            return self.lingering_close(cx, desk, key, After::Linger);
+            desk.note(Level::Debug, Topic::Idle, line);
+            return self.lingering_close(desk, key, After::Linger);
         }
         desk.counters.refusals.read_timeout += 1;
         let line = format_args!("closed {origin}: it sent nothing within --read-timeout");
-        desk.note(cx, Level::Info, Topic::ReadTimeout, line);
-        self.close(cx, desk, key);
+        desk.note(Level::Info, Topic::ReadTimeout, line);
+        self.close(desk, key);
     }
 
     /// Ends a connection. This is the only way out of the table. Its requests are abandoned, except the requests whose
     /// answers other clients wait for.
-    pub(crate) fn close(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn close(&mut self, desk: &mut Desk<'_>, key: Key) {
         let Some(mut client) = self.table.remove(key) else {
             return;
         };
-        cx.set_alarm(&mut client.alarm, PoolSource::Client.at(key), None);
+        desk.cx.set_alarm(&mut client.alarm, PoolSource::Client.at(key), None);
         self.keep_buffer(client.input);
         self.keep_buffer(client.conn.release_memory());
         drop(client.conn);

@@ -17,7 +17,6 @@ use crate::doors::pool::shell::Reply;
 use crate::doors::pool::shell::desk::Desk;
 use crate::framing::line_rules::LineRules;
 use crate::framing::{Frame, Unfit};
-use crate::reactor::Context;
 
 /// Appends to `wire` what a worker is to be given of a client's bytes, at whose beginning that frame lies.
 pub(crate) fn request(
@@ -44,7 +43,6 @@ impl Clients {
     /// it, and the request is not answered yet.
     pub(crate) fn send_reply(
         &mut self,
-        cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
         id: ClientId,
         reply: Reply<'_>,
@@ -57,12 +55,12 @@ impl Clients {
         } = desk.options.framings;
         if wanted == given {
             let message = wanted.passed_on(reply.bytes, reply.payload);
-            self.answer_all(cx, desk, id, &message, served);
+            self.answer_all(desk, id, &message, served);
             return Ok(());
         }
         let mut wire = Vec::new();
         wanted.encode(reply.payload, &mut wire)?;
-        self.answer_all(cx, desk, id, &wire, served);
+        self.answer_all(desk, id, &wire, served);
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::doors::pool::report::Topic;
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
 use crate::net::stream::PeerState;
-use crate::reactor::{Context, Key, SourceKind};
+use crate::reactor::{Key, SourceKind};
 
 /// A wait for a worker that is over before this needs no watching.
 const UNWATCHED_WAIT: Duration = Duration::from_millis(50);
@@ -22,7 +22,7 @@ const UNWATCHED_WAIT: Duration = Duration::from_millis(50);
 const MOST_KEPT: usize = 1024;
 
 impl Clients {
-    pub(crate) fn mark_waiting(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: ClientId, request: RequestId) {
+    pub(crate) fn mark_waiting(&mut self, desk: &mut Desk<'_>, id: ClientId, request: RequestId) {
         if !self.set_request(id, request, QueuePlace::Waiting) {
             // It has gone in this very turn, before the dispatcher had a name for its request.
             return desk.report(Event::Abandoned(request));
@@ -32,10 +32,10 @@ impl Clients {
             self.unwatched.push(id);
         }
         if self.queue_alarm.at().is_none() {
-            cx.set_alarm(
+            desk.cx.set_alarm(
                 &mut self.queue_alarm,
                 PoolSource::Queue.only(),
-                Some(cx.now() + UNWATCHED_WAIT),
+                Some(desk.cx.now() + UNWATCHED_WAIT),
             );
         }
     }
@@ -44,8 +44,8 @@ impl Clients {
     /// found for it. A client that waits longer is watched, so that its place in the queue is free again as soon as it
     /// goes. Each is looked at once: a look at the whole queue every now and then would cost the more, the longer that
     /// is.
-    pub(crate) fn watch_waiting(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>) {
-        cx.clear_alarm(&mut self.queue_alarm);
+    pub(crate) fn watch_waiting(&mut self, desk: &mut Desk<'_>) {
+        desk.cx.clear_alarm(&mut self.queue_alarm);
         let mut begun = std::mem::take(&mut self.unwatched);
         for id in begun.drain(..) {
             if let Some(Exchange {
@@ -58,7 +58,7 @@ impl Clients {
                 ..
             }) = self.exchanges.get(id)
             {
-                self.watch(cx, desk, *key);
+                self.watch(desk, *key);
             }
         }
         // Its memory serves again, unless that was for a rush that is over.
@@ -101,14 +101,8 @@ impl Clients {
 
     /// Notes that a worker is found for a request. Returns false if the worker is not to be given it, because its
     /// client has gone and no other waits for the answer.
-    pub(crate) fn start_request(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: ClientId,
-        request: RequestId,
-    ) -> bool {
-        if self.has_left(desk.options, id) && self.withdraw(cx, desk, id, request) {
+    pub(crate) fn start_request(&mut self, desk: &mut Desk<'_>, id: ClientId, request: RequestId) -> bool {
+        if self.has_left(desk.options, id) && self.withdraw(desk, id, request) {
             return false;
         }
         self.set_request(id, request, QueuePlace::WithWorker);
@@ -117,18 +111,12 @@ impl Clients {
 
     /// Withdraws the request of a client that has gone before its worker was given a byte. Returns true if no other
     /// client waits for the answer, so that the worker is not to be given it.
-    pub(crate) fn withdraw(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: ClientId,
-        request: RequestId,
-    ) -> bool {
+    pub(crate) fn withdraw(&mut self, desk: &mut Desk<'_>, id: ClientId, request: RequestId) -> bool {
         let key = self.key_of(id);
         // Or the close would report it as abandoned to a worker that works on it.
         self.exchanges.clear_request(id);
         if let Some(key) = key {
-            self.close(cx, desk, key);
+            self.close(desk, key);
         }
         let is_unwanted = self.exchanges.get(id).is_none();
         if is_unwanted {
@@ -140,22 +128,23 @@ impl Clients {
     /// Brings alarm and registration of a client in line with what is waited for. The alarm is never put off, only
     /// brought forward: a client that asks again and again would else cost two changes of the timer queue a request.
     /// One that goes off early finds nothing due.
-    pub(crate) fn settle_client(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn settle_client(&mut self, desk: &mut Desk<'_>, key: Key) {
         let Some(client) = self.get_mut(key) else {
             return;
         };
         if let Some(deadline) = client.deadline()
             && client.alarm.at().is_none_or(|armed| deadline < armed)
         {
-            cx.set_alarm(&mut client.alarm, PoolSource::Client.at(key), Some(deadline));
+            desk.cx
+                .set_alarm(&mut client.alarm, PoolSource::Client.at(key), Some(deadline));
         }
         if client.wants_events() {
-            self.watch(cx, desk, key);
+            self.watch(desk, key);
         }
     }
 
     /// Makes a connection known to the poll, once and for all.
-    fn watch(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    fn watch(&mut self, desk: &mut Desk<'_>, key: Key) {
         let Some(Client {
             conn, origin, watch, ..
         }) = self.get_mut(key)
@@ -165,7 +154,7 @@ impl Clients {
         if *watch == Watch::Registered {
             return;
         }
-        match cx.register(
+        match desk.cx.register(
             PoolSource::Client.at(key),
             conn,
             Interest::READABLE | Interest::WRITABLE,
@@ -174,8 +163,8 @@ impl Clients {
             Err(error) => {
                 let origin = origin.clone();
                 let line = format_args!("closed {origin}: cannot watch its connection: {error}");
-                desk.note(cx, Level::Error, Topic::System, line);
-                self.close(cx, desk, key);
+                desk.note(Level::Error, Topic::System, line);
+                self.close(desk, key);
             }
         }
     }

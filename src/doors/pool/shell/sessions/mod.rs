@@ -15,7 +15,6 @@ use log::Level;
 use mio::Interest;
 
 use crate::doors::pool::core::{ClientId, Event, RequestId, WorkerId};
-use crate::doors::pool::options::Options;
 use crate::doors::pool::report::{SessionTotals, Topic};
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
@@ -116,7 +115,7 @@ impl Sessions {
     // ---- coming ------------------------------------------------------------------------------------------------
 
     /// Takes in a connection that was counted; it asks for a worker, whatever it has to say.
-    pub(crate) fn add(&mut self, cx: &Context<'_>, desk: &mut Desk<'_>, conn: Conn, origin: Origin) {
+    pub(crate) fn add(&mut self, desk: &mut Desk<'_>, conn: Conn, origin: Origin) {
         // Small pieces leave at once, and a peer that vanishes without a word is noticed some day. An error: it has
         // gone already, which the next call will tell.
         let _ = conn.socket().set_nodelay();
@@ -124,7 +123,7 @@ impl Sessions {
         let session = Session {
             conn,
             origin,
-            accepted: cx.now(),
+            accepted: desk.cx.now(),
             stage: Stage::Waiting(None),
             watch: Watch::NotYet,
             alarm: Alarm::default(),
@@ -160,7 +159,7 @@ impl Sessions {
     }
 
     /// Makes a connection known to the poll. [`Outcome::Vanished`]: that failed, and nothing would be heard of it.
-    pub(crate) fn watch(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) -> Outcome {
+    pub(crate) fn watch(&mut self, desk: &mut Desk<'_>, key: Key) -> Outcome {
         let Some(session) = self.table.get_mut(key) else {
             return Outcome::GoesOn;
         };
@@ -168,7 +167,10 @@ impl Sessions {
             return Outcome::GoesOn;
         }
         let interest = Interest::READABLE | Interest::WRITABLE;
-        match cx.register(PoolSource::Session.at(key), &mut session.conn, interest) {
+        match desk
+            .cx
+            .register(PoolSource::Session.at(key), &mut session.conn, interest)
+        {
             Ok(()) => {
                 session.watch = Watch::Registered;
                 Outcome::GoesOn
@@ -176,7 +178,7 @@ impl Sessions {
             Err(error) => {
                 let origin = session.origin.clone();
                 let line = format_args!("closed {origin}: cannot watch its connection: {error}");
-                desk.note(cx, Level::Error, Topic::System, line);
+                desk.note(Level::Error, Topic::System, line);
                 Outcome::Vanished
             }
         }
@@ -198,7 +200,6 @@ impl Sessions {
     /// Begins a session with a worker. Returns false if the worker's input cannot be watched.
     pub(crate) fn begin(
         &mut self,
-        cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
         key: Key,
         (worker, request): (WorkerId, RequestId),
@@ -214,13 +215,14 @@ impl Sessions {
         };
         let ends = (streams.stdin, streams.stdout);
         let first = (session.conn.take_early(), streams.said);
-        let mut running = Running::new(request, worker, ends, transfer, first, cx.now());
+        let mut running = Running::new(request, worker, ends, transfer, first, desk.cx.now());
         let watched = running.stdin_mut().map_or(Ok(()), |stdin| {
-            cx.register(PoolSource::WorkerInput.worker(worker), stdin, Interest::WRITABLE)
+            desk.cx
+                .register(PoolSource::WorkerInput.worker(worker), stdin, Interest::WRITABLE)
         });
         if let Err(error) = watched {
             let line = format_args!("cannot watch a worker: {error}");
-            desk.note(cx, Level::Error, Topic::System, line);
+            desk.note(Level::Error, Topic::System, line);
             return false;
         }
         session.stage = Stage::Running(Box::new(running));
@@ -268,41 +270,35 @@ impl Sessions {
     }
 
     /// Carries what can be carried. `child`: the process of the session's worker, while there is one.
-    pub(crate) fn pump(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-        child: Option<&Child>,
-    ) -> Outcome {
+    pub(crate) fn pump(&mut self, desk: &mut Desk<'_>, key: Key, child: Option<&Child>) -> Outcome {
         self.let_hold(desk.options, key);
         let Some((conn, running)) = self.running(key) else {
             return Outcome::GoesOn;
         };
         let (before, held) = (running.volume(), running.held());
-        let mut scratch = cx.lend_buffer();
-        let standing = running.carry(conn, child, &mut scratch, cx.now());
-        cx.return_buffer(scratch);
+        let mut scratch = desk.cx.lend_buffer();
+        let standing = running.carry(conn, child, &mut scratch, desk.cx.now());
+        desk.cx.return_buffer(scratch);
         let after = running.volume();
         let moved = Volume {
             up: after.up - before.up,
             down: after.down - before.down,
         };
         if moved != Volume::default() || running.held() > held {
-            running.active = cx.now();
+            running.active = desk.cx.now();
         }
-        running.standstill.note(moved, cx.now());
+        running.standstill.note(moved, desk.cx.now());
         self.carried.up += moved.up;
         self.carried.down += moved.down;
         match standing {
             Standing::Waiting => {
-                let outcome = self.look_at_standstill(cx, desk, key);
-                self.settle(cx, desk.options, key);
+                let outcome = self.look_at_standstill(desk, key);
+                self.settle(desk, key);
                 outcome
             }
             Standing::MoreLater => {
-                cx.resume_later(PoolSource::Session.at(key));
-                self.look_at_standstill(cx, desk, key)
+                desk.cx.resume_later(PoolSource::Session.at(key));
+                self.look_at_standstill(desk, key)
             }
             Standing::Over => Outcome::Over,
             Standing::Vanished => Outcome::Vanished,
@@ -322,29 +318,23 @@ impl Sessions {
     }
 
     /// Handles the alarm of a session. `child`: the process of its worker, while there is one.
-    pub(crate) fn handle_timeout(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-        child: Option<&Child>,
-    ) -> Outcome {
+    pub(crate) fn handle_timeout(&mut self, desk: &mut Desk<'_>, key: Key, child: Option<&Child>) -> Outcome {
         let Some(session) = self.table.get_mut(key) else {
             return Outcome::GoesOn;
         };
-        cx.clear_alarm(&mut session.alarm);
-        let (origin, now) = (session.origin.clone(), cx.now());
+        desk.cx.clear_alarm(&mut session.alarm);
+        let (origin, now) = (session.origin.clone(), desk.cx.now());
         if let Stage::Running(running) = &mut session.stage {
             if running.is_one_sided() && running.active + desk.options.write_timeout <= now {
                 if running.worker.is_some() {
                     let line = format_args!("{origin} had gone, and its worker went on for --write-timeout");
-                    desk.note(cx, Level::Debug, Topic::HungUp, line);
+                    desk.note(Level::Debug, Topic::HungUp, line);
                     return Outcome::Vanished;
                 }
                 desk.counters.refusals.write_timeout += 1;
                 let line =
                     format_args!("closed {origin}: it took nothing of what its worker has left within --write-timeout");
-                desk.note(cx, Level::Warn, Topic::WriteTimeout, line);
+                desk.note(Level::Warn, Topic::WriteTimeout, line);
                 return Outcome::Vanished;
             }
             if desk
@@ -354,20 +344,20 @@ impl Sessions {
             {
                 desk.counters.idle_closed += 1;
                 let line = format_args!("ended the session of {origin}: no byte for --idle-timeout");
-                desk.note(cx, Level::Info, Topic::Idle, line);
+                desk.note(Level::Info, Topic::Idle, line);
                 return Outcome::Over;
             }
             if let Some(child) = child {
                 running.on_deadline(child, now);
             }
         }
-        let outcome = self.look_at_standstill(cx, desk, key);
-        self.settle(cx, desk.options, key);
+        let outcome = self.look_at_standstill(desk, key);
+        self.settle(desk, key);
         outcome
     }
 
     /// Brings the alarm in line with the stage.
-    fn settle(&mut self, cx: &mut Context<'_>, options: &Options, key: Key) {
+    fn settle(&mut self, desk: &mut Desk<'_>, key: Key) {
         let Some(session) = self.table.get_mut(key) else {
             return;
         };
@@ -376,9 +366,9 @@ impl Sessions {
             Stage::Running(running) => {
                 // With both there is no other: a session lasts as long as both ends want it to, and the dispatcher
                 // keeps --busy-timeout.
-                let write_timeout = options.write_timeout;
+                let write_timeout = desk.options.write_timeout;
                 let taken_by = running.is_one_sided().then(|| running.active + write_timeout);
-                let idle_at = options.session_idle.map(|idle| running.active + idle);
+                let idle_at = desk.options.session_idle.map(|idle| running.active + idle);
                 let looked = running.standstill.deadline();
                 [running.deadline(), looked, taken_by, idle_at]
                     .into_iter()
@@ -386,7 +376,8 @@ impl Sessions {
                     .min()
             }
         };
-        cx.set_alarm(&mut session.alarm, PoolSource::Session.at(key), deadline);
+        desk.cx
+            .set_alarm(&mut session.alarm, PoolSource::Session.at(key), deadline);
     }
 
     // ---- going -------------------------------------------------------------------------------------------------

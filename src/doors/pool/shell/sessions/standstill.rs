@@ -15,7 +15,7 @@ use crate::doors::pool::report::Topic;
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
 use crate::doors::standstill::{Advice, Sight};
-use crate::reactor::{Context, Key, SourceKind};
+use crate::reactor::{Key, SourceKind};
 
 /// A session is looked at so long after something was tried.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -59,8 +59,8 @@ impl Sessions {
     }
 
     /// Looks whether a session stands still both ways, after everything was moved that could be.
-    pub(super) fn look_at_standstill(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) -> Outcome {
-        let (usual, doubt, now) = (desk.options.max_buffer, desk.options.write_timeout, cx.now());
+    pub(super) fn look_at_standstill(&mut self, desk: &mut Desk<'_>, key: Key) -> Outcome {
+        let (usual, doubt, now) = (desk.options.max_buffer, desk.options.write_timeout, desk.cx.now());
         let Some(Session {
             conn,
             origin,
@@ -85,7 +85,7 @@ impl Sessions {
             Advice::Grow => {
                 let growth = running.standstill.watch.growth(&self.hoard, sight.input, usual);
                 if running.let_hold(sight.input.saturating_add(growth)) {
-                    cx.resume_later(PoolSource::Session.at(key));
+                    desk.cx.resume_later(PoolSource::Session.at(key));
                 }
                 Outcome::GoesOn
             }
@@ -95,7 +95,7 @@ impl Sessions {
                     "ended the session of {origin}: its client has sent more than --max-buffer allows to be held, and reads \
                      none of what its worker writes"
                 );
-                desk.note(cx, Level::Warn, Topic::Standstill, line);
+                desk.note(Level::Warn, Topic::Standstill, line);
                 Outcome::Over
             }
         }

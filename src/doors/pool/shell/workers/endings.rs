@@ -15,10 +15,10 @@ use crate::doors::pool::story::End;
 use crate::framing::Framing;
 use crate::process::exit_status::ExitStatus;
 use crate::process::kill_sequence::{KillEvent, KillStep, Manner};
-use crate::reactor::{Context, Key};
+use crate::reactor::Key;
 
 impl Workers {
-    pub(crate) fn stop_worker(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, mode: StopMode) {
+    pub(crate) fn stop_worker(&mut self, desk: &mut Desk<'_>, id: WorkerId, mode: StopMode) {
         let Some(process) = self.get_mut(id) else {
             return;
         };
@@ -33,11 +33,11 @@ impl Workers {
             StopMode::Terminate => Manner::Promptly,
             StopMode::Kill => Manner::AtOnce,
         };
-        self.advance_ending(cx, desk, id, KillEvent::Stop(manner));
+        self.advance_ending(desk, id, KillEvent::Stop(manner));
     }
 
     /// One step on the way out. Everything is done that the step asks for, even if part of it fails.
-    fn advance_ending(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, event: KillEvent) {
+    fn advance_ending(&mut self, desk: &mut Desk<'_>, id: WorkerId, event: KillEvent) {
         let Some(process) = self.get_mut(id) else {
             return;
         };
@@ -47,11 +47,12 @@ impl Workers {
         } else {
             event
         };
-        let actions = process.ending.handle(event, cx.now());
+        let actions = process.ending.handle(event, desk.cx.now());
         let deadline = process.ending.deadline();
-        cx.set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), deadline);
+        desk.cx
+            .set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), deadline);
         if actions.contains(&KillStep::Terminate) || actions.contains(&KillStep::Kill) {
-            self.log_loss_of_living(cx, desk, id);
+            self.log_loss_of_living(desk, id);
         }
         for action in actions {
             let Some(process) = self.get_mut(id) else {
@@ -69,37 +70,32 @@ impl Workers {
                     Ok(())
                 }
                 KillStep::GiveUp => {
-                    self.give_up_on(cx, desk, id);
+                    self.give_up_on(desk, id);
                     Ok(())
                 }
             };
             if let Err(error) = outcome {
                 let label = self.describe(id).unwrap_or_default();
-                desk.note(
-                    cx,
-                    Level::Error,
-                    Topic::System,
-                    format_args!("cannot end {label}: {error}"),
-                );
+                desk.note(Level::Error, Topic::System, format_args!("cannot end {label}: {error}"));
             }
         }
     }
 
     /// Stuck in the kernel: not even KILL ends it. It is not waited for, or the pool would be stuck as well.
-    fn give_up_on(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
+    fn give_up_on(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
         let label = self.describe(id).unwrap_or_default();
         let line = format_args!("{label} does not end, not even by KILL, and is left behind; see its state in /proc");
-        desk.note(cx, Level::Error, Topic::System, line);
+        desk.note(Level::Error, Topic::System, line);
         desk.report(Event::Exited(id));
         self.ended.push_back(Ended::Gone(id));
     }
 
-    pub(crate) fn ending_timeout(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn ending_timeout(&mut self, desk: &mut Desk<'_>, key: Key) {
         let Some(id) = self.find(key) else { return };
         if let Some(process) = self.get_mut(id) {
-            cx.clear_alarm(&mut process.ending_alarm);
+            desk.cx.clear_alarm(&mut process.ending_alarm);
         }
-        self.advance_ending(cx, desk, id, KillEvent::Deadline);
+        self.advance_ending(desk, id, KillEvent::Deadline);
     }
 
     /// Reports what the end of a process means for a worker whose output has been read to its end.
@@ -132,7 +128,7 @@ impl Workers {
 
     /// Reaps a process that has ended, unless the losses before its own are to be logged first. Returns true if its
     /// exit is what says that its reply is whole.
-    pub(crate) fn reap_in_order(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) -> bool {
+    pub(crate) fn reap_in_order(&mut self, desk: &mut Desk<'_>, id: WorkerId) -> bool {
         let waits = self.has_losses_before(id);
         if let Some(process) = self.get_mut(id) {
             process.losing.exit_waits = waits;
@@ -140,7 +136,7 @@ impl Workers {
         if waits {
             return false;
         }
-        self.advance_ending(cx, desk, id, KillEvent::Exited);
+        self.advance_ending(desk, id, KillEvent::Exited);
         let is_successful = matches!(
             self.ended.back(),
             Some(Ended::Reaped(ended, End::Background(_) | End::Ended(ExitStatus::Code(0)))) if *ended == id
@@ -177,44 +173,47 @@ impl Workers {
 
     /// Does what is left to do about a worker that has no process any more, or none that would be waited for: its loss
     /// is logged, the dispatcher is told, and once nothing more follows from that it is removed.
-    pub(crate) fn settle_ended(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, ended: Ended) {
+    pub(crate) fn settle_ended(&mut self, desk: &mut Desk<'_>, ended: Ended) {
         match ended {
             Ended::Reaped(id, end) => {
-                self.log_exit(cx, desk, id, &end);
-                self.log_loss_of_dead(cx, desk, id, end);
+                self.log_exit(desk, id, &end);
+                self.log_loss_of_dead(desk, id, end);
                 desk.report(Event::Exited(id));
                 self.ended.push_front(Ended::Gone(id));
             }
-            Ended::Gone(id) => self.remove_worker(cx, desk, id),
+            Ended::Gone(id) => self.remove_worker(desk, id),
         }
     }
 
-    fn remove_worker(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
-        self.with_words(cx, desk, id, |repeats, _, words, tell| repeats.gone(words, tell));
+    fn remove_worker(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
+        self.with_words(desk, id, |repeats, _, words, tell| repeats.gone(words, tell));
         let Some(mut process) = self.remove(id) else {
             return;
         };
-        cx.set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), None);
-        cx.set_alarm(&mut process.complaints.alarm, PoolSource::WorkerErrors.worker(id), None);
-        cx.set_alarm(&mut process.reply_alarm, PoolSource::WorkerOutput.worker(id), None);
+        desk.cx
+            .set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), None);
+        desk.cx
+            .set_alarm(&mut process.complaints.alarm, PoolSource::WorkerErrors.worker(id), None);
+        desk.cx
+            .set_alarm(&mut process.reply_alarm, PoolSource::WorkerOutput.worker(id), None);
         let (label, goes_on) = (process.label(), process.child.has_left_background());
         drop(process);
         desk.outbox.has_freed_descriptor = true;
         if goes_on {
             desk.counters.background += 1;
             let line = format_args!("what {label} has left in the background goes on");
-            desk.note(cx, Level::Info, Topic::Background, line);
+            desk.note(Level::Info, Topic::Background, line);
         }
     }
 
     /// The end of one that is not lost: it was told to go, or had a session.
-    fn log_exit(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, end: &End) {
+    fn log_exit(&mut self, desk: &mut Desk<'_>, id: WorkerId, end: &End) {
         let Some(process) = self.get(id) else { return };
         let label = process.label();
         match end {
             End::Ended(status) if process.crashed(*status) => {
                 let line = format_args!("{label} ended in its session: {status}");
-                desk.note(cx, Level::Warn, Topic::Died, line);
+                desk.note(Level::Warn, Topic::Died, line);
             }
             _ if process.stage == Stage::Ending => {
                 log::debug!(service:% = desk.front.name(); "{}: {label} {end}, as it was told to", desk.front.name())

@@ -16,7 +16,6 @@ use crate::doors::pool::recorder::Excerpt;
 use crate::doors::pool::report::Topic;
 use crate::doors::pool::shell::desk::Desk;
 use crate::doors::pool::story::{self, End};
-use crate::reactor::Context;
 
 /// The question that one process is asked, and the state of that.
 #[derive(Debug)]
@@ -140,13 +139,7 @@ fn line(answer: &[u8]) -> &[u8] {
 }
 
 impl Workers {
-    pub(crate) fn probe(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-        channel: Option<ChannelId>,
-    ) {
+    pub(crate) fn probe(&mut self, desk: &mut Desk<'_>, id: WorkerId, channel: Option<ChannelId>) {
         let Some(process) = self.get_mut(id) else {
             return;
         };
@@ -162,19 +155,19 @@ impl Workers {
         process.queue_request(None, channel, &probe.question);
         process
             .recorder
-            .begin(&probe.question, channel, cx.now(), desk.options.disclosure);
-        self.send(cx, desk, id);
+            .begin(&probe.question, channel, desk.cx.now(), desk.options.disclosure);
+        self.send(desk, id);
     }
 
     /// The good news after the bad.
-    pub(crate) fn log_cleared(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
+    pub(crate) fn log_cleared(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
         let label = self.describe(id).unwrap_or_default();
         let ended = self.repeats.end().filter(|ended| ended.count > 1);
         let after = ended
             .map(|ended| format!(", {}", story::after_all(&ended)))
             .unwrap_or_default();
         let line = format_args!("{label} ends the quarantine of its place, and serves{after}");
-        desk.note(cx, Level::Info, Topic::Cleared, line);
+        desk.note(Level::Info, Topic::Cleared, line);
     }
 }
 

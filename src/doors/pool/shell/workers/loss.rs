@@ -59,7 +59,7 @@ pub(crate) struct Lost {
 impl Workers {
     /// Takes in that a worker is lost or stopped, and logs it as soon as all is known. `next`: what becomes of its
     /// place.
-    pub(crate) fn note_loss(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, lost: Lost, next: Next) {
+    pub(crate) fn note_loss(&mut self, desk: &mut Desk<'_>, lost: Lost, next: Next) {
         let Lost {
             worker,
             slot,
@@ -73,13 +73,13 @@ impl Workers {
             next,
             // It says nothing where the delay has another reason.
             early_deaths: if reason == Restart::Died { early_deaths } else { 0 },
-            at: cx.now(),
+            at: desk.cx.now(),
             requests_in_hand: process.map_or(0, WorkerProcess::requests_in_hand),
             has_session: process.is_some_and(|process| process.session().is_some()),
             refusals: Vec::new(),
         };
         if matches!(reason, Restart::Recycled | Restart::Spent | Restart::Asked) {
-            return self.log_planned(cx, desk, worker, &loss);
+            return self.log_planned(desk, worker, &loss);
         }
         match self.get_mut(worker) {
             Some(process) if process.stage == Stage::Lost && process.losing.end.is_none() => {
@@ -88,9 +88,9 @@ impl Workers {
             }
             Some(process) => {
                 let end = process.losing.end.clone().unwrap_or(End::Stopped);
-                self.log_loss(cx, desk, worker, loss, &end);
+                self.log_loss(desk, worker, loss, &end);
             }
-            None => self.log_loss(cx, desk, worker, loss, &End::Stopped),
+            None => self.log_loss(desk, worker, loss, &End::Stopped),
         }
     }
 
@@ -117,28 +117,28 @@ impl Workers {
     }
 
     /// It is not dying: it goes on, and is ended now.
-    pub(crate) fn log_loss_of_living(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
+    pub(crate) fn log_loss_of_living(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
         let Some(process) = self.get_mut(id) else {
             return;
         };
         let closed = process.losing.closed;
         if let Some(loss) = process.losing.loss.take() {
-            self.remove_dying(cx, id);
+            self.remove_dying(&mut desk.cx, id);
             let end = closed.map_or(End::Stopped, End::Closed);
-            self.log_loss(cx, desk, id, *loss, &end);
+            self.log_loss(desk, id, *loss, &end);
         }
     }
 
     /// Its process has ended in this way.
-    pub(crate) fn log_loss_of_dead(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, end: End) {
+    pub(crate) fn log_loss_of_dead(&mut self, desk: &mut Desk<'_>, id: WorkerId, end: End) {
         let Some(process) = self.get_mut(id) else {
             return;
         };
         let loss = process.losing.loss.take();
         process.losing.end = Some(end.clone());
         if let Some(loss) = loss {
-            self.remove_dying(cx, id);
-            self.log_loss(cx, desk, id, *loss, &end);
+            self.remove_dying(&mut desk.cx, id);
+            self.log_loss(desk, id, *loss, &end);
         }
     }
 
@@ -157,11 +157,11 @@ impl Workers {
     }
 
     /// A worker has answered. The first time it is young no more.
-    pub(crate) fn note_answer(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
+    pub(crate) fn note_answer(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
         if self.get(id).is_none_or(|process| !process.complaints.words.is_young()) {
             return;
         }
-        let ended = self.with_words(cx, desk, id, |repeats, _, words, tell| repeats.proven(words, tell));
+        let ended = self.with_words(desk, id, |repeats, _, words, tell| repeats.proven(words, tell));
         if let Some(ended) = ended.flatten().filter(|ended| ended.count > 1) {
             let (name, label) = (desk.front.name(), self.describe(id).unwrap_or_default());
             log::info!(service:% = name; "{name}: {label} answers, {}", story::after_all(&ended));
@@ -176,7 +176,7 @@ impl Workers {
         self.echoes.end();
     }
 
-    fn log_planned(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, worker: WorkerId, loss: &Loss) {
+    fn log_planned(&mut self, desk: &mut Desk<'_>, worker: WorkerId, loss: &Loss) {
         let label = self.name_of(worker, loss);
         let Cause { level, what, .. } = story::cause(loss.reason, &End::Stopped, None, desk.options);
         let next = match loss.next {
@@ -185,24 +185,23 @@ impl Workers {
             ref next => next.story(0, false),
         };
         desk.note(
-            cx,
             level,
             Topic::Restart(loss.reason),
             format_args!("{label} {what}; {next}"),
         );
     }
 
-    fn log_loss(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, loss: Loss, end: &End) {
-        self.read_stderr_now(cx, desk, id);
+    fn log_loss(&mut self, desk: &mut Desk<'_>, id: WorkerId, loss: Loss, end: &End) {
+        self.read_stderr_now(desk, id);
         let label = self.name_of(id, &loss);
         let complaint = self.complaint(desk.options, id, loss.reason, end);
         let cause = story::cause(loss.reason, end, complaint.as_deref(), desk.options);
-        let again = self.compare(cx, desk, id, &loss, &cause);
+        let again = self.compare(desk, id, &loss, &cause);
         if let Some(detail) = story::as_a_cause(loss.reason, &cause) {
             self.outage.note_loss(loss.reason, detail);
         }
         if let Some(process) = self.processes.get_mut(id) {
-            self.echoes.lost(&mut process.complaints.said, cx.now());
+            self.echoes.lost(&mut process.complaints.said, desk.cx.now());
         }
         if again.is_none_or(|again| again.is_told) {
             let Cause {
@@ -235,12 +234,12 @@ impl Workers {
             };
             let record = self.record(desk.options.disclosure, id, loss.reason, loss.at);
             let line = format_args!("{label} {what}{how}{detail}{remark}; {next}{hint}");
-            desk.note_at_length(cx, level, topic, line, record.into_iter());
+            desk.note_at_length(level, topic, line, record.into_iter());
         }
         for (topic, line) in loss.refusals {
-            desk.note(cx, Level::Warn, topic, format_args!("{line}"));
+            desk.note(Level::Warn, topic, format_args!("{line}"));
         }
-        self.log_outage_if_due(cx, desk);
+        self.log_outage_if_due(desk);
     }
 
     /// Returns a line for each of the last requests of a lost worker, the requests in hand among them. `lost` is the
@@ -285,20 +284,13 @@ impl Workers {
     }
 
     /// Compares a worker that has answered nothing with those before it; `None`: it had answered.
-    fn compare(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-        loss: &Loss,
-        cause: &Cause,
-    ) -> Option<Again> {
-        let (now, cause) = (cx.now(), (cause.what.as_str(), cause.detail.as_str()));
+    fn compare(&mut self, desk: &mut Desk<'_>, id: WorkerId, loss: &Loss, cause: &Cause) -> Option<Again> {
+        let (now, cause) = (desk.cx.now(), (cause.what.as_str(), cause.detail.as_str()));
         let (again, ended) = match self.get(id) {
             Some(process) if !process.complaints.words.is_young() => return None,
             Some(process) => {
                 let which = (process.pid(), process.number);
-                self.with_words(cx, desk, id, |repeats, _, words, tell| {
+                self.with_words(desk, id, |repeats, _, words, tell| {
                     let compared = repeats.lost(words, cause, which, now, tell);
                     *words = Words::of_grown();
                     compared
@@ -330,19 +322,19 @@ impl Workers {
     // ---- outages -----------------------------------------------------------------------------------------------
 
     /// Takes in that no worker can serve.
-    pub(crate) fn begin_outage(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, reason: Restart) {
+    pub(crate) fn begin_outage(&mut self, desk: &mut Desk<'_>, reason: Restart) {
         self.outage.begin(reason);
-        self.log_outage_if_due(cx, desk);
+        self.log_outage_if_due(desk);
     }
 
     /// Logs an outage below the losses that have led to it: the story of one may be waited for.
-    fn log_outage_if_due(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>) {
+    fn log_outage_if_due(&mut self, desk: &mut Desk<'_>) {
         if !self.iter().any(|process| process.losing.loss.is_some()) {
-            self.log_outage(cx, desk);
+            self.log_outage(desk);
         }
     }
 
-    pub(crate) fn log_outage(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>) {
+    pub(crate) fn log_outage(&mut self, desk: &mut Desk<'_>) {
         let Some(cause) = self.outage.take_untold(desk.options.policy.start_timeout) else {
             return;
         };
@@ -351,7 +343,7 @@ impl Workers {
             "no worker can serve: {cause}; until one can, {meanwhile}; mend that and send HUP, or wait: it is tried again by \
              itself"
         );
-        desk.note(cx, Level::Error, Topic::Outage, line);
+        desk.note(Level::Error, Topic::Outage, line);
     }
 
     /// The cause of the outage that lasts, in words.

@@ -109,14 +109,7 @@ impl Workers {
     }
 
     /// Keeps what is not a whole reply yet, of which the last read brought `read` bytes.
-    pub(crate) fn keep_partial(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-        partial: Vec<u8>,
-        read: usize,
-    ) {
+    pub(crate) fn keep_partial(&mut self, desk: &mut Desk<'_>, id: WorkerId, partial: Vec<u8>, read: usize) {
         let Some(process) = self.get_mut(id).filter(|process| process.stage == Stage::Serving) else {
             return;
         };
@@ -130,8 +123,8 @@ impl Workers {
             if !process.look.covers(read) {
                 process.look.had_read = process.bytes_read();
             }
-            let over = cx.now() + pause;
-            cx.set_alarm(
+            let over = desk.cx.now() + pause;
+            desk.cx.set_alarm(
                 &mut process.reply_alarm,
                 PoolSource::WorkerOutput.worker(id),
                 Some(over),
@@ -155,7 +148,6 @@ impl Workers {
         rest: &'b [u8],
         taken: usize,
         reading: &mut Reading,
-        now: Instant,
     ) -> NextReply<'b> {
         let process = self.get_mut(id).filter(|process| process.stage == Stage::Serving);
         let Some(process) = process.filter(|_| !rest.is_empty()) else {
@@ -186,7 +178,7 @@ impl Workers {
                     // Once a read: what it has not read by now, it had not read when it wrote any of this.
                     *reading.had_read_by_now.get_or_insert_with(|| process.bytes_read())
                 };
-                match self.judge_reply(desk, reply, behind, had_read, now) {
+                match self.judge_reply(desk, reply, behind, had_read) {
                     Some(reply) => NextReply::Reply(length, reply),
                     None => NextReply::Taken(length),
                 }
@@ -195,13 +187,7 @@ impl Workers {
     }
 
     /// Takes what a worker has written for its reply, because something else than the bytes says that it is over.
-    pub(crate) fn end_reply<'b>(
-        &mut self,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-        partial: &'b [u8],
-        now: Instant,
-    ) -> Option<Reply<'b>> {
+    pub(crate) fn end_reply<'b>(&mut self, desk: &mut Desk<'_>, id: WorkerId, partial: &'b [u8]) -> Option<Reply<'b>> {
         let process = self.get_mut(id)?;
         let had_read = match desk.options.framings.worker_reply {
             // The pause came behind the last of it; what was read meanwhile was read too late.
@@ -216,7 +202,7 @@ impl Workers {
             // It is looked at before it is given anything: that it writes nothing more is a guess.
             read: READ_BUFFER,
         };
-        self.judge_reply(desk, reply, &[], had_read, now)
+        self.judge_reply(desk, reply, &[], had_read)
     }
 
     /// Judges a whole reply, behind which the output goes on with `behind`. Returns it without what its framing adds if
@@ -227,7 +213,6 @@ impl Workers {
         reply: Reply<'b>,
         behind: &[u8],
         had_read: Option<u64>,
-        now: Instant,
     ) -> Option<Reply<'b>> {
         let (id, longest) = (reply.worker, desk.options.max_reply);
         let process = self.get_mut(id)?;
@@ -247,7 +232,7 @@ impl Workers {
         // Output behind the last reply that is owed answers nothing; of numbered lines each is judged by its number.
         let excess = process.given.is_empty() && !behind.is_empty();
         if process.health_check.is_under_way() {
-            process.recorder.answered(to, now);
+            process.recorder.answered(to, desk.cx.now());
             let disclosure = desk.options.disclosure;
             let result = process.health_check.judge(payload, unread, excess, disclosure);
             desk.report(Event::Probed(id, result));
@@ -264,7 +249,7 @@ impl Workers {
             Unread::Nothing if !excess => AfterReply::InStep,
             Unread::Nothing | Unread::Some => AfterReply::OutOfStep,
         };
-        process.recorder.answered(to, now);
+        process.recorder.answered(to, desk.cx.now());
         desk.report(Event::Reply { worker: id, to, after });
         Some(Reply {
             bytes,

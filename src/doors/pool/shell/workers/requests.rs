@@ -10,7 +10,6 @@ use crate::doors::pool::core::{ChannelId, Event, Fault, Inspection, RequestId, W
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
 use crate::doors::pool::story::Side;
-use crate::reactor::Context;
 
 impl Workers {
     /// Gives a worker a request with these bytes. `speaking` is the worker whose reply was read this very moment, with
@@ -18,7 +17,6 @@ impl Workers {
     /// Not so where an answer is known by its number.
     pub(crate) fn give(
         &mut self,
-        cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
         id: WorkerId,
         given: (RequestId, Option<ChannelId>, &[u8]),
@@ -45,10 +43,10 @@ impl Workers {
         process.queue_request(Some(request), channel, bytes);
         process
             .recorder
-            .begin(bytes, channel, cx.now(), desk.options.disclosure);
+            .begin(bytes, channel, desk.cx.now(), desk.options.disclosure);
         // One that works on all it has is given it at once: then it is known what has reached it.
         if desk.options.policy.pipeline == 1 || channel.is_some() {
-            return self.send(cx, desk, id);
+            return self.send(desk, id);
         }
         // Others may follow in this turn.
         if !std::mem::replace(&mut process.is_listed, true) {
@@ -66,25 +64,25 @@ impl Workers {
     }
 
     /// Writes what a worker was given and the pipe has not taken yet, if it serves.
-    pub(crate) fn send_if_serving(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
+    pub(crate) fn send_if_serving(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
         if self.get(id).is_some_and(|process| process.stage == Stage::Serving) {
-            self.send(cx, desk, id);
+            self.send(desk, id);
         }
     }
 
-    pub(crate) fn send(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
+    pub(crate) fn send(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
         let Some(process) = self.get_mut(id) else {
             return;
         };
         match process.send() {
             Sent::Whole => {}
-            Sent::Partly => self.watch_input(cx, desk, id),
+            Sent::Partly => self.watch_input(desk, id),
             // It has read as much as it wants, or died: its reply or its end tells.
             Sent::Lost if process.is_for_one_request() => process.end_input(),
             // Its answers may lie in its output.
             Sent::Nothing(_) | Sent::Lost if process.given.len() > 1 => {
                 process.input = Input::Shut;
-                cx.resume_later(PoolSource::WorkerInput.worker(id));
+                desk.cx.resume_later(PoolSource::WorkerInput.worker(id));
             }
             Sent::Nothing(_) | Sent::Lost => self.report_closed_input(desk, id),
         }
@@ -106,7 +104,7 @@ impl Workers {
         }
     }
 
-    fn watch_input(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
+    fn watch_input(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
         let Some(process) = self.get_mut(id) else {
             return;
         };
@@ -118,7 +116,10 @@ impl Workers {
         else {
             return;
         };
-        match cx.register(PoolSource::WorkerInput.worker(id), stdin, Interest::WRITABLE) {
+        match desk
+            .cx
+            .register(PoolSource::WorkerInput.worker(id), stdin, Interest::WRITABLE)
+        {
             Ok(()) => process.stdin_watched = StdinWatch::Registered,
             Err(error) => self.report_unwatched(desk, id, &error),
         }

@@ -40,16 +40,10 @@ impl Workers {
     ///
     /// # Errors
     /// Those of starting it, for a caller that cannot go on without it.
-    pub(crate) fn spawn(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-        number: usize,
-    ) -> Result<(), SpawnError> {
+    pub(crate) fn spawn(&mut self, desk: &mut Desk<'_>, id: WorkerId, number: usize) -> Result<(), SpawnError> {
         match self.program.spawn(Stdio::piped()) {
             Ok(child) => {
-                self.start(cx, desk, WorkerProcess::new(desk.options, id, number, child, cx.now()));
+                self.start(desk, WorkerProcess::new(desk.options, id, number, child, desk.cx.now()));
                 Ok(())
             }
             Err(error) => {
@@ -60,12 +54,12 @@ impl Workers {
         }
     }
 
-    fn start(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, process: WorkerProcess) {
+    fn start(&mut self, desk: &mut Desk<'_>, process: WorkerProcess) {
         let id = process.id;
         log::debug!(service:% = desk.front.name(); "{}: {} is started", desk.front.name(), process.label());
         self.insert(process);
         desk.report(Event::Started(id));
-        if let Err(error) = self.watch_process(cx, id) {
+        if let Err(error) = self.watch_process(&desk.cx, id) {
             return self.report_unwatched(desk, id, &error);
         }
         if desk.options.ready_line.is_none() {

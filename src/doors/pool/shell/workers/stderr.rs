@@ -29,13 +29,13 @@ enum Outcome {
 impl Workers {
     /// Reads what a worker complains about, for the log. One read a turn: a buffer full of the shortest lines takes
     /// longer than all else in a turn, and no client waits for it.
-    pub(crate) fn stderr_ready(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn stderr_ready(&mut self, desk: &mut Desk<'_>, key: Key) {
         let Some(id) = self.find(key) else { return };
-        let mut buffer = cx.lend_buffer();
-        let outcome = self.read_stderr(cx, desk, id, &mut buffer);
-        cx.return_buffer(buffer);
+        let mut buffer = desk.cx.lend_buffer();
+        let outcome = self.read_stderr(desk, id, &mut buffer);
+        desk.cx.return_buffer(buffer);
         match outcome {
-            Outcome::MoreLater => cx.resume_later(PoolSource::WorkerErrors.worker(id)),
+            Outcome::MoreLater => desk.cx.resume_later(PoolSource::WorkerErrors.worker(id)),
             Outcome::Drained => {}
             Outcome::Closed => {
                 if let Some(process) = self.get_mut(id) {
@@ -47,28 +47,27 @@ impl Workers {
 
     /// Logs what is due of a worker's complaints: how many lines are missing because it wrote faster than the log takes
     /// them, or lines that were held back.
-    pub(crate) fn stderr_timeout(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn stderr_timeout(&mut self, desk: &mut Desk<'_>, key: Key) {
         let Some(id) = self.find(key) else { return };
-        let now = cx.now();
+        let now = desk.cx.now();
         if let Some(process) = self.get_mut(id) {
-            cx.clear_alarm(&mut process.complaints.alarm);
+            desk.cx.clear_alarm(&mut process.complaints.alarm);
         }
-        self.log_stderr(cx, desk, id, |stderr, hear| stderr.on_deadline(now, hear));
-        self.with_words(cx, desk, id, |_, _, words, tell| words.on_deadline(now, tell));
-        self.arm_stderr_alarm(cx, id);
+        self.log_stderr(desk, id, |stderr, hear| stderr.on_deadline(now, hear));
+        self.with_words(desk, id, |_, _, words, tell| words.on_deadline(now, tell));
+        self.arm_stderr_alarm(&mut desk.cx, id);
     }
 
     /// Logs the lines that `come` yields, unless the words of young workers are still being compared.
     fn log_stderr(
         &mut self,
-        cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
         id: WorkerId,
         come: impl FnOnce(&mut StderrLog, &mut dyn FnMut(&str)),
     ) {
         let Some(process) = self.get(id) else { return };
-        let (pid, now) = (process.pid(), cx.now());
-        self.with_words(cx, desk, id, |repeats, stderr, words, tell| {
+        let (pid, now) = (process.pid(), desk.cx.now());
+        self.with_words(desk, id, |repeats, stderr, words, tell| {
             come(stderr, &mut |line| repeats.hear(words, line, pid, now, tell));
         });
     }
@@ -77,7 +76,6 @@ impl Workers {
     /// function that logs a line of it. Of lines that echo those of workers that were lost, few are logged.
     pub(crate) fn with_words<T>(
         &mut self,
-        cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
         id: WorkerId,
         with: impl FnOnce(&mut Repeats, &mut StderrLog, &mut Words, &mut dyn FnMut(&str)) -> T,
@@ -90,7 +88,7 @@ impl Workers {
         } = self;
         let front = &mut *desk.front;
         let process = processes.get_mut(id)?;
-        let (label, pid, now) = (process.label(), process.pid(), cx.now());
+        let (label, pid, now) = (process.label(), process.pid(), desk.cx.now());
         let Complaints {
             stderr, words, said, ..
         } = &mut process.complaints;
@@ -106,7 +104,7 @@ impl Workers {
         };
         let outcome = with(repeats, stderr, words, &mut tell);
         if is_any_left_out {
-            front.plan_upkeep(cx, None);
+            front.plan_upkeep(&mut desk.cx, None);
         }
         Some(outcome)
     }
@@ -123,7 +121,7 @@ impl Workers {
         cx.set_alarm(&mut process.complaints.alarm, PoolSource::WorkerErrors.worker(id), next);
     }
 
-    fn read_stderr(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, buffer: &mut [u8]) -> Outcome {
+    fn read_stderr(&mut self, desk: &mut Desk<'_>, id: WorkerId, buffer: &mut [u8]) -> Outcome {
         let process = self.get_mut(id);
         let Some(stderr) = process.and_then(|process| process.child.stderr.as_mut()) else {
             return Outcome::Drained;
@@ -131,9 +129,9 @@ impl Workers {
         match stderr.read(buffer) {
             Ok(0) => Outcome::Closed,
             Ok(length) => {
-                let (bytes, now) = (buffer.get(..length).unwrap_or_default(), cx.now());
-                self.log_stderr(cx, desk, id, |stderr, hear| stderr.feed(bytes, now, hear));
-                self.arm_stderr_alarm(cx, id);
+                let (bytes, now) = (buffer.get(..length).unwrap_or_default(), desk.cx.now());
+                self.log_stderr(desk, id, |stderr, hear| stderr.feed(bytes, now, hear));
+                self.arm_stderr_alarm(&mut desk.cx, id);
                 Outcome::MoreLater
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Drained,
@@ -143,24 +141,24 @@ impl Workers {
     }
 
     /// Reads the last complaints of a worker whose process has ended.
-    pub(crate) fn close_stderr(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
-        self.read_stderr_now(cx, desk, id);
-        let now = cx.now();
-        self.log_stderr(cx, desk, id, |stderr, hear| stderr.close(now, hear));
+    pub(crate) fn close_stderr(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
+        self.read_stderr_now(desk, id);
+        let now = desk.cx.now();
+        self.log_stderr(desk, id, |stderr, hear| stderr.close(now, hear));
     }
 
     /// Reads what a worker has written to its standard error by now. Must be called before its loss is logged. The
     /// buffer is allocated only if the loop's own one is lent: when the loss was found in a worker's output.
-    pub(crate) fn read_stderr_now(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
+    pub(crate) fn read_stderr_now(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
         if self.get(id).is_none_or(|process| process.child.stderr.is_none()) {
             return;
         }
-        let mut buffer = cx.lend_buffer();
+        let mut buffer = desk.cx.lend_buffer();
         for _ in 0..READS {
-            let Outcome::MoreLater = self.read_stderr(cx, desk, id, &mut buffer) else {
+            let Outcome::MoreLater = self.read_stderr(desk, id, &mut buffer) else {
                 break;
             };
         }
-        cx.return_buffer(buffer);
+        desk.cx.return_buffer(buffer);
     }
 }
