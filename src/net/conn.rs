@@ -29,7 +29,7 @@ mod closing;
 mod connecting;
 
 use std::io::{self, ErrorKind, IoSlice, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use mio::{Interest, Registry, Token, event};
 
@@ -154,7 +154,7 @@ impl Conn {
     /// left, nothing waits to be written, and the transport is a plain socket.
     #[must_use]
     pub fn raw(&self) -> Option<BorrowedFd<'_>> {
-        (self.early.is_empty() && self.output.is_empty()).then(|| self.stream.as_fd())
+        (self.early.is_empty() && self.output.is_empty()).then(|| self.stream.plain_socket())
     }
 
     /// Takes the early bytes, for an owner that moves bytes past this connection.
@@ -285,7 +285,7 @@ impl Conn {
         if !self.is_writable || self.output.is_empty() {
             return Sent::Nothing;
         }
-        match self.output.write_to(&self.stream) {
+        match self.output.write_to(&mut self.stream) {
             Ok(count) => {
                 self.is_writable = self.output.is_empty();
                 some(count)
@@ -298,7 +298,7 @@ impl Conn {
     pub fn send(&mut self, bytes: &[u8]) -> Sent {
         let mut sent = 0;
         if self.can_write() {
-            match write_some(bytes, &self.stream) {
+            match write_some(bytes, &mut self.stream) {
                 Ok(count) => sent = count,
                 Err(error) => return self.fail_writing(error),
             }

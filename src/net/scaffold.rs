@@ -1,7 +1,7 @@
 //! Shared by the tests of this room: waiting for a socket, and connected pairs.
 
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -9,6 +9,13 @@ use super::addr::{ListenAddr, PeerAddr};
 use super::bind::UnixSocketOptions;
 use super::listener::Listener;
 use super::stream::Stream;
+
+/// A test may wait for a stream by its descriptor, which the program does not.
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.plain_socket()
+    }
+}
 
 /// Waits until reading (accepting) does not block. Ten seconds without it are a failure, not a delay.
 pub(super) fn wait_readable(socket: &impl AsFd) {

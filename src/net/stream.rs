@@ -2,8 +2,7 @@
 //!
 //! A [`Conn`](super::conn::Conn) reads and writes through it, and asks it for whatever depends on the transport: how
 //! unread bytes are thrown away, how the end is said together with the last bytes, how far the peer has read. All calls
-//! are non-blocking: `WouldBlock` means "wait for the next event". Reads and writes work through `&Stream` as well,
-//! like those of std.
+//! are non-blocking: `WouldBlock` means "wait for the next event".
 //!
 //! **Nagle.** TCP_NODELAY is not set on accept: it would cost every connection a system call and win nothing, because a
 //! reply leaves in one write and is followed by a FIN or by nothing until the client has asked again. A service that
@@ -12,9 +11,9 @@
 //! Readiness, buffers and the lingering close are the connection's.
 
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token, event};
@@ -173,9 +172,7 @@ impl Stream {
     /// # Errors
     /// getsockopt(2), which does not fail on an open socket.
     pub fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
-        let Stream::Unix(stream) = self else {
-            return Ok(None);
-        };
+        let Stream::Unix(stream) = self else { return Ok(None) };
         let found = getsockopt(stream, SoPeerCred)?;
         Ok(Some(PeerCredentials {
             pid: found.pid(),
@@ -190,11 +187,11 @@ impl Stream {
     /// # Errors
     /// getsockopt(2), which does not fail on an open socket.
     pub fn peer_groups(&self) -> io::Result<Option<Vec<u32>>> {
-        let Some(peer) = self.peer_credentials()? else {
+        let (Stream::Unix(stream), Some(peer)) = (self, self.peer_credentials()?) else {
             return Ok(None);
         };
         let mut groups = vec![peer.gid];
-        groups.extend(sys::peer_groups(self.as_fd())?);
+        groups.extend(sys::peer_groups(stream.as_fd())?);
         Ok(Some(groups))
     }
 
@@ -229,17 +226,10 @@ impl Stream {
     /// Those of a write. Nothing was taken then. An end that cannot be said means that the peer has reset the
     /// connection, which the next read tells.
     pub fn send_messages(&self, messages: &[&[IoSlice<'_>]], end: bool) -> io::Result<usize> {
-        let more = end && matches!(self, Stream::Tcp(_));
-        let sent = sys::send_messages(self.as_fd(), messages, more)?;
-        if end
-            && sent
-                == messages
-                    .iter()
-                    .copied()
-                    .flatten()
-                    .map(|piece| piece.len())
-                    .sum::<usize>()
-        {
+        let more = end && !self.keeps_messages();
+        let sent = sys::send_messages(self.plain_socket(), messages, more)?;
+        let length: usize = messages.iter().copied().flatten().map(|piece| piece.len()).sum();
+        if end && sent == length {
             let _ = self.shutdown_write();
         }
         Ok(sent)
@@ -255,11 +245,8 @@ impl Stream {
 
     /// Returns true if the peer has sent something that is not read yet.
     pub fn has_unread(&self) -> bool {
-        let looked = recv(
-            self.as_fd().as_raw_fd(),
-            &mut [0],
-            MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
-        );
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let looked = recv(self.plain_socket().as_raw_fd(), &mut [0], flags);
         looked.is_ok_and(|count| count > 0)
     }
 
@@ -299,10 +286,10 @@ impl Stream {
     /// # Errors
     /// setsockopt(2), which does not fail on an open socket.
     pub fn set_keepalive(&self) -> io::Result<()> {
-        if let Stream::Tcp(stream) = self {
-            setsockopt(stream, KeepAlive, &true)?;
+        match self {
+            Stream::Tcp(stream) => Ok(setsockopt(stream, KeepAlive, &true)?),
+            Stream::Unix(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Makes a later close reset the connection instead of ending it (SO_LINGER of 0 s): the server learns at once that
@@ -312,24 +299,20 @@ impl Stream {
     /// # Errors
     /// setsockopt(2), which does not fail on an open socket.
     pub fn reset_on_close(&self) -> io::Result<()> {
-        let Stream::Tcp(stream) = self else {
-            return Ok(());
+        let at_once = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
         };
-        setsockopt(
-            stream,
-            Linger,
-            &libc::linger {
-                l_onoff: 1,
-                l_linger: 0,
-            },
-        )?;
-        Ok(())
+        match self {
+            Stream::Tcp(stream) => Ok(setsockopt(stream, Linger, &at_once)?),
+            Stream::Unix(_) => Ok(()),
+        }
     }
 
     /// Asks for the state of the peer, in one system call. This is for a caller that has not registered the stream with
     /// a poll.
     pub fn peer_state(&self) -> PeerState {
-        let told = sys::poll_now(self.as_fd(), libc::POLLRDHUP);
+        let told = sys::poll_now(self.plain_socket(), libc::POLLRDHUP);
         if told & (libc::POLLHUP | libc::POLLERR) != 0 {
             PeerState::Gone
         } else if told & libc::POLLRDHUP != 0 {
@@ -360,81 +343,53 @@ impl Stream {
     }
 }
 
-impl Read for &Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => (&*stream).read(buffer),
-            Stream::Unix(stream) => (&*stream).read(buffer),
-        }
-    }
-
-    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => (&*stream).read_vectored(buffers),
-            Stream::Unix(stream) => (&*stream).read_vectored(buffers),
-        }
-    }
-}
-
-impl Write for &Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => (&*stream).write(bytes),
-            Stream::Unix(stream) => (&*stream).write(bytes),
-        }
-    }
-
-    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => (&*stream).write_vectored(pieces),
-            Stream::Unix(stream) => (&*stream).write_vectored(pieces),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self).read(buffer)
-    }
-
-    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        (&*self).read_vectored(buffers)
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self).write(bytes)
-    }
-
-    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        (&*self).write_vectored(pieces)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+impl Stream {
+    /// The socket, on which bytes may be moved past the connection, because both transports carry them as they are. A
+    /// transport that does not has no such socket, and an answer of its own in each place that asks here.
+    pub(super) fn plain_socket(&self) -> BorrowedFd<'_> {
         match self {
             Stream::Tcp(stream) => stream.as_fd(),
             Stream::Unix(stream) => stream.as_fd(),
         }
     }
-}
 
-impl Stream {
     fn source(&mut self) -> &mut dyn event::Source {
         match self {
             Stream::Tcp(stream) => stream,
             Stream::Unix(stream) => stream,
         }
+    }
+}
+
+/// The number of the descriptor, for the dump.
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Stream::Tcp(stream) => stream.as_raw_fd(),
+            Stream::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write(bytes),
+            Stream::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -458,7 +413,7 @@ mod tests {
     use super::*;
 
     /// Writes until nothing more is taken; how many bytes that were.
-    fn fill(mut stream: &Stream) -> u64 {
+    fn fill(stream: &mut Stream) -> u64 {
         let (piece, mut sent) = ([7; 10_000], 0);
         while let Ok(count) = stream.write(&piece) {
             sent += count as u64;
@@ -468,13 +423,13 @@ mod tests {
 
     #[test]
     fn what_a_peer_over_tcp_has_read_shows_once_its_machine_was_full() {
-        let (served, mut client) = tcp_pair();
-        let mut sent = fill(&served);
+        let (mut served, mut client) = tcp_pair();
+        let mut sent = fill(&mut served);
         let full_at = loop {
             if let Reading::Arrived { bytes, is_full: true } = served.read_by_peer(sent) {
                 break bytes;
             }
-            sent += fill(&served);
+            sent += fill(&mut served);
         };
         assert!(full_at < sent, "{full_at} of {sent} have arrived");
         let mut piece = vec![0; 300_000];
@@ -490,8 +445,8 @@ mod tests {
 
     #[test]
     fn what_a_peer_on_a_unix_socket_has_read_is_known() {
-        let (served, mut client) = unix_pair();
-        let sent = fill(&served);
+        let (mut served, mut client) = unix_pair();
+        let sent = fill(&mut served);
         assert_eq!(served.read_by_peer(sent), Reading::Known(0));
         let mut piece = vec![0; 50_000];
         client.read_exact(&mut piece).expect("read");
@@ -512,8 +467,7 @@ mod tests {
             served.read(&mut buffer).expect_err("drained").kind(),
             io::ErrorKind::WouldBlock
         );
-        let pieces = [IoSlice::new(b"ans"), IoSlice::new(b"wer")];
-        assert_eq!(served.write_vectored(&pieces).expect("write"), 6);
+        assert_eq!(served.write(b"answer").expect("write"), 6);
         served.shutdown_write().expect("shutdown");
         let mut answer = String::new();
         client.read_to_string(&mut answer).expect("read to the end");

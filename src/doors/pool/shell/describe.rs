@@ -5,7 +5,7 @@
 //! moment.
 
 use std::iter;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 use super::super::core::{Place, RequestInHand, SlotView, WaitingRequest};
@@ -65,7 +65,7 @@ impl Pool {
                 .map_or(-1, AsRawFd::as_raw_fd),
             pid: process.map_or(-1, WorkerProcess::pid),
             client_pid: credentials.map_or(-1, |credentials| credentials.pid),
-            client: client.map_or(-1, |stream| stream.as_fd().as_raw_fd()),
+            client: client.map_or(-1, |stream| stream.as_raw_fd()),
         }
     }
 
