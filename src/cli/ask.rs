@@ -33,6 +33,7 @@ With --squid it ends only when its input ends, whatever becomes of the pools.";
 pub(super) struct Flags {
     /// The pools to ask, the next when one fails: 127.0.0.1:9991, [::1]:9991, unix:/run/iotcpd.sock
     #[arg(value_name = "ADDRESS", required = true)]
+    #[allow(rustdoc::broken_intra_doc_links, reason = "--help shows this text as it is")]
     addresses: Vec<String>,
     /// Speak Squid's helper protocol, with or without channel-IDs
     #[arg(long)]
@@ -51,6 +52,7 @@ pub(super) struct Flags {
     fail: Option<Fail>,
     /// Where a browser is sent whose URL is denied by --fail closed [default: http://url-filter-unavailable.invalid/]
     #[arg(long, value_name = "URL")]
+    #[allow(rustdoc::bare_urls, reason = "--help shows this text as it is")]
     fail_url: Option<String>,
     /// Lines hold passwords: keep them out of core dumps and away from other processes of the same user
     #[arg(long)]

@@ -31,6 +31,7 @@ Exit status: that of the program; 128 and the number of the signal that has ende
 pub(super) struct Flags {
     /// Where the exec door is: the path of a UNIX socket, 127.0.0.1:9000, [::1]:9000, host:9000, unix:@name
     #[arg(value_name = "ADDRESS")]
+    #[allow(rustdoc::broken_intra_doc_links, reason = "--help shows this text as it is")]
     address: String,
     /// The program to be run, and its arguments, which may begin with dashes
     #[arg(

@@ -17,8 +17,8 @@
 //! frame.
 //!
 //! [`Framing`] names a framing, and [`Framer`] is a framer of any of them. Another framing is one more file beside
-//! [`line`], with the same functions. [`line_rules`] says what a request to a reader of lines must not hold because the
-//! reader might take it for two.
+//! [`line`](mod@line), with the same functions. [`line_rules`] has the bytes that a request to a reader of lines must
+//! not hold, because the reader might take it for two.
 //!
 //! Four modules do not cut a stream into messages. [`search`] waits for one line of a stream and skips everything
 //! before it. [`channel`] reads and writes the number before a line where several requests are under way at a time.

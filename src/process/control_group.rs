@@ -3,10 +3,10 @@
 //!
 //! A process cannot leave its control group by starting a new session or changing its environment, so this finds
 //! descendants that [`descendants`](super::descendants) does not. The daemon makes `iotcpd-PID` in its own group, and
-//! in that a leaf for each child, named after the number of its run, which the child enters before its exec
-//! ([`sys`](super::sys)). `cgroup.kill` of a leaf ends all processes in it, and that of `iotcpd-PID` ends everything
-//! that the daemon has started: the [guard](super::guard) writes to it. A child whose background processes may go on
-//! gets no leaf. The daemon, its guard and its successor stay outside, where they were.
+//! in that a leaf for each child, named after the number of its run, which the child enters before its exec ([`sys`]).
+//! `cgroup.kill` of a leaf ends all processes in it, and that of `iotcpd-PID` ends everything that the daemon has
+//! started: the [guard](super::guard) writes to it. A child whose background processes may go on gets no leaf. The
+//! daemon, its guard and its successor stay outside, where they were.
 //!
 //! Nothing depends on control groups: if anything fails, the child runs all the same and is ended as without them. No
 //! controller is enabled, so that processes may stay beside the groups (`cgroups(7)`, "no internal processes"). A group

@@ -10,10 +10,10 @@
 //! There is one guard for all doors. A part of the program that starts children holds the [list](Guard::watch_list).
 //!
 //! The guard runs as a program of its own, under a name and with arguments that differ from the daemon's, so that
-//! neither a signal meant for the daemon nor `kill -9 $(pidof iotcpd)` reaches it ([`sys`](super::sys)). It blocks
-//! every signal but KILL and STOP and is in a session of its own. If it is killed nevertheless, the daemon receives
-//! SIGCHLD and [`Guard::check`] starts another; if it is stopped, it is resumed. A replacement takes no descriptor,
-//! because a shortage of descriptors would leave a busy daemon without a guard. A fork that fails is tried again.
+//! neither a signal meant for the daemon nor `kill -9 $(pidof iotcpd)` reaches it ([`sys`]). It blocks every signal but
+//! KILL and STOP and is in a session of its own. If it is killed nevertheless, the daemon receives SIGCHLD and
+//! [`Guard::check`] starts another; if it is stopped, it is resumed. A replacement takes no descriptor, because a
+//! shortage of descriptors would leave a busy daemon without a guard. A fork that fails is tried again.
 //!
 //! The first guard must be started before the daemon has much memory or any threads. A later one may be forked from a
 //! program with threads, because its fork allocates nothing and takes no lock.

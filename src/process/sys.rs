@@ -1,7 +1,7 @@
 //! All system calls of this room that no safe wrapper offers, and nothing else, one topic in each file: the vfork-like
-//! [start] of a program, the fork of the [guard] and the [image] that it runs, [waiting](wait) on a pidfd, the [rights]
-//! for looking at files, mapped [memory], the [time slice](time_slice) of a thread, and in this file the calls for
-//! pipes and terminals.
+//! [start] of a program, the fork of the [guard] and the [image] that it runs, [waiting](mod@wait) on a pidfd, the
+//! [rights] for looking at files, mapped [memory], the [time slice](time_slice) of a thread, and in this file the calls
+//! for pipes and terminals.
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
 mod dispositions;

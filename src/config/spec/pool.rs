@@ -204,6 +204,7 @@ pub struct PoolSpec {
     pub fail: Option<Fail>,
     /// Where a browser is sent whose URL is denied by fail closed [default: http://url-filter-unavailable.invalid/]
     #[arg(long, value_name = "URL", help_heading = "Requests and replies")]
+    #[allow(rustdoc::bare_urls, reason = "--help shows this text as it is")]
     pub fail_url: Option<String>,
     /// A client that ends its input before its answer: still answer it, or take it for gone [default: answer]
     #[arg(long, value_name = "WHAT", help_heading = "Requests and replies")]

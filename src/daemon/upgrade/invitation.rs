@@ -4,8 +4,8 @@
 //! and the sockets.
 //!
 //! The first line is `1 PARENT CONNECTION MILLISECONDS OPEN-FILES`. Then comes `places NUMBER SERVICE`, separated by
-//! tabs, for each service. The rest is the table of [`handover`](crate::net::handover). A process that finds the
-//! variable with another parent's number has it by mistake, and must refuse to start.
+//! tabs, for each service. The rest is the table of [`handover`]. A process that finds the variable with another
+//! parent's number has it by mistake, and must refuse to start.
 
 use std::fmt;
 use std::os::fd::RawFd;

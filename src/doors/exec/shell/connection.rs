@@ -32,7 +32,7 @@ pub(super) enum Moved {
     Nothing,
     /// Something was moved; there may be more.
     Some,
-    /// The connection's [`Run`] must be told of this event.
+    /// This event must be reported to the connection's [`Client`].
     Event(ClientEvent),
 }
 

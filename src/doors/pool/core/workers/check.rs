@@ -4,8 +4,8 @@
 //! and again about every interval while it serves ([`CheckKind::Periodic`]). Until it has answered it is given nothing.
 //! A worker that answers wrongly, not in time, or not at all fails as
 //! [`Restart::Quarantined`](super::super::Restart::Quarantined): its process is ended, and its place tries another one
-//! with the delays of [`respawn`](super::super::respawn), at least one tick, until one passes. A successor has to pass
-//! before it takes over, so that a generation that fails leaves the one before it in service.
+//! with growing delays (`core/places/respawn.rs`), at least one tick, until one passes. A successor has to pass before
+//! it takes over, so that a generation that fails leaves the one before it in service.
 //!
 //! Requests come first: a probe of a worker that serves is put off while a request waits or the others are all at work,
 //! to twice its interval; and of the serving workers no more than an eighth (but one) are away for it at a time. A

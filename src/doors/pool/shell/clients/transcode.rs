@@ -1,12 +1,12 @@
-//! From one framing to another: what a client says as its worker is to hear it, and the other way round.
+//! Requests in the framing of the workers, and replies in the framing of the clients.
 //!
-//! Invariants: where both sides have the same framing, every byte of a payload passes as it came, and so does what its
-//! framing adds, unless another reader might find the end elsewhere ([`Framing::passed_on`]). A message that the other
-//! framing cannot carry costs its client a refusal and no other client anything: its worker has answered, and is in
-//! step.
+//! Where both sides have the same framing, every byte of a payload passes as it came, and so do the bytes that the
+//! framing adds, unless another reader might find the end elsewhere
+//! ([`Framing::passed_on`](crate::framing::Framing::passed_on)). A reply that the clients' framing cannot express is a
+//! refusal to its client and no harm to another, because the worker has answered and is in step.
 //!
-//! A worker's own reading of what it is given is what counts, and no two runtimes agree on what ends a line. What may
-//! be more than one line, or more than one message, to a worker is not given to it ([`LineRules`]).
+//! The worker's reading of a request is the one that counts, and runtimes disagree about the end of a line. So a request
+//! that a worker might take for more than one is refused ([`LineRules`]).
 
 use std::time::Duration;
 
