@@ -1,5 +1,6 @@
-//! The block that `kill -USR1` prints (protocols.md §1). Scripts written for iotcpd 1.1 read it, so its markers and the
-//! width of its columns must not change.
+//! The block that `kill -USR1` prints. Scripts written for iotcpd 1.1 read it, so its markers and the width of its
+//! columns
+//! must not change. The STATISTICS of iotcpd(1) describe it.
 
 use std::fmt::Write;
 

@@ -1,4 +1,6 @@
-//! The command door, a test for every sentence of protocols.md §4 and of what goes beyond it.
+//! The command door, a test for every sentence about the protocol of torcd in COMMANDS BY NAME of iotcpd(1), and for
+//! the
+//! additions to it.
 
 use std::fs::{self, File};
 use std::io::Read;

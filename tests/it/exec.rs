@@ -1,4 +1,4 @@
-//! The exec door, a test for every sentence of protocols.md §3.
+//! The exec door, a test for every sentence about the protocol of sockexec 3.1 in PROGRAMS ON REQUEST of iotcpd(1).
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! The faults of iotcpd 1.1 (protocols.md §1, "Broken there"): each of these tests fails on that program.
+//! The faults of iotcpd 1.1: each of these tests fails on that program.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,6 @@
 //! The effect of `kill` on a pool: USR1 and USR2 print, HUP replaces the workers, TERM and INT end it.
 //!
-//! The words of USR1 and USR2 are those of protocols.md §1, which scripts written for iotcpd 1.1 read.
+//! The blocks that USR1 and USR2 print are those of iotcpd 1.1, which scripts written for it read.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,5 @@
-//! The bundled worker of `scripts/quickstart`: it must answer as squidGuard 1.6 does (protocols.md §2).
+//! The bundled worker of `scripts/quickstart`: it must answer as squidGuard 1.6 does (`real_squidguard.rs` asks that
+//! one).
 
 use std::io::Write;
 use std::process::Command;

@@ -1,15 +1,15 @@
 //! The pool's dispatcher against a shell that is made of dice.
 //!
 //! The shadow model knows for each client whether it waits, and for each process what it was given, and under which
-//! numbers if it answers in any order. From that follow the promises of design.md §4: an answer comes from the worker
-//! that holds the client's request and from no other (1); every request ends, and no later than queue time-out plus
-//! busy time-out (2); a request outlives the death of its worker as often as `retries` says and no oftener (3). Of a
-//! worker that is to be probed it knows whether it has passed, and whether it is being asked: it may be given nothing
-//! before, meanwhile, or after a wrong answer. Of every worker it knows since when it has had nothing to do, and so
-//! which of the free ones a request goes to ([`Rank`]), and whether it rests. What the operator is told of outages is
-//! held against what can be seen of the places: an outage is told once when it begins and once when it ends, never
-//! while a worker serves of which it is known that it can, and always while every place waits for another start. At the
-//! end everything is let run dry: no request and no worker may be left over or missing.
+//! numbers if it answers in any order. From that follow three promises: an answer comes from the worker that holds the
+//! client's request and from no other; every request ends, and no later than queue time-out plus busy time-out; a
+//! request outlives the death of its worker as often as `retries` says and no oftener. Of a worker that is to be probed
+//! it knows whether it has passed, and whether it is being asked: it may be given nothing before, meanwhile, or after a
+//! wrong answer. Of every worker it knows since when it has had nothing to do, and so which of the free ones a request
+//! goes to ([`Rank`]), and whether it rests. What the operator is told of outages is held against what can be seen of
+//! the places: an outage is told once when it begins and once when it ends, never while a worker serves of which it is
+//! known that it can, and always while every place waits for another start. At the end everything is let run dry: no
+//! request and no worker may be left over or missing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};

@@ -18,7 +18,8 @@ pub(super) struct Descriptors {
     pub(super) client: i32,
 }
 
-/// One worker's registers as iotcpd 1.1 printed them (protocols.md §1), the empty line included.
+/// Returns the registers of one worker as iotcpd 1.1 printed them at USR2, with an empty line at the end. Scripts read
+/// them, so their names and their order must not change.
 pub(super) fn registers(view: &SlotView, descriptors: Descriptors, now: Instant) -> String {
     let started = view
         .busy_since

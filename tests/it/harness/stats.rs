@@ -1,4 +1,4 @@
-//! The USR1 block as data: markers, labels and values as protocols.md §1 has them.
+//! The USR1 block as data: markers, labels and values as iotcpd 1.1 printed them.
 
 /// The line before a statistics block.
 pub(crate) const BEGIN: &str = " --- statistics ---- >8 -------";

@@ -1,4 +1,4 @@
-//! The older protocol, that of sockproc: a command line for a shell in, counted outputs back (protocols.md §3).
+//! The protocol of sockproc, which is older than that of sockexec: a command line for a shell in, counted outputs back.
 //!
 //! ```text
 //! → uptime -p CR LF   5 CR LF           hello

@@ -8,7 +8,7 @@ use super::phase::{Phase, Place};
 use super::worker::Worker;
 use crate::doors::pool::core::event::WorkerId;
 
-/// A worker's state as iotcpd 1.1 numbers it (protocols.md §1).
+/// The status of a worker in the dump. The first four have the numbers that iotcpd 1.1 printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {

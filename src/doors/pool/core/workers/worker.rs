@@ -16,8 +16,8 @@ use crate::doors::pool::core::event::{ChannelId, ReplyTo, RequestId, Restart, Wo
 use crate::doors::pool::core::health::Trust;
 
 /// A request longer than this many bytes may not fit the line buffer of a stdio program, which then reads it in pieces
-/// and answers more than once: squidGuard does above 12,287 bytes (protocols.md §2), and 4,096 is what one read(2) of
-/// the C library's buffered input takes from a pipe.
+/// and answers more than once: squidGuard 1.6 does above 12,287 bytes (`tests/it/real_squidguard.rs`), and 4,096 is
+/// what one read(2) of the C library's buffered input takes from a pipe.
 pub(in super::super) const LONG_REQUEST: usize = 4096;
 /// The time without a pause after which a worker is given one. While requests wait, a worker goes from one to the next,
 /// and a stray second reply that comes late passes for the reply to the next request, and so on for as long as the
