@@ -1,11 +1,9 @@
 //! The readable part of the dump that `USR2` prints, in one form for every door: lines that begin with the door's name,
 //! lists of bounded length, and descriptions of processes and clients.
 //!
-//! No content breaks a line in two, and no line looks like a register of iotcpd 1.1, which begins with `d[`. Bytes
-//! that a
-//! client has sent stand at the end of a line, so that they cannot imitate a field behind them. The content of a dump
-//! does
-//! not belong here: each door describes itself.
+//! No content breaks a line in two, and no line looks like a register of iotcpd 1.1, which begins with `d[`. Bytes that
+//! a client has sent stand at the end of a line, so that they cannot imitate a field behind them. The content of a dump
+//! does not belong here: each door describes itself.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -28,9 +26,8 @@ pub(super) struct Dump<'d> {
 }
 
 impl<'d> Dump<'d> {
-    /// Begins a dump with `registers`, which are complete lines, and with a headline: the kind of the door, the
-    /// daemon, and
-    /// the load.
+    /// Begins a dump with `registers`, which are complete lines, and with a headline: the kind of the door, the daemon,
+    /// and the load.
     pub(super) fn begin(
         door: &'d str,
         kind: &str,
@@ -57,8 +54,7 @@ impl<'d> Dump<'d> {
     }
 
     /// Adds the first `most` of `total` lines, and a line with the number of the others. Returns the number of lines
-    /// that
-    /// were added from the list.
+    /// that were added from the list.
     pub(super) fn list(&mut self, most: usize, total: usize, lines: impl Iterator<Item = String>) -> usize {
         let mut told = 0;
         for line in lines.take(most) {
@@ -70,8 +66,7 @@ impl<'d> Dump<'d> {
     }
 
     /// Adds such a list of lines that do not begin with the door's name. They are older than the other lines, and
-    /// scripts
-    /// may read them.
+    /// scripts may read them.
     pub(super) fn registers(&mut self, most: usize, total: usize, lines: impl Iterator<Item = String>) {
         let mut told = 0;
         for line in lines.take(most) {

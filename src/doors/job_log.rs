@@ -1,6 +1,5 @@
 //! The reports that doors which run programs for their clients have in common: the latencies of runs, the description
-//! of a
-//! run in the log, and the description of its client in the program's environment.
+//! of a run in the log, and the description of its client in the program's environment.
 
 use std::ffi::CString;
 use std::fmt;
@@ -94,9 +93,8 @@ pub(super) fn asker(stream: &Stream, origin: &Origin) -> Vec<CString> {
 }
 
 /// Returns a program and its arguments, or its name alone, for a log line. The text is one line of bounded length,
-/// whatever
-/// the words are. `words` are the first of the `given` words that the client sent, at least [`SHOWN_WORDS`] if it sent
-/// that many.
+/// whatever the words are. `words` are the first of the `given` words that the client sent, at least [`SHOWN_WORDS`] if
+/// it sent that many.
 pub(super) fn command<'w>(words: impl Iterator<Item = &'w [u8]>, given: usize, with_arguments: bool) -> String {
     let left_out = given.saturating_sub(SHOWN_WORDS);
     let number = if with_arguments { SHOWN_WORDS } else { 1 };

@@ -224,8 +224,7 @@ pub enum Shutdown {
 const LAST_REQUEST: Duration = Duration::from_millis(500);
 
 /// A service on the loop that clients connect to. It has methods that differ between doors, and methods on its
-/// [`Front`]
-/// that are the same for all.
+/// [`Front`] that are the same for all.
 pub trait Door: Service {
     /// Returns the part that every door has.
     fn front(&self) -> &Front;
@@ -254,15 +253,13 @@ pub trait Door: Service {
     }
 
     /// Returns the number of places for workers behind the door, with which a successor is to
-    /// [begin](Self::begin_with). It
-    /// is 0 where no program runs before a client asks for it.
+    /// [begin](Self::begin_with). It is 0 where no program runs before a client asks for it.
     fn places(&self) -> usize {
         0
     }
 
-    /// Sets the number of places to begin with, where the options leave a choice. Called before
-    /// [`start`](Self::start), if
-    /// at all.
+    /// Sets the number of places to begin with, where the options leave a choice. Called before [`start`](Self::start),
+    /// if at all.
     fn begin_with(&mut self, _places: usize) {}
 
     /// Takes a connection that the access list permits: serves it, or refuses it.

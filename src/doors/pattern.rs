@@ -1,9 +1,8 @@
 //! Regular expressions over bytes, as the operator writes them.
 //!
 //! The syntax is that of the `regex` crate in its mode for bytes: `.` is a byte, `\w` and `(?i)` know ASCII. The time
-//! of a
-//! search grows with the text alone. [`Pattern::is_in`] finds a pattern anywhere in a text unless it is anchored, as
-//! grep(1) does; [`Pattern::is_all_of`] matches a text from its first byte to its last, as `grep -x` does.
+//! of a search grows with the text alone. [`Pattern::is_in`] finds a pattern anywhere in a text unless it is anchored,
+//! as grep(1) does; [`Pattern::is_all_of`] matches a text from its first byte to its last, as `grep -x` does.
 
 use std::fmt;
 
@@ -17,8 +16,7 @@ use regex_syntax::hir::{Hir, Look};
 pub struct Pattern {
     anywhere: Regex,
     /// The same expression, anchored on both sides. It is compiled with the first, so that a size over the limit shows
-    /// at
-    /// once and not with a request.
+    /// at once and not with a request.
     whole: Regex,
 }
 

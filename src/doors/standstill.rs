@@ -1,6 +1,5 @@
 //! The cure for a deadlock between a client and its program: the client reads nothing before it has sent everything,
-//! and
-//! the program takes no input before its output is read. The daemon between the two ends it by holding more of the
+//! and the program takes no input before its output is read. The daemon between the two ends it by holding more of the
 //! input.
 //!
 //! ```text
@@ -17,15 +16,11 @@
 //!
 //! A client that is only slow jams as well, now and then. After a moment it reads, and everything flows again. A client
 //! that pauses for longer is told from one that waits by the number of bytes that it has read: it is never given up
-//! while
-//! that number grows, or once it exceeds a prompt. The kernel knows this number for a UNIX socket, so 5 s without
-//! growth
-//! are enough. For TCP it knows only the number of bytes that have arrived at the other machine. The client has
-//! certainly
-//! read some of them if that machine was full and has taken more since, or if they are more than a machine keeps
-//! unread.
-//! A client without such a sign may still have read a little, so it gets the time of --write-timeout. A client that has
-//! no more to send is never given up.
+//! while that number grows, or once it exceeds a prompt. The kernel knows this number for a UNIX socket, so 5 s without
+//! growth are enough. For TCP it knows only the number of bytes that have arrived at the other machine. The client has
+//! certainly read some of them if that machine was full and has taken more since, or if they are more than a machine
+//! keeps unread. A client without such a sign may still have read a little, so it gets the time of --write-timeout. A
+//! client that has no more to send is never given up.
 
 use std::time::{Duration, Instant};
 
@@ -102,8 +97,7 @@ impl Watch {
     }
 
     /// Returns the number of bytes that may be read from the client beyond the usual, although its program has not
-    /// taken
-    /// the `input` bytes that are held. `usual` is the most that are held while everything flows.
+    /// taken the `input` bytes that are held. `usual` is the most that are held while everything flows.
     pub(super) fn growth(&self, hoard: &Hoard, input: usize, usual: usize) -> usize {
         match self.standstill.may_grow() {
             true => hoard.room(&self.share, input, usual),
@@ -231,10 +225,8 @@ pub(super) enum Advice {
 
 impl Standstill {
     /// Takes one look at the buffers into account. `ask` looks at the client, at the cost of system calls; so it is
-    /// called
-    /// only when its result decides, and when more is held for the first time, since the number of bytes that have
-    /// arrived
-    /// by then can prove later that the client has read.
+    /// called only when its result decides, and when more is held for the first time, since the number of bytes that
+    /// have arrived by then can prove later that the client has read.
     fn see(&mut self, seen: Seen, ask: impl FnOnce() -> Client, now: Instant) -> Advice {
         let full = |since, read| State::Full {
             since,
@@ -296,8 +288,7 @@ struct Share(usize);
 
 impl Hoard {
     /// Returns the number of bytes that a connection may hold in addition to its `input` bytes. `usual` is the most
-    /// that it
-    /// holds while everything flows.
+    /// that it holds while everything flows.
     fn room(&self, share: &Share, input: usize, usual: usize) -> usize {
         let one = usual.max(usual.saturating_mul(TIMES).min(MOST));
         let others = self.held.saturating_sub(share.0);
@@ -446,11 +437,10 @@ mod tests {
     }
 
     proptest! {
-        /// A conversation is given up only if, at every look during the client's whole patience, no byte had moved,
-        /// the client
-        /// had read nothing and had more to send, and there was no room; and never if it has read more than a prompt.
-        /// More is
-        /// held only if no byte has moved for [`PATIENCE`]. A conversation that waits has a deadline or may grow.
+        /// A conversation is given up only if, at every look during the client's whole patience, no byte had moved, the
+        /// client had read nothing and had more to send, and there was no room; and never if it has read more than a
+        /// prompt. More is held only if no byte has moved for [`PATIENCE`]. A conversation that waits has a deadline or
+        /// may grow.
         #[test]
         fn in_any_order(deeds in vec(deed(), 0..200), patience in prop_oneof![Just(5), Just(30)]) {
             let (mut it, mut now) = (Standstill::default(), Instant::now());

@@ -2,9 +2,8 @@
 //!
 //! The life of a waiter: [`Waiters::push`] gives it a ticket → it is [taken](Waiters::pop) when its turn comes, or
 //! [removed](Waiters::remove) by its ticket when it leaves before. Thousands may wait for the same thing, and all may
-//! leave
-//! in the same moment. So each step costs at most the logarithm of their number, and a search without a ticket is not
-//! offered.
+//! leave in the same moment. So each step costs at most the logarithm of their number, and a search without a ticket is
+//! not offered.
 //!
 //! A list never gives out a ticket twice, so an old ticket finds nothing.
 

@@ -1,6 +1,5 @@
 //! The block that `kill -USR1` prints. Scripts written for iotcpd 1.1 read it, so its markers and the width of its
-//! columns
-//! must not change. The STATISTICS of iotcpd(1) describe it.
+//! columns must not change. The STATISTICS of iotcpd(1) describe it.
 
 use std::fmt::Write;
 

@@ -1,16 +1,12 @@
 //! The command door: it runs one of the commands named in its options for each client that asks for it, with the
-//! client's
-//! arguments, up to a number of each command at the same time.
+//! client's arguments, up to a number of each command at the same time.
 //!
 //! The story of a connection. A client connects, sends a name, and sends an argument at each prompt ([`core::exchange`]
 //! cuts the messages). Each is checked against the operator's restrictions. [`core::scheduler`] then starts a program
-//! for
-//! the request, or lets the request wait, or lets it share the output of a run under way, or answers `busy`. From then
-//! on
-//! bytes from the client are the program's input, and the output of the program on either stream comes back as it is
-//! (`shell::runs`). The connection is closed when the program has exited, and its output has ended or has been awaited
-//! long
-//! enough.
+//! for the request, or lets the request wait, or lets it share the output of a run under way, or answers `busy`. From
+//! then on bytes from the client are the program's input, and the output of the program on either stream comes back as
+//! it is (`shell::runs`). The connection is closed when the program has exited, and its output has ended or has been
+//! awaited long enough.
 //!
 //! Invariants:
 //! - Bytes from a client never reach a shell's command line: they are a name, which is looked up, and arguments.

@@ -2,8 +2,7 @@
 //!
 //! The restrictions on the arguments of clients are among them: [`Argument`] judges one argument, whichever client sent
 //! it. An argument that passes fits into the argument list of a program, and a restriction always applies to the whole
-//! of
-//! an argument.
+//! of an argument.
 
 use std::fmt;
 use std::ops::RangeInclusive;

@@ -3,13 +3,10 @@
 //! The story of a connection. A client connects, is permitted or refused ([`core::permits`]), and sends arguments as
 //! netstrings ([`core::request`] reads them). The program is looked up, checked against the list, and started
 //! (`shell::programs`). The bytes that follow go into its standard input, and its output comes back as pairs of a type
-//! and
-//! data ([`core::reply`]), as fast as both sides take them (`shell::connection`). When the program has exited, and its
-//! outputs have ended or have been awaited long enough, the last pair tells the exit status and the connection is
-//! closed.
-//! [`core::client`] decides all of it. The wire may also carry another protocol ([`core::protocol`]), with the same
-//! life
-//! behind it.
+//! and data ([`core::reply`]), as fast as both sides take them (`shell::connection`). When the program has exited, and
+//! its outputs have ended or have been awaited long enough, the last pair tells the exit status and the connection is
+//! closed. [`core::client`] decides all of it. The wire may also carry another protocol ([`core::protocol`]), with the
+//! same life behind it.
 //!
 //! Invariants:
 //! - A client gets only a program that the lists permit.

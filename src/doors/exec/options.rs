@@ -11,9 +11,8 @@ use std::time::Duration;
 /// One exec door, ready to be built.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// The options that every door has. A TCP address that other machines reach is among the listeners only if there
-    /// is a
-    /// list of [`programs`](Self::programs).
+    /// The options that every door has. A TCP address that other machines reach is among the listeners only if there is
+    /// a list of [`programs`](Self::programs).
     pub front: FrontOptions,
     /// The users and groups that may connect over UNIX sockets. With a list there is no TCP address.
     pub clients: Clients,

@@ -1,19 +1,20 @@
-//! Remedies for a worker that keeps its replies in a buffer, as libraries do whose output is no terminal.
+//! Remedies for a worker that keeps its replies in a buffer, as many libraries do when the output is no terminal.
 //!
-//! stdbuf(1) reaches programs that write by the C library, and are linked with it dynamically, and no others: not
-//! Python, Perl or Java, which have buffers of their own. So the program is looked at by its name, behind the shell,
-//! interpreter or wrapper that starts it.
+//! stdbuf(1) reaches only programs that write by the C library and are linked with it dynamically. Python, Perl and
+//! Java have buffers of their own. So the remedy depends on the program, which is recognized by its name, behind the
+//! shell or the wrapper that starts it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// Programs that start another one, which is their first argument that is no option, assignment or number.
+/// Programs that start another one: the first of their arguments that is no option, assignment or number.
 const WRAPPERS: [&str; 9] = [
     "env", "nice", "ionice", "chrt", "timeout", "setsid", "exec", "setpriv", "unshare",
 ];
 const SHELLS: [&str; 5] = ["sh", "bash", "dash", "ksh", "zsh"];
 
-/// The remedies for known programs, by their names without a version and of their scripts by the names' ends.
+/// The remedies for known programs: the names of a program without its version, the end of the names of its scripts,
+/// and the remedy.
 const REMEDIES: [(&[&str], &str, &str); 9] = [
     (&["python", "pypy"], ".py", "start it by `python3 -u`"),
     (&["perl"], ".pl", "let it set `$| = 1` before all else"),
@@ -34,8 +35,8 @@ const REMEDIES: [(&[&str], &str, &str); 9] = [
     (&["jq"], "", "start it by `jq --unbuffered`"),
 ];
 
-/// The end of the line about a worker that was asked something and has never written anything. `command`: what it was
-/// started by.
+/// Returns the end of the log line about a worker that got a request and has never written a byte. `command` is the
+/// worker's command.
 pub(super) fn hint<'w>(command: impl Iterator<Item = &'w OsStr>) -> String {
     let words: Vec<String> = command
         .map(|word| String::from_utf8_lossy(word.as_bytes()).into_owned())
@@ -72,7 +73,7 @@ fn remedy(words: &[String]) -> Option<&'static str> {
     None
 }
 
-/// Of a wrapper.
+/// Returns true for an argument of a wrapper.
 fn is_argument(word: &str) -> bool {
     word.starts_with('-') || word.contains('=') || word.starts_with(|first: char| first.is_ascii_digit())
 }

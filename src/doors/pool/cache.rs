@@ -1,24 +1,22 @@
-//! Answers that are known already, and requests that are being asked already.
+//! The answers to requests that were asked before, and the requests under way that identical ones may share.
 //!
 //! A worker that is a pure function of its input need not be asked twice. The life of an answer: its request [is
-//! asked](Cache::add_leader) → others that are identical [join it](Cache::add_waiter) → [its
-//! answer](Cache::end_request) goes to all of them and is kept → it is [found](Cache::look_up) until its time is over,
-//! or it is the one found longest ago when room is needed, or everything is [forgotten](Cache::forget_all): the
-//! operator wants it so, or a worker has failed its probe or written what belongs to no request.
+//! asked](Cache::add_leader) by a leader → identical requests [join it](Cache::add_waiter) as waiters → the
+//! [answer](Cache::end_request) goes to all of them and is kept → it is [found](Cache::look_up) until its time is over,
+//! or room is needed and it is the one found longest ago, or all answers are [forgotten](Cache::forget_all): at the
+//! operator's command, or because a worker has failed its probe or written bytes that belong to no request.
 //!
 //! Invariants:
 //! - Requests are identical when their bytes are. Only whole answers are kept, never refusals.
-//! - Keys and answers together, with what their table needs, take no more than the size that was allowed.
-//! - From a HUP until all workers are replaced nothing is kept: it might be an answer of before. An answer to what was
-//!   asked before that is never kept, however late it comes.
-//! - A request goes on as long as one of those waits that share it, even if the one who asked first has gone.
-//! - The bytes of a request are here once, however many wait for its answer; one that waits has its [`Place`], by which
-//!   it leaves without a search. So thousands may wait, and go in one moment, at no cost to others.
+//! - Keys and answers together, with the overhead of their table, never exceed the size limit.
+//! - From a HUP until all workers are replaced no answer is kept, since it may come from a worker with the old data.
+//!   The answer to a request that was asked before the HUP is never kept, however late it comes.
+//! - A request goes on as long as one of the clients that share it waits, even if its leader has gone.
+//! - The bytes of a request are stored once, however many clients wait for its answer. A waiter leaves by its
+//!   [`Place`], without a search. So thousands may wait, and leave in one moment, at no cost to other clients.
 //!
-//! The number of waiters is limited where they are counted already: `--max-unanswered` on each connection, beyond which
-//! it is not read from, and `--max-connections`.
-//!
-//! Not here: connections, workers, bytes on their way.
+//! The number of waiters is limited by `--max-unanswered`, beyond which a connection is not read from, and by
+//! `--max-connections`. Connections, workers and bytes on their way do not belong here.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -29,15 +27,16 @@ use lru::LruCache;
 use super::core::ClientId;
 use crate::doors::waiters::{Ticket, Waiters};
 
-/// The cost of an entry beside its bytes: two boxes, three links, the time, and its share of the table.
+/// The cost of an entry in bytes, in addition to its key and its answer: two boxes, three links, the time, and its
+/// share of the table.
 const OVERHEAD: usize = 160;
 
-/// The size and the time for which answers are kept.
+/// The limits on the answers that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheLimits {
-    /// In bytes, over all entries. ≥ 1.
+    /// The most bytes of all entries together. ≥ 1.
     pub size: usize,
-    /// From the answer on.
+    /// The time for which an answer is kept.
     pub ttl: Duration,
 }
 
@@ -47,12 +46,12 @@ pub(super) struct Cache {
     limits: Option<CacheLimits>,
     entries: LruCache<Box<[u8]>, Entry>,
     bytes: usize,
-    /// Which request is being asked, by its bytes.
+    /// The numbers of the requests under way, by their bytes.
     numbers: HashMap<Rc<[u8]>, u64>,
     asked: HashMap<u64, Asked>,
-    /// Requests asked so far.
+    /// The number of requests asked so far.
     next_number: u64,
-    /// Counts what makes older answers worthless.
+    /// The number of times that all answers were forgotten. An answer to a request of an earlier epoch is not kept.
     epoch: u64,
     is_rolling: bool,
 }
@@ -63,19 +62,19 @@ struct Entry {
     until: Instant,
 }
 
-/// A request in the hands of the dispatcher.
+/// A request under way, in the hands of the dispatcher.
 #[derive(Debug)]
 struct Asked {
     request: Rc<[u8]>,
     leader: ClientId,
-    /// The requests that wait for the same answer, in the order in which they came.
+    /// The clients that wait for the same answer, in the order of their arrival.
     waiters: Waiters<ClientId>,
-    /// The leader has gone; its request goes on for the others.
+    /// True if the leader has gone, so that its request goes on for the waiters.
     is_orphan: bool,
     epoch: u64,
 }
 
-/// Where one waits that shares a request.
+/// The place of a waiter for a request under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     number: u64,
@@ -85,39 +84,39 @@ pub(super) struct Place {
 /// The result of looking a request up.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found<'c> {
-    /// Its answer.
+    /// The answer is known.
     Answer(&'c Rc<[u8]>),
-    /// It is being asked: who asks now may [follow](Cache::add_waiter) here.
+    /// The request is under way, and its client may [wait](Cache::add_waiter) at this place.
     Asked(Place),
-    /// Nothing: who asks now [leads](Cache::add_leader).
+    /// The request is not known, and its client [leads](Cache::add_leader).
     Nothing,
-    /// It is being asked, but since before a HUP: who asks now asks for himself alone.
+    /// The request is under way since before a HUP, so its client must ask for itself alone.
     Outdated,
 }
 
-/// The consequence for a request of a client that has gone.
+/// The consequence of a client's going for the request that it shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Departure {
-    /// It goes on, for others.
+    /// The request goes on for other clients.
     Shared,
-    /// No client wants it any more.
+    /// No client wants the request any more.
     Unwanted,
-    /// No client wants that request of another which has gone before.
+    /// No client wants the request any more. Its leader, which had gone before, is named.
     UnwantedOrphan(ClientId),
 }
 
-/// The requests that get an answer or a refusal beside the one that was asked.
+/// The waiters that share the end of a request.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) waiters: Waiters<ClientId>,
-    /// The one who asked has gone, so that one of the waiters stands for him.
+    /// True if the leader has gone, so that one of the waiters takes its place.
     pub(super) is_orphan: bool,
-    /// Their answer; `None`: a refusal.
+    /// The answer for the waiters. `None`: they are refused.
     pub(super) answer: Option<Rc<[u8]>>,
 }
 
 impl Cache {
-    /// `None`: nothing is kept, and nothing shared.
+    /// Returns an empty cache. Without limits it keeps no answer and shares no request.
     pub(super) fn new(limits: Option<CacheLimits>) -> Self {
         Cache {
             limits,
@@ -140,7 +139,7 @@ impl Cache {
         self.asked.is_empty()
     }
 
-    /// Entries, and the bytes they take.
+    /// Returns the number of entries and of the bytes that they take.
     pub(super) fn size(&self) -> (usize, usize) {
         (self.entries.len(), self.bytes)
     }
@@ -167,7 +166,7 @@ impl Cache {
         }
     }
 
-    /// This one asks, and others may join.
+    /// Adds a request that `leader` asks, which identical requests may join.
     pub(super) fn add_leader(&mut self, request: &Rc<[u8]>, leader: ClientId) {
         let asked = Asked {
             request: Rc::clone(request),
@@ -181,7 +180,7 @@ impl Cache {
         self.asked.insert(self.next_number, asked);
     }
 
-    /// This one waits for the answer to what is being asked, at the place that was [found](Self::look_up) a moment ago.
+    /// Adds a waiter at the place that [`look_up`](Self::look_up) has found. No other waiter may be added in between.
     pub(super) fn add_waiter(&mut self, place: Place, waiter: ClientId) {
         if let Some(asked) = self.asked.get_mut(&place.number) {
             let ticket = asked.waiters.push(waiter);
@@ -189,7 +188,7 @@ impl Cache {
         }
     }
 
-    /// The request of `leader` has come to its end, with an answer or without; who else gets that.
+    /// Ends the request of `leader`, with an answer or without, and returns the waiters that share that end.
     pub(super) fn end_request(
         &mut self,
         request: &[u8],
@@ -226,9 +225,9 @@ impl Cache {
         Some(asked)
     }
 
-    /// One who was asking for itself, and perhaps for others, has gone.
+    /// Notes that a client has gone that asked a request, for itself alone or as a leader.
     pub(super) fn remove_leader(&mut self, request: &[u8], leader: ClientId) -> Departure {
-        // `None`: it asked for itself alone, perhaps while others shared what had been asked before a HUP.
+        // It asked for itself alone, perhaps while others shared a request from before a HUP.
         let Some(number) = self.led_by(request, leader) else {
             return Departure::Unwanted;
         };
@@ -244,7 +243,7 @@ impl Cache {
         }
     }
 
-    /// One who waited for the answer to what another had asked has gone.
+    /// Notes that a waiter has gone.
     pub(super) fn remove_waiter(&mut self, place: Place) -> Departure {
         let Some(asked) = self.asked.get_mut(&place.number) else {
             return Departure::Unwanted;
@@ -260,25 +259,27 @@ impl Cache {
         Departure::UnwantedOrphan(leader)
     }
 
-    /// Everything that is known may be wrong from now on, until the workers [are replaced](Self::end_roll).
+    /// Forgets all answers and keeps none until the workers [are replaced](Self::end_roll). Must be called when the
+    /// operator has changed the data of the workers.
     pub(super) fn begin_roll(&mut self) {
         self.forget_all();
         self.is_rolling = true;
     }
 
-    /// Every worker that answers from now on knows what the operator has changed.
+    /// Keeps answers again. Must be called when every worker that answers was started after
+    /// [`begin_roll`](Self::begin_roll).
     pub(super) fn end_roll(&mut self) {
         self.forget_all();
         self.is_rolling = false;
     }
 
-    /// Other limits; what is kept under the old ones is forgotten.
+    /// Sets other limits and forgets all answers.
     pub(super) fn set_limits(&mut self, limits: Option<CacheLimits>) {
         self.limits = limits;
         self.forget_all();
     }
 
-    /// Forgets all answers, which may be wrong; and keeps none to what is being asked now.
+    /// Forgets all answers, which may be wrong, and keeps no answer to a request under way.
     pub(super) fn forget_all(&mut self) {
         self.epoch += 1;
         self.entries.clear();
@@ -458,9 +459,9 @@ mod tests {
         assert_eq!(text(cache.look_up(b"a", now)), Some(&b"A"[..]));
     }
 
-    /// The leader and all waiters go in one moment, in an order that is the worst for a list that is searched.
+    /// The leader and all waiters leave in one moment, in the order that would be the worst for a search.
     #[test]
-    fn thousands_that_go_together_cost_each_the_logarithm_of_their_number() {
+    fn thousands_of_clients_that_leave_together_cost_each_the_logarithm_of_their_number() {
         const MANY: u64 = 50_000;
         let (mut cache, now) = (cache(9), Instant::now());
         ask(&mut cache, b"a", 0, now);
@@ -486,13 +487,13 @@ mod tests {
         for who in 1..1000 {
             follow(&mut cache, &request, who, now);
         }
-        // Here, as the key it is found by, and as what is asked.
+        // This variable, the key, and the request under way.
         assert_eq!(Rc::strong_count(&request), 3);
         assert!(size_of::<Place>() <= 16);
     }
 
     proptest! {
-        /// Whatever is stored and looked up: the size holds, and what is found is the answer to that very request.
+        /// The size holds, and an answer belongs to its own request, for any sequence of stores and searches.
         #[test]
         fn the_size_holds_and_answers_belong_to_their_requests(
             steps in proptest::collection::vec((0u8..20, 0usize..300, 0u64..15), 1..200)

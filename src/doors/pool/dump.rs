@@ -1,5 +1,5 @@
-//! The pool's dump in words: the registers of iotcpd 1.1, and behind them a readable line for each worker, each request
-//! that waits and each client.
+//! The lines of a pool's dump: the registers of iotcpd 1.1, and a readable line for each worker, for each waiting
+//! request and for each client.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use super::recorder::Excerpt;
 use crate::amount::{size, span};
 use crate::doors::dump::{ProcessView, process as process_view};
 
-/// One worker in the dump, as far as only the shell knows it. -1: there is none.
+/// The numbers in the registers that only the shell knows. -1 stands for none.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Descriptors {
     pub(super) stdin: i32,
@@ -47,7 +47,7 @@ fn status_number(status: Status) -> u8 {
     status as u8
 }
 
-/// The time of day at that distance in the past.
+/// Returns the time since 1970 at which it was `ago` before now.
 fn wall_clock(ago: Duration) -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -55,7 +55,7 @@ fn wall_clock(ago: Duration) -> Duration {
         .saturating_sub(ago)
 }
 
-/// A worker without what it has in hand.
+/// Returns the description of a worker, without its requests in hand.
 pub(super) fn worker(view: &WorkerView, number: usize, process: Option<ProcessView>, now: Instant) -> String {
     let (state, served) = (state(view, now), view.served);
     let process = process_view(process.as_ref());
@@ -90,7 +90,7 @@ fn state(view: &WorkerView, now: Instant) -> String {
     format!("{quarantined}{activity}{position}")
 }
 
-/// A request that a worker has in hand, or one that waits. Its text stands at the end.
+/// Returns the description of a request that a worker has in hand, or that waits. The text of the request comes last.
 pub(super) fn request(since: Duration, client: &str, request: Option<&Excerpt<'_>>) -> String {
     let since = span(since);
     match request {
@@ -99,7 +99,7 @@ pub(super) fn request(since: Duration, client: &str, request: Option<&Excerpt<'_
     }
 }
 
-/// The head of the list of waiting requests.
+/// Returns the line above the list of waiting requests.
 pub(super) fn queue(length: usize, longest: Option<Duration>) -> String {
     match longest {
         None => "queue: nobody waits".to_owned(),
@@ -110,19 +110,19 @@ pub(super) fn queue(length: usize, longest: Option<Duration>) -> String {
 /// The activity of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientState {
-    /// It has its answers, and has asked nothing more.
+    /// The client has all its answers, and has sent no further byte.
     Idle,
-    /// Its request is not whole.
+    /// The client's request is not whole.
     Reading,
-    /// It is owed an answer.
+    /// The client is owed an answer.
     Waiting,
-    /// It has not taken what there is for it.
+    /// The client has not taken all of its answers.
     Writing,
-    /// It has everything; what it still sends is read away.
+    /// The client has all its answers and is closed; further bytes from it are discarded.
     Leaving,
-    /// It has a worker to itself.
+    /// The client has a worker to itself.
     Session,
-    /// Its worker has ended, and what that has written is on its way.
+    /// The client's worker has ended, and the rest of its output is on its way.
     SessionEnds,
 }
 
@@ -140,12 +140,12 @@ impl ClientState {
     }
 }
 
-/// One client.
+/// A client, as the dump describes it.
 #[derive(Debug, Clone)]
 pub(super) struct ClientView {
     pub(super) number: usize,
     pub(super) state: ClientState,
-    /// The time since it is in it; of one that is read or written, since bytes have last gone.
+    /// The time since the client is in this state; in `Reading` and `Writing`, since bytes have last moved.
     pub(super) since: Duration,
     pub(super) age: Duration,
     pub(super) who: String,
@@ -155,13 +155,13 @@ pub(super) struct ClientView {
 /// The work that the pool has in hand for a client.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Load {
-    /// Requests without an answer, and bytes held of requests and answers.
+    /// The number of requests without an answer, and of the bytes of requests and answers that are held.
     Requests { unanswered: usize, held: usize },
-    /// Bytes that have gone from it to its worker, and back, and the bytes that are held of the former.
+    /// The numbers of bytes that have gone to the worker, that have come from it, and that are held for it.
     Session { up: u64, down: u64, held: usize },
 }
 
-/// A client's line.
+/// Returns the line of a client.
 pub(super) fn client(view: &ClientView) -> String {
     let ClientView { number, state, who, .. } = view;
     let load = match view.load {

@@ -1,14 +1,14 @@
-//! Lines of standard error that echo those of lost workers: a worker that answers a request and fails in the same way
-//! behind it, at each restart, would fill the log, for no pause comes before its next start.
+//! Lines of standard error that repeat the lines of lost workers. A worker that answers a request and then fails, in
+//! the same way after each restart, would fill the log, because it is started again without a delay.
 //!
-//! The last lines of a worker are remembered ([`Said`]) until it is known what becomes of it. Those of lost workers are
-//! counted ([`Echoes`]): a line that several have left behind within [`MEMORY`] is an echo, and so are lines of any
-//! worker that say the same from then on. Of these few are told and the others counted, which is for the shell to do. A
-//! pool that has lost one worker, or none for a while, has none.
+//! The last lines of a worker are remembered ([`Said`]) until it is lost. The lines of lost workers are counted
+//! ([`Echoes`]): a line that several workers have left behind within [`MEMORY`] is an echo, and so is the same line of
+//! any worker from then on. The shell logs a few echoes and counts the others. A pool that has lost only one worker, or
+//! none for a while, has no echoes.
 //!
-//! The lines of workers that have answered nothing are compared more closely ([`repeats`](super::repeats)), and come
-//! here when they are to be told. Held: a number a line ([`gist`](super::gist)), [`LAST`] of a worker and [`MOST`] of
-//! all. Pure.
+//! The lines of workers that have not answered yet are compared more closely ([`repeats`](super::repeats)), and come
+//! here when they are to be logged. The memory is bounded: a number for each line ([`gist`](super::gist)), [`LAST`] of
+//! a worker and [`MOST`] of all. Pure: the time is an argument.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 const LAST: usize = 32;
 /// The number of lines of lost workers that are remembered.
 const MOST: usize = 256;
-/// For how long, since a worker was last lost with them.
+/// The time for which a line is remembered after the last loss of a worker with it.
 const MEMORY: Duration = Duration::from_secs(60);
-/// The number of workers that have to be lost with a line.
+/// The number of lost workers from which on their common line is an echo.
 const SEVERAL: u32 = 2;
 
 /// The last lines of one worker.
@@ -49,14 +49,14 @@ impl Said {
 }
 
 impl Echoes {
-    /// A worker has a line to tell. Whether it is an echo.
+    /// Takes a line that a worker has written. Returns true if it is an echo.
     pub(super) fn hear(&self, said: &mut Said, gist: u64, now: Instant) -> bool {
         said.add(gist);
         let left = self.0.get(&gist);
         left.is_some_and(|left| left.workers >= SEVERAL && !left.is_over(now))
     }
 
-    /// A worker is lost that has said this.
+    /// Takes the lines of a worker that is lost.
     pub(super) fn lost(&mut self, said: &mut Said, now: Instant) {
         for gist in std::mem::take(&mut said.0) {
             if self.0.len() == MOST && !self.0.contains_key(&gist) {
@@ -74,7 +74,7 @@ impl Echoes {
         }
     }
 
-    /// Forgets all: lines from now on are not to be compared with earlier ones.
+    /// Forgets all lines, so that later ones are not compared with them.
     pub(super) fn end(&mut self) {
         self.0.clear();
     }
@@ -90,7 +90,7 @@ impl Left {
 mod tests {
     use super::*;
 
-    /// A worker that says this and is lost; which of it was an echo.
+    /// Lets a worker write these lines and be lost, and returns the echoes among them.
     fn flaps(echoes: &mut Echoes, lines: &[u64], now: Instant) -> Vec<u64> {
         let mut said = Said::default();
         let echo = lines.iter().filter(|line| echoes.hear(&mut said, **line, now));

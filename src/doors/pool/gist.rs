@@ -1,26 +1,26 @@
-//! The gist of a line of a worker's standard error, without what differs each time it is said: its process id, times,
-//! dates, addresses in memory.
+//! The gist of a line of a worker's standard error: a number that is the same for lines which differ only in a process
+//! id, times, dates or addresses in memory.
 //!
-//! Two lines with the same gist are the same words. A number that may mean something (the line of a configuration file,
-//! a port, an exit status) is part of it: a complaint about line 7 is another than one about line 3. Where that cannot
-//! be told, a number of five figures or more is taken for one that differs each time.
+//! A number that may have a meaning (the line of a configuration file, a port, an exit status) counts: a complaint
+//! about line 7 differs from one about line 3. Where the meaning is not known, a number of five figures or more is
+//! taken for one that differs each time.
 
 use std::hash::{DefaultHasher, Hasher};
 
-/// So far above a worker's own process id lie those of what it starts, as a rule.
+/// The distance, above a worker's process id, within which the process ids of its children lie as a rule.
 const FAMILY: u64 = 16;
 
-/// A number of this many figures differs each time.
+/// The number of figures from which on a number is taken for one that differs each time.
 const LONG: usize = 5;
 
-/// A fraction of this many figures is a time that was measured.
+/// The number of figures from which on a fraction is taken for a measured time.
 const MEASURED: usize = 3;
 
 const MONTHS: [&[u8]; 12] = [
     b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec",
 ];
 
-/// A number that stands for all lines that say the same. `pid`: of the worker that wrote it.
+/// Returns the gist of a line that the worker with the process id `pid` has written.
 pub(super) fn gist(line: &str, pid: i32) -> u64 {
     let mut hasher = DefaultHasher::new();
     let mut rest = line.as_bytes();

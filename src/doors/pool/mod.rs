@@ -11,8 +11,7 @@
 //! that has become free to the request that has waited longest.
 //!
 //! The invariants stand in [`core`] (decisions) and in `shell` (I/O). The source of the options, binding the listeners
-//! and
-//! the moment of a reload do not belong here: they are the daemon's.
+//! and the moment of a reload do not belong here: they are the daemon's.
 
 mod buffering;
 mod cache;

@@ -28,9 +28,8 @@ pub struct Options {
     /// The line by which a worker says that it has started. `None`: it has started when its exec has succeeded.
     pub ready_line: Option<Vec<u8>>,
     /// The question that tests a worker before it serves, and now and then afterwards. `Some` exactly when the policy
-    /// has
-    /// a [`probe_interval`](Policy::probe_interval). A worker is asked the question that was set when it started, also
-    /// after a reload.
+    /// has a [`probe_interval`](Policy::probe_interval). A worker is asked the question that was set when it started,
+    /// also after a reload.
     pub probe: Option<Arc<Probe>>,
     /// The framings of messages. They are the same for the whole life of a pool.
     pub framings: Framings,
@@ -138,8 +137,7 @@ pub struct Framings {
     /// The framing of requests as clients send them. Never [`Framing::Quiet`].
     pub request: Framing,
     /// The framing of replies as clients get them. [`Framing::Quiet`] acts like [`Framing::Eof`]: the reply ends where
-    /// the
-    /// connection ends.
+    /// the connection ends.
     pub reply: Framing,
     /// The framing of requests as workers get them. Never [`Framing::Quiet`].
     pub worker_request: Framing,
@@ -153,11 +151,9 @@ impl Framings {
         self.worker_request == Framing::Eof || self.worker_reply == Framing::Eof
     }
 
-    /// Returns the number of bytes that a worker has to hold at once to find the end of a request of `length` bytes.
-    /// It is
-    /// 0 where the length stands before the request: the worker then reads on until it has all of it, and takes no
-    /// part of
-    /// it for the whole.
+    /// Returns the number of bytes that a worker has to hold at once to find the end of a request of `length` bytes. It
+    /// is 0 where the length stands before the request: the worker then reads on until it has all of it, and takes no
+    /// part of it for the whole.
     pub fn searched_for_its_end(&self, length: usize) -> usize {
         match self.worker_request {
             Framing::Line | Framing::Nul | Framing::UntilEmptyLine | Framing::Quiet(_) => length,
@@ -185,8 +181,7 @@ pub enum HalfClose {
     /// The client still reads, so it is answered.
     Answer,
     /// The client has gone, so its request is dropped if it still waits for a worker. A request that a worker has in
-    /// hand
-    /// is finished either way.
+    /// hand is finished either way.
     HangUp,
 }
 
@@ -219,8 +214,7 @@ pub struct Policy {
     /// 1.
     pub pipeline: usize,
     /// The most requests that one worker has at a time, told apart by channel-IDs and answered in any order. ≥ 1.
-    /// `None`:
-    /// requests carry no channel-IDs. Where there is a number, `pipeline` is 1.
+    /// `None`: requests carry no channel-IDs. Where there is a number, `pipeline` is 1.
     pub concurrency: Option<usize>,
     /// True if a worker takes one request and ends. The death of such a worker over a request is no sign of bad health.
     pub single_use: bool,
@@ -238,8 +232,7 @@ pub struct Policy {
     /// `None`: workers are not probed.
     pub probe_interval: Option<Duration>,
     /// The time for which a worker that has answered is given no request, even if one waits. It does not apply to
-    /// workers
-    /// that read channel-IDs. May be zero.
+    /// workers that read channel-IDs. May be zero.
     pub rest: Duration,
 }
 

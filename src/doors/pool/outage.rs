@@ -1,4 +1,4 @@
-//! The words for a pool in which no worker can serve: why, what becomes of requests meanwhile, what to do.
+//! The words for a pool in which no worker can serve: the reason, and the fate of requests meanwhile.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,33 +8,33 @@ use super::options::{Disclosure, Mode, Options};
 use super::recorder::Excerpt;
 use crate::amount::span;
 
-/// The facts of the last worker that was lost for each reason, and whether they are still to be told.
+/// The reason of an outage, and the last loss of a worker for each reason.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     last_losses: HashMap<Restart, String>,
-    /// Why no worker can serve, or could not when that was so last.
+    /// The reason why no worker can serve, or could serve during the last outage.
     reason: Option<Restart>,
-    /// Its line is due when the losses that it follows from have been told.
+    /// True if the outage is not logged yet. Its line follows the lines about the losses that led to it.
     is_untold: bool,
 }
 
 impl Outage {
-    /// Keeps the cause of a loss, in words that can follow `: `.
+    /// Remembers the cause of a loss, in words that can follow `: `.
     pub(super) fn note_loss(&mut self, reason: Restart, detail: String) {
         self.last_losses.insert(reason, detail);
     }
 
-    /// No worker can serve.
+    /// Begins an outage.
     pub(super) fn begin(&mut self, reason: Restart) {
         (self.reason, self.is_untold) = (Some(reason), true);
     }
 
-    /// Why no worker can serve, if that is still to be told; it has been from now on.
+    /// Returns the cause of an outage that is not logged yet, once.
     pub(super) fn take_untold(&mut self, start_timeout: Duration) -> Option<String> {
         std::mem::take(&mut self.is_untold).then(|| self.cause(start_timeout))?
     }
 
-    /// Why no worker can serve.
+    /// Returns the cause of the present or the last outage.
     pub(super) fn cause(&self, start_timeout: Duration) -> Option<String> {
         let reason = self.reason?;
         let known = self.last_losses.get(&reason);
@@ -66,7 +66,7 @@ fn cause(reason: Restart, detail: Option<&str>, start_timeout: Duration) -> Stri
     }
 }
 
-/// The fate of requests for as long as that lasts.
+/// Returns the fate of requests during an outage.
 pub(super) fn meanwhile(options: &Options) -> String {
     let wait = span(options.policy.queue_timeout);
     let who = match options.policy.mode {
@@ -83,7 +83,7 @@ pub(super) fn meanwhile(options: &Options) -> String {
     )
 }
 
-/// The answer to a refused request, and its meaning to a Squid.
+/// Returns the answer to a refused request, and its meaning to a Squid.
 fn refusal(reply: &[u8]) -> String {
     let shown = Excerpt::of(reply, Disclosure::Excerpts);
     match reply {
@@ -94,7 +94,7 @@ fn refusal(reply: &[u8]) -> String {
     }
 }
 
-/// The event for which a starting pool waits, before anything has gone wrong.
+/// Returns the event for which a starting pool waits, before a worker has failed.
 pub(super) fn expectation(options: &Options) -> &'static str {
     if options.probe.is_some() {
         "no worker has passed its probe yet"

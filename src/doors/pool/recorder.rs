@@ -1,15 +1,15 @@
-//! The flight recorder of one worker: the last requests it was given, and how long each took, for the log of the day on
-//! which it hangs or dies.
+//! The flight recorder of one worker: its last requests and the time that each took, for the log when it hangs or dies.
 //!
 //! The life of an entry: [`begin`](Recorder::begin) when the worker gets a request → [`answered`](Recorder::answered)
-//! when its reply is whole → overwritten by a later request, or told when the worker is lost.
+//! when its reply is whole → overwritten by a later request, or logged when the worker is lost.
 //!
-//! Invariants: without channel-IDs a worker answers in the order in which it was asked, so the entries without an
-//! answer are the last ones. With them it answers in any order, and an entry that has its answer makes room before one
-//! that has not: the one to blame is often the oldest. An entry has a fixed size, and there are never more than were
-//! asked for at the start: nothing is allocated for a request.
+//! Invariants:
+//! - Without channel-IDs a worker answers in the order of its requests, so the entries without an answer are the last
+//!   ones. With channel-IDs it answers in any order, and an answered entry makes room before an unanswered one, because
+//!   the request to blame is often the oldest.
+//! - An entry has a fixed size, and the number of entries is bounded from the start: no request costs an allocation.
 //!
-//! Not here: why a worker is lost, and whether that is worth a line in the log.
+//! The reason of a loss, and the decision to log it, do not belong here.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,7 +20,7 @@ use super::options::Disclosure;
 use crate::amount;
 use crate::process::stderr_log::printable;
 
-/// The bytes that are kept of a request: enough to find it again in the log of its client.
+/// The most bytes that are kept of a request: enough to find it again in the log of its client.
 pub(super) const KEPT: usize = 256;
 
 /// The last requests of one worker. The default one records nothing.
@@ -29,28 +29,28 @@ pub(super) struct Recorder {
     /// The oldest first.
     entries: VecDeque<Entry>,
     capacity: usize,
-    /// Requests without an answer, those among them that are no longer kept included.
+    /// The number of requests without an answer, also of requests that are no longer kept.
     open: usize,
 }
 
-/// One request.
+/// One request of the worker.
 #[derive(Debug)]
 pub(super) struct Entry {
     given: Instant,
-    /// The number that the worker was told for it, if it was told one.
+    /// The channel-ID of the request, if it has one.
     channel: Option<ChannelId>,
-    /// From then until its reply was whole; `None`: it has not been answered.
+    /// The time from then until its reply was whole. `None`: it has not been answered.
     took: Option<Duration>,
-    /// Of the whole request, as it came.
+    /// The length of the whole request in bytes.
     length: usize,
-    /// Its first bytes; none of one that may not be shown.
+    /// The first bytes of the request; zeros if they must not be shown.
     head: [u8; KEPT],
     disclosure: Disclosure,
 }
 
 impl Recorder {
-    /// Keeps the last `capacity` requests. Of several that a worker has in hand at once, the oldest can be named only
-    /// if there is room for all of them.
+    /// Returns a recorder of the last `capacity` requests. If a worker may have several in hand at once, there must be
+    /// room for all of them: otherwise the oldest is not known.
     pub(super) fn new(capacity: usize) -> Self {
         Recorder {
             entries: VecDeque::with_capacity(capacity),
@@ -59,7 +59,7 @@ impl Recorder {
         }
     }
 
-    /// The worker was given this request.
+    /// Records a request that the worker was given.
     pub(super) fn begin(&mut self, request: &[u8], channel: Option<ChannelId>, now: Instant, disclosure: Disclosure) {
         if self.capacity == 0 {
             return;
@@ -72,7 +72,7 @@ impl Recorder {
         self.open += 1;
     }
 
-    /// It has answered one of its requests. An answer to none is passed over: that is for others to judge.
+    /// Records the answer to a request. An answer to no request is ignored here.
     pub(super) fn answered(&mut self, which: ReplyTo, now: Instant) {
         let index = match which {
             ReplyTo::Oldest => self.oldest_open(),
@@ -84,7 +84,7 @@ impl Recorder {
         self.open = self.open.saturating_sub(1);
     }
 
-    /// Forgets the last `count` requests: not a byte of them has reached the worker.
+    /// Forgets the last `count` requests, of which no byte has reached the worker.
     pub(super) fn forget_newest(&mut self, count: usize) {
         for _ in 0..count.min(self.open) {
             self.entries.pop_back();
@@ -92,7 +92,7 @@ impl Recorder {
         }
     }
 
-    /// The request that it is working on: of several, the one that it has had longest.
+    /// Returns the request that the worker is working on: of several, the one that it has had longest.
     pub(super) fn in_hand(&self) -> Option<&Entry> {
         match self.entries.back()?.channel {
             None => self.entries.get(self.oldest_open()?),
@@ -100,12 +100,12 @@ impl Recorder {
         }
     }
 
-    /// All that is kept, the oldest first.
+    /// Returns the entries, the oldest first.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
     }
 
-    /// `None` also where that one is no longer kept.
+    /// Returns the index of the oldest request without an answer. Returns `None` if it is no longer kept.
     fn oldest_open(&self) -> Option<usize> {
         self.entries.len().checked_sub(self.open)
     }
@@ -135,17 +135,17 @@ impl Entry {
         self.channel == Some(channel) && self.took.is_none()
     }
 
-    /// The time since it was given.
+    /// Returns the time since the worker was given the request.
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.given)
     }
 
-    /// The request, for a line of the log that may say so much. One that was confidential when it came stays so.
+    /// Returns the text of the request for the log. A request that was confidential when it came stays so.
     pub(super) fn text(&self, disclosure: Disclosure) -> impl fmt::Display + '_ {
         self.excerpt(disclosure)
     }
 
-    /// The same, as what it is.
+    /// Returns the same as an excerpt.
     pub(super) fn excerpt(&self, disclosure: Disclosure) -> Excerpt<'_> {
         let head = self.head.get(..self.length).unwrap_or(&self.head);
         Excerpt {
@@ -154,7 +154,7 @@ impl Entry {
         }
     }
 
-    /// The outcome of it, for a line of the log.
+    /// Returns the request and its outcome for a line of the log.
     pub(super) fn story(&self, now: Instant, disclosure: Disclosure) -> String {
         let (age, text) = (amount::span(self.age(now)), self.text(disclosure));
         match self.took {
@@ -164,11 +164,11 @@ impl Entry {
     }
 }
 
-/// The beginning of a request or a reply between quotes, on one line and harmless to a terminal, as a worker's standard
-/// error is; or that it is confidential. This is the only way by which their bytes come into the log.
+/// The beginning of a request or a reply for the log: between quotes, on one line and harmless to a terminal; or the
+/// word that it is confidential. The bytes of requests and replies come into the log in no other way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Excerpt<'r> {
-    /// `None`: it may not be shown, nor how long it is, which is how long a password is.
+    /// The bytes to show. `None`: neither they nor their length are shown, which may be that of a password.
     head: Option<&'r [u8]>,
     length: usize,
 }
@@ -189,7 +189,7 @@ impl fmt::Display for Excerpt<'_> {
             return f.write_str("(confidential)");
         };
         let is_cut = head.len() < self.length;
-        // The part that was cut off ends in the line end; the rest may end in a byte that only looks like one.
+        // In a text that was cut, the line end is in the missing part; the last byte here may only look like one.
         let line = match head {
             whole if is_cut => whole,
             [line @ .., b'\r', b'\n'] | [line @ .., b'\n'] => line,

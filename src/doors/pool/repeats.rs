@@ -1,40 +1,44 @@
-//! Workers that fail the same way again and again: what they write to standard error is told once, and they are
-//! counted.
+//! Workers that fail in the same way again and again: their common lines on standard error are logged once, and the
+//! losses are counted.
 //!
-//! Young is a worker that has answered nothing yet. What the young ones of a pool write is one text ([`Repeats`]),
-//! however many of them write it at once: a line that continues it is told, and one that repeats what another has said
-//! is held back ([`Words`]), until it is known what becomes of the worker:
+//! A worker is young until it has answered for the first time. The lines of the young workers of a pool are compared
+//! with one text ([`Repeats`]). A line that continues the text is logged and added to it. A line that repeats the text
+//! is held back ([`Words`]) until the fate of its worker is known:
 //!
-//! - It is lost, with the whole text and nothing else: it has said nothing new, and what was held is dropped, for the
-//!   line that tells of its loss says so.
-//! - It is lost with other words, writes something else, answers, or time goes by: what was held is told.
+//! - The worker is lost after exactly the lines of the text: the held lines are dropped, and the line about the loss
+//!   says that its last words were the same.
+//! - The worker is lost with other lines, writes another line, answers, or has been held back for too long: the held
+//!   lines are logged.
 //!
-//! Losses of one cause with one text are a row. The first of it is told as always, those behind it with their number:
-//! the next few at once, and from then on ever more rarely. A row ends when a young worker answers, or is lost in
-//! another way; that line tells how many were never told of. So nothing is left out without a word.
+//! Losses with the same cause and the same text are a row. The first loss of a row is logged as always, and later ones
+//! with their number: the next few at once, and then ever more rarely. A row ends when a young worker answers or is
+//! lost in another way; the line about that has the number of losses that were not logged, so that none goes
+//! unmentioned.
 //!
-//! Held: a number a line ([`gist`]), of a limited number of lines and bytes. A worker that has more to say is no
-//! longer compared. Pure: the time is an argument.
+//! The memory is bounded: a number for each line ([`gist`]), and a limited number of lines and bytes. A worker that
+//! writes more is no longer compared. Pure: the time is an argument.
 
 use std::time::{Duration, Instant};
 
 use super::gist::gist;
 
-/// The most that is compared, in lines, and held back of one worker, in bytes.
+/// The most lines of one worker that are compared.
 const MOST_LINES: usize = 128;
+/// The most bytes of one worker that are held back.
 const MOST_BYTES: usize = 16 * 1024;
 
-/// The time for which lines are held back while no worker has been lost with them, and where one has.
+/// The time for which lines are held back before a worker was lost with them.
 const BRIEFLY: Duration = Duration::from_secs(1);
+/// The time for which lines are held back after a worker was lost with them.
 const PATIENTLY: Duration = Duration::from_secs(10);
 
-/// The number of losses in a row that are told in any case; then there is a pause between two, which doubles up to the
-/// longest.
+/// The number of losses of a row that are logged in any case.
 const FIRST: u32 = 5;
+/// The first pause between two losses that are logged after these. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
-/// The lines that one worker has written to standard error, as long as it is young.
+/// The lines that one worker has written to standard error while it is young.
 #[derive(Debug, Default)]
 pub(super) struct Words {
     gists: Vec<u64>,
@@ -43,13 +47,13 @@ pub(super) struct Words {
 
 #[derive(Debug)]
 enum Manner {
-    /// All of it is what others have said before, or has continued it.
+    /// Each line repeated the text or continued it. The repeated lines are held back.
     Along(Held),
-    /// It has something of its own to say, and is told as it comes.
+    /// A line differed from the text, so all lines are logged as they come.
     Apart,
-    /// The same, and it is too much to be compared.
+    /// The lines are too many to be compared, and are logged as they come.
     TooMuch,
-    /// It is not young any more.
+    /// The worker is not young any more.
     Grown,
 }
 
@@ -63,16 +67,16 @@ impl Default for Manner {
 struct Held {
     lines: Vec<String>,
     bytes: usize,
-    /// When they are told at the latest.
+    /// The time at which they are logged at the latest.
     until: Option<Instant>,
 }
 
-/// Of the young workers of one pool.
+/// The text of the young workers of one pool, and the row of losses with it.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
-    /// The text that was told.
+    /// The gists of the lines that were logged.
     text: Vec<u64>,
-    /// A worker was lost with it: one that goes on behind it says something else.
+    /// True if a worker was lost with the text: a further line does not continue it but differs from it.
     is_complete: bool,
     row: Option<Row>,
 }
@@ -80,31 +84,32 @@ pub(super) struct Repeats {
 #[derive(Debug)]
 struct Row {
     cause: String,
-    /// In numbers, without what differs each time.
+    /// The gist of the cause with its details.
     key: u64,
+    /// The number of losses.
     count: u32,
-    /// The number of these that were not told.
+    /// The number of losses since the last one that was logged.
     untold: u32,
-    /// The place of all of them, if it is one.
+    /// The place of all losses, if it is the same.
     place: Option<usize>,
     pause: Duration,
     next: Option<Instant>,
 }
 
-/// A loss beside those before it.
+/// The relation of a loss to the losses before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Again {
-    /// The how manyeth in a row; 1: the first.
+    /// The number of the loss in its row, from 1.
     pub(super) number: u32,
-    /// Others of them were in other places.
+    /// True if the losses of the row were in several places.
     pub(super) in_several_places: bool,
-    /// It had something to say, and another before it the same.
+    /// True if the worker has written lines, and a worker lost before it has written the same.
     pub(super) with_same_words: bool,
-    /// Or this one is only counted.
+    /// True if the loss is to be logged; otherwise it is only counted.
     pub(super) is_told: bool,
 }
 
-/// A row that is over.
+/// A row of losses that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ended {
     pub(super) cause: String,
@@ -113,7 +118,7 @@ pub(super) struct Ended {
 }
 
 impl Words {
-    /// Of a worker that is not compared with others.
+    /// Returns the words of a worker that is not compared with others.
     pub(super) fn of_grown() -> Self {
         Words {
             gists: Vec::new(),
@@ -125,7 +130,7 @@ impl Words {
         !matches!(self.manner, Manner::Grown)
     }
 
-    /// When to call [`on_deadline`](Self::on_deadline).
+    /// Returns the time at which [`on_deadline`](Self::on_deadline) is needed.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.manner {
             Manner::Along(held) => held.until,
@@ -133,14 +138,14 @@ impl Words {
         }
     }
 
-    /// Tells what was held back for too long.
+    /// Logs the lines that were held back for too long.
     pub(super) fn on_deadline(&mut self, now: Instant, tell: &mut dyn FnMut(&str)) {
         if self.deadline().is_some_and(|until| until <= now) {
             self.speak_out(tell);
         }
     }
 
-    /// Tells what is held back; what comes behind it is told as it comes.
+    /// Logs the lines that are held back, and every later line as it comes.
     fn speak_out(&mut self, tell: &mut dyn FnMut(&str)) {
         if let Manner::Along(held) = &mut self.manner {
             let lines = std::mem::take(&mut held.lines);
@@ -155,7 +160,7 @@ impl Words {
 }
 
 impl Held {
-    /// `false`: there is no room.
+    /// Returns false if there is no room for the line.
     fn hold(&mut self, line: &str, until: Instant) -> bool {
         if self.bytes + line.len() > MOST_BYTES {
             return false;
@@ -168,7 +173,7 @@ impl Held {
 }
 
 impl Repeats {
-    /// A worker has written a line; gives to `tell` what is to be told now.
+    /// Takes a line that a worker has written, and gives the lines that are due to `tell`, which logs them.
     pub(super) fn hear(&mut self, words: &mut Words, line: &str, pid: i32, now: Instant, tell: &mut dyn FnMut(&str)) {
         if !words.is_compared() {
             return tell(line);
@@ -191,7 +196,7 @@ impl Repeats {
                     return;
                 }
             }
-            // It is the first to say so.
+            // This worker is the first to continue the text.
             None if was_along && !self.is_complete => {
                 self.text.push(gist);
                 return tell(line);
@@ -202,8 +207,9 @@ impl Repeats {
         tell(line);
     }
 
-    /// A young worker is lost. Tells what it has said that others have not. Its cause is in the words of the log,
-    /// without its name. `None` behind: no row was ended.
+    /// Takes the loss of a young worker, and logs its held lines if they are new. `cause` and `detail` are the words of
+    /// the log, without the worker's name. Returns the relation to earlier losses, and the row that this loss has
+    /// ended, if it has.
     pub(super) fn lost(
         &mut self,
         words: &mut Words,
@@ -238,16 +244,16 @@ impl Repeats {
         }
     }
 
-    /// A worker answers: what it has said is told, and it is compared no more. The row that it has ended, if there was
-    /// one.
+    /// Takes the first answer of a worker: its held lines are logged, and it is compared no more. Returns the row that
+    /// has ended with it, if there was one.
     pub(super) fn proven(&mut self, words: &mut Words, tell: &mut dyn FnMut(&str)) -> Option<Ended> {
         words.speak_out(tell);
         *words = Words::of_grown();
         self.end()
     }
 
-    /// A worker has gone that was told to. What is held back of it is told, unless others were lost with it: those have
-    /// said it.
+    /// Takes the end of a worker that was stopped on purpose. Its held lines are logged, unless workers were lost with
+    /// them, so that the lines are in the log already.
     pub(super) fn gone(&self, words: &mut Words, tell: &mut dyn FnMut(&str)) {
         let is_known = self.is_complete && self.text.starts_with(&words.gists);
         if !is_known {
@@ -256,7 +262,8 @@ impl Repeats {
         *words = Words::of_grown();
     }
 
-    /// There will be no others, or none that are to be compared with those before.
+    /// Ends the comparison of later workers with earlier ones. Returns the row that has ended with it, if there was
+    /// one.
     pub(super) fn end(&mut self) -> Option<Ended> {
         (self.text, self.is_complete) = (Vec::new(), false);
         self.row.take().map(Row::end)
@@ -276,7 +283,7 @@ impl Row {
         }
     }
 
-    /// By one more.
+    /// Adds a loss to the row.
     fn grows(&mut self, place: usize, with_same_words: bool, now: Instant) -> Again {
         self.count = self.count.saturating_add(1);
         self.place = self.place.filter(|before| *before == place);
@@ -315,7 +322,7 @@ mod tests {
 
     const DIED: &str = "exited with status 1";
 
-    /// A pool, its young workers by number, and what the log has.
+    /// A pool, the words of its workers by number, and the log.
     struct Pool {
         repeats: Repeats,
         start: Instant,
@@ -348,7 +355,7 @@ mod tests {
             self.lose(0, worker, DIED)
         }
 
-        /// And another takes its place.
+        /// Lets a worker be lost, and another take its place.
         fn lose(&mut self, second: u64, worker: usize, cause: &str) -> (Again, Option<Ended>) {
             let now = self.start + Duration::from_secs(second);
             let (log, mut words) = (&mut self.log, std::mem::take(&mut self.workers[worker]));
@@ -558,8 +565,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens in whatever order: each line is told of its writer by the time that it answers, or of some
-        /// worker by the time that it is lost.
+        /// For any events in any order, each line is in the log by the time that its worker answers, or, from some
+        /// worker, by the time that its worker is lost.
         #[test]
         fn nothing_is_lost_without_a_word(steps: Vec<(usize, u8)>) {
             let mut pool = Pool::new(3);

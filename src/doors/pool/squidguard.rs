@@ -1,9 +1,9 @@
-//! Knowledge of one program, squidGuard, for which iotcpd 1.1 was made and which is the worker where no other is named.
+//! Knowledge of one program, squidGuard, for which iotcpd 1.1 was made and which is the default worker.
 //!
-//! A squidGuard whose configuration is missing, or may not be read by it, starts and lets every URL pass. So the file
-//! is looked for before one is started: the default worker is refused without it, for it was not chosen; one that was
-//! named is started, and its lack is told. That it is there says nothing of what stands in it: that is what a probe is
-//! for.
+//! A squidGuard whose configuration is missing or unreadable starts and lets every URL pass. So the file is looked for
+//! before squidGuard is started. Without it the default worker is refused, because the operator did not choose it; a
+//! squidGuard that the operator has named is started with a warning. The content of the file is not checked: a probe
+//! does that.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -15,18 +15,18 @@ use nix::errno::Errno;
 use crate::process::spawn;
 use crate::process::spec::ProcessSpec;
 
-/// The command of the worker where no other is named.
+/// The command of the default worker.
 pub const DEFAULT_COMMAND: &str = "squidGuard -c sg/adblock.conf";
 
-/// Its flags that take a value.
+/// The flags of squidGuard that take a value.
 const WITH_VALUE: &[u8] = b"cCt";
 
-/// A squidGuard without a configuration.
+/// A squidGuard without a readable configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unconfigured {
     file: PathBuf,
     lack: Lack,
-    /// It is told to exit then (`-P`).
+    /// True if it exits without its configuration (`-P`).
     exits: bool,
 }
 
@@ -50,8 +50,8 @@ impl fmt::Display for Unconfigured {
     }
 }
 
-/// Asks the file system, for as long as that takes, whether a worker is a squidGuard that is told a configuration which
-/// is not there, or which its user may not read. What cannot be found out is taken to be in order.
+/// Checks whether a worker is a squidGuard whose configuration is missing, or unreadable for its user. Returns `None`
+/// for any other worker, and if the file system reports another error. Blocks on the file system without a limit.
 pub fn look(process: &ProcessSpec) -> Option<Unconfigured> {
     let (file, exits) = configuration(process)?;
     let lack = match spawn::may_read(process, &file) {
@@ -62,7 +62,8 @@ pub fn look(process: &ProcessSpec) -> Option<Unconfigured> {
     Some(Unconfigured { file, lack, exits })
 }
 
-/// The file that it is told to read, from where the daemon is, and whether it exits where it cannot.
+/// Returns the configuration file of a squidGuard, relative to the daemon's working directory, and true if it exits
+/// without it.
 fn configuration(process: &ProcessSpec) -> Option<(PathBuf, bool)> {
     let (program, arguments) = process.command.words().split_first()?;
     if Path::new(program).file_name()? != "squidGuard" {
@@ -78,8 +79,8 @@ fn configuration(process: &ProcessSpec) -> Option<(PathBuf, bool)> {
     Some((file, exits))
 }
 
-/// The result of getopt(3) for `-c FILE`, `-cFILE` and `-Pc FILE`, of which the last one counts; and whether there is a
-/// `-P`.
+/// Parses flags as getopt(3) does. Returns the file of the last `-c FILE`, `-cFILE` or `-Pc FILE`, and true if there is
+/// a `-P`.
 fn flags<'a>(mut arguments: impl Iterator<Item = &'a [u8]>) -> (Option<&'a [u8]>, bool) {
     let (mut found, mut exits) = (None, false);
     while let Some(word) = arguments.next() {

@@ -1,10 +1,9 @@
-//! The story of a worker that was lost, in the words of the log: one line, the cause first, then what becomes of its
-//! place.
+//! The log line about a lost worker: the cause first, then the future of its place.
 //!
 //! `worker 0 (pid 912) was killed by signal 9 (SIGKILL) while it had a request in hand; started again at once`
 //!
-//! Its last requests stand below it ([`recorder`](super::recorder)). Whether the line is due, and what is known, is the
-//! shell's.
+//! The worker's last requests stand below it ([`recorder`](super::recorder)). The shell knows the facts, and decides
+//! whether the line is due.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,18 +17,18 @@ use crate::amount;
 use crate::process::exit_status::ExitStatus;
 use crate::process::leftovers::Left;
 
-/// The end of a process, as far as is known when its story is told.
+/// The end of a worker's process, as far as it is known when the line is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    /// It is there, and is stopped.
+    /// The process still runs, and is stopped.
     Stopped,
-    /// The same, since it has closed this.
+    /// The process still runs, and is stopped because it has closed this stream.
     Closed(Side),
-    /// It has ended by itself.
+    /// The process has ended by itself.
     Ended(ExitStatus),
-    /// The same, and what it has started goes on.
+    /// The process has ended by itself, and processes that it has started go on.
     Background(Left),
-    /// It has ended, and how cannot be told, for this reason.
+    /// The process has ended, and its status cannot be read, for this reason.
     Unknown(String),
 }
 
@@ -40,15 +39,15 @@ pub(super) enum Side {
     Output,
 }
 
-/// Why a worker is lost.
+/// The words for the cause of a loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cause {
     pub(super) level: Level,
-    /// Behind the worker's name.
+    /// The event, to stand behind the worker's name.
     pub(super) what: String,
-    /// Behind that, with its own beginning: what is wrong, where that can be told.
+    /// The fault in particular, to stand behind the event, punctuation included. May be empty.
     pub(super) detail: String,
-    /// And behind that: what need not be the same if the same happens again.
+    /// The circumstances, to stand behind the detail. They may differ between losses with the same cause. May be empty.
     pub(super) remark: String,
 }
 
@@ -93,7 +92,7 @@ impl End {
     }
 }
 
-/// Why it is lost. `complaint`: what is known of this worker beyond the reason, if anything is.
+/// Returns the cause of a loss. `complaint` is a fact about this worker beyond the reason, if there is one.
 pub(super) fn cause(reason: Restart, end: &End, complaint: Option<&str>, options: &Options) -> Cause {
     let (level, what) = what(reason, end, options);
     let colon = complaint.map(|complaint| format!(": {complaint}")).unwrap_or_default();
@@ -121,7 +120,8 @@ pub(super) fn cause(reason: Restart, end: &End, complaint: Option<&str>, options
     }
 }
 
-/// The same of a worker without a name, as the cause of something else, behind a colon; `None`: the reason says it all.
+/// Returns the cause of a loss for a line about an outage, to stand behind a colon and without the worker's name.
+/// Returns `None` if the reason says it all.
 pub(super) fn as_a_cause(reason: Restart, cause: &Cause) -> Option<String> {
     let Cause {
         what, detail, remark, ..
@@ -133,7 +133,7 @@ pub(super) fn as_a_cause(reason: Restart, cause: &Cause) -> Option<String> {
     }
 }
 
-/// The event in words, and the level of its line.
+/// Returns the level of the line and the words for the event.
 fn what(reason: Restart, end: &End, options: &Options) -> (Level, String) {
     let policy = &options.policy;
     let (level, what) = match reason {
@@ -162,20 +162,20 @@ fn what(reason: Restart, end: &End, options: &Options) -> (Level, String) {
         Restart::Quarantined => (Level::Error, "has failed its probe and is quarantined"),
         Restart::Malformed => (Level::Error, "wrote what is no reply"),
         Restart::Recycled => (Level::Info, "has served long enough and is let go"),
-        // One for each request.
+        // There is one for each request.
         Restart::Spent => (Level::Debug, "has done its work"),
         Restart::Asked => (Level::Info, "is let go"),
     };
     (level, what.to_owned())
 }
 
-/// The line that answers nothing, and what may be the matter with a worker that writes one.
+/// Returns the detail about a line that answers no request, with the possible mistakes of a worker that writes one.
 pub(super) fn stray(line: Option<&str>) -> String {
     let line = line.map(|line| format!(": {line}")).unwrap_or_default();
     format!("{line} (an ID twice, or none: does it speak the concurrent protocol? see --concurrency)")
 }
 
-/// Behind what has happened: that it is not the first time.
+/// Returns words that tell of the same losses before, to stand behind the event.
 pub(super) fn again(again: Option<Again>) -> String {
     let Some(again) = again else { return String::new() };
     let words = if again.with_same_words {
@@ -193,10 +193,10 @@ pub(super) fn again(again: Option<Again>) -> String {
     }
 }
 
-/// One that has lived for less has hardly been of use, and its time is not worth telling.
+/// The age from which on the age of a lost worker is worth mentioning.
 const OLD: Duration = Duration::from_secs(60);
 
-/// When it ended, and what it had to do then, each behind a comma where something stands before it.
+/// Returns the age of the worker and its work in hand, each behind a comma if other words stand before it.
 pub(super) fn circumstances(lived: Duration, requests: usize, has_session: bool, again: &str) -> String {
     let age = if lived < OLD {
         String::new()
@@ -213,22 +213,22 @@ pub(super) fn circumstances(lived: Duration, requests: usize, has_session: bool,
     format!("{again}{age}{in_hand}")
 }
 
-/// The future of a place.
+/// The future of the place of a lost worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Another process is started in it. `stays`: the worker that serves there meanwhile, if one does.
+    /// Another process is started in it. `stays` is the worker that serves there meanwhile, if there is one.
     Start { delay: Duration, stays: Option<String> },
-    /// Another one is on its way already.
+    /// Another worker is being started already.
     Successor,
-    /// It had lost it before.
+    /// No worker is started: the worker had no place any more.
     Nothing,
-    /// The same, because the pool ends.
+    /// No worker is started, because the pool ends.
     TheEnd,
 }
 
 impl Next {
-    /// `in_a_row`: the number of workers that have ended early in this place, this one included; 0: not to be said.
-    /// `is_tried`: it is the start that failed.
+    /// Returns the words for the end of the line. `in_a_row` is the number of workers that have ended early in this
+    /// place, this one included, or 0 if it is not to be mentioned. `is_tried` is true if the start itself failed.
     pub(super) fn story(&self, in_a_row: u32, is_tried: bool) -> String {
         match self {
             Next::Start {
@@ -263,7 +263,7 @@ fn when(delay: Duration) -> String {
     }
 }
 
-/// That a row of losses is over, behind the good news.
+/// Returns words for a row of losses that is over, to stand behind the good news.
 pub(super) fn after_all(ended: &Ended) -> String {
     let Ended { cause, count, untold } = ended;
     let untold = match untold {
@@ -273,7 +273,7 @@ pub(super) fn after_all(ended: &Ended) -> String {
     format!("after {count} losses in a row{untold}: each time a worker {cause}")
 }
 
-/// That a row of losses is over of which some were not told.
+/// Returns a line about a row of losses that is over, if some of them were not logged.
 pub(super) fn untold(ended: &Ended) -> Option<String> {
     let Ended { cause, count, untold } = ended;
     let were = if *untold == 1 { "was" } else { "were" };

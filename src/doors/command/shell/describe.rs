@@ -1,6 +1,5 @@
 //! The dump: a line for each command, for each connection and for each run. Its cost is bounded, as that of every
-//! door's
-//! dump is.
+//! door's dump is.
 
 use std::time::Instant;
 

@@ -243,8 +243,7 @@ impl Workers {
     }
 
     /// Returns a line for each of the last requests of a lost worker, the requests in hand among them. `lost` is the
-    /// time of
-    /// the loss.
+    /// time of the loss.
     fn record(&mut self, disclosure: Disclosure, id: WorkerId, reason: Restart, lost: Instant) -> Vec<String> {
         let Some(process) = self.get_mut(id) else {
             return Vec::new();
