@@ -14,8 +14,8 @@ use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::ReuseAddr;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, setsockopt};
+use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, setsockopt};
 
 use super::addr::UnixAddr;
 use super::bind_error::{Attempt, Cause};
@@ -36,7 +36,7 @@ pub struct UnixSocketOptions {
 
 /// The families of addresses from which an IPv6 socket takes connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Families {
+enum Families {
     OwnOnly,
     Both,
 }
@@ -76,10 +76,15 @@ fn listening_tcp(address: SocketAddr, families: Families, backlog: u32) -> Resul
     // Or a restart would have to wait until the last connection of the predecessor has left TIME_WAIT. On Linux two
     // sockets that listen on the same address are refused all the same.
     setsockopt(&socket, ReuseAddr, &true).map_err(Attempt::Option.failed())?;
-    if address.is_ipv6() {
-        sys::set_v6only(socket.as_fd(), families).map_err(|error| Attempt::Option.failed()(errno(&error)))?;
+    match address {
+        SocketAddr::V4(address) => bind(&socket, &SockaddrIn::from(address))?,
+        SocketAddr::V6(address) => {
+            // One way or the other, so that net.ipv6.bindv6only does not matter.
+            let own_only = families == Families::OwnOnly;
+            setsockopt(&socket, Ipv6V6Only, &own_only).map_err(Attempt::Option.failed())?;
+            bind(&socket, &SockaddrIn6::from(address))?;
+        }
     }
-    sys::bind_ip(socket.as_fd(), address).map_err(|error| Attempt::Bind.failed()(errno(&error)))?;
     listen(&socket, backlog)?;
     Ok(socket)
 }
@@ -94,7 +99,7 @@ pub(super) fn unix(
     let file = match name {
         UnixAddr::Abstract(name) => {
             let name = socket::UnixAddr::new_abstract(name).map_err(Attempt::Bind.failed())?;
-            bind_unix(&socket, &name)?;
+            bind(&socket, &name)?;
             None
         }
         UnixAddr::Path(path) => Some(bind_path(&socket, path, options)?),
@@ -110,7 +115,7 @@ fn bind_path(socket: &OwnedFd, path: &Path, options: &UnixSocketOptions) -> Resu
         Taken::Unknown(error) => Attempt::Clear.failed()(errno(&error)),
     })?;
     let name = socket::UnixAddr::new(path).map_err(Attempt::Bind.failed())?;
-    bind_unix(socket, &name)?;
+    bind(socket, &name)?;
     let file = OwnedFile::new(path).map_err(|error| Attempt::Bind.failed()(errno(&error)))?;
     // Mode before owner: a process that may give files away need not be allowed to change those of others.
     if let Some(mode) = options.mode {
@@ -128,7 +133,7 @@ fn new_socket(family: AddressFamily) -> Result<OwnedFd, Cause> {
     socket::socket(family, SockType::Stream, flags, None).map_err(Attempt::Socket.failed())
 }
 
-fn bind_unix(socket: &OwnedFd, address: &socket::UnixAddr) -> Result<(), Cause> {
+fn bind(socket: &OwnedFd, address: &dyn SockaddrLike) -> Result<(), Cause> {
     socket::bind(socket.as_raw_fd(), address).map_err(Attempt::Bind.failed())
 }
 

@@ -2,14 +2,11 @@
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-
-use super::bind::Families;
 
 /// listen(2) with any backlog. nix takes no more than SOMAXCONN at the time it was compiled (4096), but the kernel's
 /// own limit, net.core.somaxconn, may be higher, and the kernel cuts what is over it by itself.
@@ -69,73 +66,6 @@ pub(super) fn outgoing(socket: BorrowedFd<'_>) -> io::Result<(usize, usize)> {
     // SAFETY: SIOCOUTQNSD writes one int to the place it is given.
     Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCOUTQNSD, &raw mut unsent) })?;
     Ok((unread_by_peer(socket)?, usize::try_from(unsent).unwrap_or(0)))
-}
-
-/// bind(2) to an internet address. nix has its types for those only together with its interface enumeration, and std
-/// binds no socket that is made already.
-pub(super) fn bind_ip(socket: BorrowedFd<'_>, address: SocketAddr) -> io::Result<()> {
-    match address {
-        SocketAddr::V4(address) => bind_struct(
-            socket,
-            &libc::sockaddr_in {
-                sin_family: address_family(libc::AF_INET)?,
-                sin_port: address.port().to_be(),
-                // The octets are in network order already, whatever the machine's own is.
-                sin_addr: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(address.ip().octets()),
-                },
-                sin_zero: [0; 8],
-            },
-        ),
-        SocketAddr::V6(address) => bind_struct(
-            socket,
-            &libc::sockaddr_in6 {
-                sin6_family: address_family(libc::AF_INET6)?,
-                sin6_port: address.port().to_be(),
-                sin6_flowinfo: address.flowinfo(),
-                sin6_addr: libc::in6_addr {
-                    s6_addr: address.ip().octets(),
-                },
-                sin6_scope_id: address.scope_id(),
-            },
-        ),
-    }
-}
-
-/// `T` is one of libc's `sockaddr_...`, whose first field says which.
-fn bind_struct<T>(socket: BorrowedFd<'_>, address: &T) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(size_of::<T>()).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the kernel reads `length` bytes at the pointer, which is a live reference to a value of that size without
-    // padding, and keeps no pointer.
-    Errno::result(unsafe { libc::bind(socket.as_raw_fd(), std::ptr::from_ref(address).cast(), length) })?;
-    Ok(())
-}
-
-fn address_family(family: libc::c_int) -> io::Result<libc::sa_family_t> {
-    libc::sa_family_t::try_from(family).map_err(|_| Errno::EAFNOSUPPORT.into())
-}
-
-/// Sets IPV6_V6ONLY (ipv6(7)) one way or the other, so that net.ipv6.bindv6only does not matter. nix has the option
-/// only together with its interface enumeration.
-pub(super) fn set_v6only(socket: BorrowedFd<'_>, families: Families) -> io::Result<()> {
-    let value: libc::c_int = match families {
-        Families::OwnOnly => 1,
-        Families::Both => 0,
-    };
-    let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(|_| Errno::EINVAL)?;
-    let descriptor = socket.as_raw_fd();
-    // SAFETY: the kernel reads `length` bytes at the pointer, which is a live local of that size, and keeps no pointer.
-    let outcome = unsafe {
-        libc::setsockopt(
-            descriptor,
-            libc::IPPROTO_IPV6,
-            libc::IPV6_V6ONLY,
-            (&raw const value).cast(),
-            length,
-        )
-    };
-    Errno::result(outcome)?;
-    Ok(())
 }
 
 /// Throws away up to `length` bytes that have arrived on a TCP socket, without copying them: with MSG_TRUNC the kernel
