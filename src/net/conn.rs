@@ -249,10 +249,8 @@ impl Conn {
     }
 
     fn read_early(&mut self, buffer: &mut [u8]) -> Received {
-        let count = self.early.len().min(buffer.len());
-        for (place, byte) in buffer.iter_mut().zip(self.early.bytes()) {
-            *place = *byte;
-        }
+        // A slice is read without errors.
+        let count = self.early.bytes().read(buffer).unwrap_or_default();
         self.early.consume(count);
         self.is_drained = false;
         if self.early.is_empty() {
@@ -343,8 +341,12 @@ impl Conn {
         let messages = messages.each_ref().map(<[_; 1]>::as_slice);
         let messages = messages.get(..count).unwrap_or_default();
         let outcome = retried(|| self.stream.send_messages(messages, with_end));
-        self.has_said_end |= with_end && outcome.as_ref().is_ok_and(|sent| *sent == length);
-        self.take_flushed(outcome)
+        let sent = self.take_sent(outcome);
+        if let Sent::Bytes(count) = sent {
+            self.has_said_end |= with_end && count == length;
+            self.output.consume(count);
+        }
+        sent
     }
 
     /// Writes messages past the write buffer, which must be empty, in one system call: see [`Stream::send_messages`].
@@ -356,14 +358,6 @@ impl Conn {
         }
         let outcome = retried(|| self.stream.send_messages(messages, false));
         self.take_sent(outcome)
-    }
-
-    fn take_flushed(&mut self, outcome: io::Result<usize>) -> Sent {
-        let sent = self.take_sent(outcome);
-        if let Sent::Bytes(count) = sent {
-            self.output.consume(count);
-        }
-        sent
     }
 
     fn take_sent(&mut self, outcome: io::Result<usize>) -> Sent {
