@@ -2,8 +2,9 @@
 //!
 //! Refusal has the last word: an address in `deny` is refused, whatever `allow` says. With an empty `allow` all others
 //! are permitted, otherwise those in `allow`. The address is the client's, which a trusted proxy may have asserted: see
-//! [`origin`](super::origin). A local process on a UNIX socket has no address and is always permitted, because the mode
-//! of the socket's file has decided already. A client of unknown address passes no list.
+//! [`origin`](super::origin). A local process on a UNIX socket of the door has no address and is always permitted,
+//! because the mode of the socket's file has decided already. No other client without an address passes a list: neither
+//! one whose address is unknown, nor one that has come by a UNIX socket of another door.
 //!
 //! Networks and addresses are compared in one form, IPv4-mapped addresses as IPv4, so that `--deny 10.0.0.0/8` holds on
 //! a dual-stack socket too. Lists are short and searched from the front.
@@ -29,8 +30,7 @@ impl AccessList {
     /// Returns true if a client of this origin may connect.
     pub fn permits(&self, origin: &Origin) -> bool {
         let Some(ip) = origin.ip() else {
-            let is_unix_peer = origin.client().is_some();
-            return is_unix_peer || (self.allow.is_empty() && self.deny.is_empty());
+            return origin.is_direct() || (self.allow.is_empty() && self.deny.is_empty());
         };
         let holds = |nets: &[IpNet]| nets.iter().any(|net| canonical(*net).contains(&ip));
         !holds(&self.deny) && (self.allow.is_empty() || holds(&self.allow))
