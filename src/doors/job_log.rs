@@ -81,7 +81,8 @@ pub(super) fn asker(stream: &Stream, origin: &Origin) -> Vec<CString> {
         }
         Some(PeerAddr::Unix) => {
             tell("PROTO", &"IPC");
-            if let Ok(Some(process)) = stream.peer_credentials() {
+            let process = stream.peer_credentials().ok().flatten();
+            if let Some(process) = process.filter(|_| origin.is_direct()) {
                 tell("IPCREMOTEPID", &process.pid);
                 tell("IPCREMOTEEUID", &process.uid);
                 tell("IPCREMOTEEGID", &process.gid);
@@ -120,6 +121,28 @@ pub(super) fn reason(why: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::origin::Asserted;
+
+    #[test]
+    fn a_program_is_told_the_process_only_of_a_client_that_has_come_by_itself() {
+        let (stream, _client) = mio::net::UnixStream::pair().unwrap();
+        let stream = Stream::Unix(stream);
+        let direct = Origin::direct(PeerAddr::Unix);
+        let tells_user = |origin: &Origin| {
+            let told = asker(&stream, origin);
+            told.iter().any(|it| it.to_bytes().starts_with(b"IPCREMOTEEUID="))
+        };
+        assert!(tells_user(&direct));
+        let handed_over = Origin {
+            door: Some("route".into()),
+            ..direct.clone()
+        };
+        let unknown = Origin {
+            asserted: Some(Asserted::Unknown),
+            ..direct
+        };
+        assert!(!tells_user(&handed_over) && !tells_user(&unknown));
+    }
 
     #[test]
     fn a_reason_is_bounded() {

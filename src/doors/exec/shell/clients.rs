@@ -12,7 +12,7 @@ use super::super::core::reply::{Outcome, Output};
 use super::super::report;
 use super::connection::Connection;
 use super::lookups::{self, Looked};
-use super::permits::may_run_anything;
+use super::permits::{may_run_anything, permit_client};
 use super::signals::Signals;
 use super::{ExecDoor, ExecSource};
 use crate::buffer::Buffer;
@@ -40,7 +40,7 @@ impl ExecDoor {
             let why = "it is another machine, which without --allow-program could run anything here";
             return self.front.deny(cx, &origin, why);
         }
-        if let Err(why) = self.permit_client(&conn, &origin) {
+        if let Err(why) = permit_client(&self.options.clients, &conn, &origin) {
             self.counters.forbidden_clients += 1;
             return self.turn_away(cx, conn, &origin, report::FORBIDDEN_CLIENT, &why);
         }

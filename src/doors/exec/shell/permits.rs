@@ -4,8 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::ExecDoor;
-use crate::doors::exec::core::permits::{Programs, Verdict};
+use crate::doors::exec::core::permits::{Clients, Programs, Verdict};
 use crate::doors::exec::options::{Options, is_exposed};
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
@@ -67,31 +66,29 @@ impl Fit {
     }
 }
 
-impl ExecDoor {
-    /// Holds the user at the other end against the lists.
-    ///
-    /// # Errors
-    /// The user is not listed. The error is for the log and the client.
-    pub(super) fn permit_client(&self, conn: &Conn, origin: &Origin) -> Result<(), String> {
-        if !self.options.clients.restrict() {
-            return Ok(());
-        }
-        if !origin.is_direct() {
-            return Err(format!(
-                "{origin} was handed over, so that no user is known who could be allowed (--allow-user)"
-            ));
-        }
-        let stream = conn.socket();
-        let asked = stream
-            .peer_credentials()
-            .and_then(|peer| Ok((peer, stream.peer_groups()?)));
-        match asked {
-            Ok((Some(peer), Some(groups))) if self.options.clients.permit(peer.uid, &groups) => Ok(()),
-            Ok((Some(peer), _)) => Err(format!("{peer} is not allowed (--allow-user, --allow-group)")),
-            Ok((None, _)) => Err("a client over TCP has no user that could be allowed (--allow-user)".to_owned()),
-            // A user that is not known is refused.
-            Err(error) => Err(format!("its user cannot be told: {error}")),
-        }
+/// Holds the user at the other end against the lists.
+///
+/// # Errors
+/// The user is not listed. The error is for the log and the client.
+pub(super) fn permit_client(clients: &Clients, conn: &Conn, origin: &Origin) -> Result<(), String> {
+    if !clients.restrict() {
+        return Ok(());
+    }
+    if !origin.is_direct() {
+        return Err(format!(
+            "{origin} was handed over, so that no user is known who could be allowed (--allow-user)"
+        ));
+    }
+    let stream = conn.socket();
+    let asked = stream
+        .peer_credentials()
+        .and_then(|peer| Ok((peer, stream.peer_groups()?)));
+    match asked {
+        Ok((Some(peer), Some(groups))) if clients.permit(peer.uid, &groups) => Ok(()),
+        Ok((Some(peer), _)) => Err(format!("{peer} is not allowed (--allow-user, --allow-group)")),
+        Ok((None, _)) => Err("a client over TCP has no user that could be allowed (--allow-user)".to_owned()),
+        // A user that is not known is refused.
+        Err(error) => Err(format!("its user cannot be told: {error}")),
     }
 }
 
@@ -148,6 +145,40 @@ mod tests {
     use super::*;
     use crate::net::addr::PeerAddr;
     use crate::net::origin::Asserted;
+    use crate::net::stream::Stream;
+
+    #[test]
+    fn a_list_of_users_refuses_a_client_that_another_process_or_door_has_spoken_for() {
+        let own = nix::unistd::geteuid().as_raw();
+        let listed = Clients {
+            users: [own].into(),
+            ..Clients::default()
+        };
+        let others = Clients {
+            users: [own + 1].into(),
+            ..Clients::default()
+        };
+        let (stream, _client) = mio::net::UnixStream::pair().unwrap();
+        let conn = Conn::new(Stream::Unix(stream));
+        let direct = Origin::direct(PeerAddr::Unix);
+        assert_eq!(permit_client(&listed, &conn, &direct), Ok(()));
+        assert!(permit_client(&others, &conn, &direct).is_err());
+        let asserted = |asserted| Origin {
+            asserted: Some(asserted),
+            ..direct.clone()
+        };
+        for origin in [
+            asserted(Asserted::Address("127.0.0.1:5".parse().unwrap())),
+            asserted(Asserted::Unknown),
+            Origin {
+                door: Some("route".into()),
+                ..direct.clone()
+            },
+        ] {
+            assert!(permit_client(&listed, &conn, &origin).is_err(), "{origin:?}");
+            assert_eq!(permit_client(&Clients::default(), &conn, &origin), Ok(()));
+        }
+    }
 
     #[test]
     fn another_machine_runs_nothing_unless_it_is_said_what() {
