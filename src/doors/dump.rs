@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_ends_after_so_many_and_says_how_many_more_there_are() {
+    fn a_long_list_is_cut_and_has_the_number_of_the_other_entries() {
         let listed = |total: usize| {
             let (uptime, registers) = (Duration::from_secs(125), "r[0] = 1\n".to_owned());
             let mut dump = Dump::begin("main", "pool", uptime, registers, format_args!("load = {total}"));

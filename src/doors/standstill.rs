@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_arrived_is_read_if_more_came_after_the_machine_was_full_or_more_than_that_keeps() {
+    fn bytes_beyond_a_full_machine_or_beyond_its_buffers_were_certainly_read() {
         let mut signs = Signs::default();
         let mut read = |bytes, is_full| {
             let client = signs.see(Reading::Arrived { bytes, is_full }, true, Duration::from_secs(30));
@@ -442,7 +442,7 @@ mod tests {
         /// prompt. More is held only if no byte has moved for [`PATIENCE`]. A conversation that waits has a deadline or
         /// may grow.
         #[test]
-        fn in_any_order(deeds in vec(deed(), 0..200), patience in prop_oneof![Just(5), Just(30)]) {
+        fn the_rules_of_giving_up_hold_for_events_in_any_order(deeds in vec(deed(), 0..200), patience in prop_oneof![Just(5), Just(30)]) {
             let (mut it, mut now) = (Standstill::default(), Instant::now());
             let mut it_is = client(0, Duration::from_secs(patience));
             let (mut moved, mut showed, mut given_up) = (now, now, 0);
@@ -488,7 +488,7 @@ mod tests {
         /// Neither one connection nor all of them together exceed their limits, however many stand still and in any
         /// order.
         #[test]
-        fn what_is_held_is_bounded(deeds in vec((0..20_usize, any::<bool>(), 0..1_usize << 24), 0..300)) {
+        fn the_input_that_is_held_is_bounded(deeds in vec((0..20_usize, any::<bool>(), 0..1_usize << 24), 0..300)) {
             let usual = 256 << 10;
             let (mut hoard, mut shares) = (Hoard::default(), Vec::new());
             shares.resize_with(20, || (Share::default(), 0_usize));

@@ -589,7 +589,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_read_back(address in any_listen_addr()) {
+        fn an_address_that_is_written_is_read_back(address in any_listen_addr()) {
             prop_assert_eq!(address.to_string().parse(), Ok(address));
         }
 

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_operator_meets_names_its_remedy() {
+    fn an_error_that_operators_meet_names_its_remedy() {
         use Attempt::{Bind, Clear, Owner, Socket};
         for (address, attempt, errno, remedy) in [
             ("127.0.0.1:443", Bind, Errno::EACCES, "CAP_NET_BIND_SERVICE"),

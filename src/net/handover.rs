@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_deleted_by_whoever_has_charge_of_it() {
+    fn the_file_is_deleted_by_the_process_that_has_charge_of_it() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("s");
         let (address, listener) = bind(&format!("unix:{}", path.display()));
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_service_manager_has_given_stays_under_its_name() {
+    fn a_socket_from_the_service_manager_keeps_its_name() {
         let (_, bound) = bind("127.0.0.1:0");
         let mut outgoing = Outgoing::default();
         let given = adopted(&bound, Provenance::Given("web".into()));

@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_told() {
+    fn a_missing_or_malformed_variable_is_an_error_of_its_own() {
         assert_eq!(given(Variables::default(), 42), Err(InheritError::NothingGiven));
         let another = InheritError::ForAnother {
             listen_pid: 41,
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_accepted_from_is_refused() {
+    fn a_descriptor_that_is_no_listening_stream_is_refused() {
         let unfit = |error| match error {
             InheritError::Unfit { reason, .. } => reason,
             other => panic!("{other}"),
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_that_somebody_here_owns_is_not_taken() {
+    fn a_descriptor_that_this_process_owns_already_is_not_taken() {
         let owned = TcpListener::bind("127.0.0.1:0").expect("bind");
         let error = refusal(Given {
             fd: owned.as_fd().as_raw_fd(),
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn asking_for_what_nobody_has_given_names_the_remedy() {
+    fn an_inherited_address_without_a_socket_names_the_remedy() {
         let address = ListenAddr::Inherited(None);
         let error = Listener::open(&address, &UnixSocketOptions::default(), 1, &mut Inherited::none());
         let error = error.expect_err("nothing given").to_string();

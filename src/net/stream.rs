@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_over_tcp_has_read_shows_once_its_machine_was_full() {
+    fn the_progress_of_a_tcp_peer_shows_once_its_machine_was_full() {
         let (mut served, mut client) = tcp_pair();
         let mut sent = fill(&mut served);
         let full_at = loop {
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_on_a_unix_socket_has_read_is_known() {
+    fn the_progress_of_a_unix_peer_is_known() {
         let (mut served, mut client) = unix_pair();
         let sent = fill(&mut served);
         assert_eq!(served.read_by_peer(sent), Reading::Known(0));
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unread_is_told_and_thrown_away() {
+    fn unread_bytes_are_counted_and_discarded() {
         let (served, mut client) = tcp_pair();
         assert_eq!(served.discard_unread().expect("discard"), Unread::None);
         client.write_all(&[7; 100_000]).expect("write");
@@ -531,7 +531,7 @@ mod tests {
 
     /// The reason for `discard_unread`: without it the reply is lost to the reset (the C program lost its `ERR` so).
     #[test]
-    fn a_reply_survives_input_that_nobody_reads() {
+    fn a_reply_survives_input_that_is_never_read() {
         let (mut served, mut client) = tcp_pair();
         client.write_all(b"far too long a request").expect("write");
         wait_readable(&served);

@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_it_is_killed_and_let_go_it_lives() {
+    fn a_dropped_successor_is_killed_and_a_released_one_lives() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let writer = OwnedFd::from(writer);
         let successor = shell("read -r never </dev/zero")

@@ -410,7 +410,7 @@ fn a_request_that_is_malformed_is_refused() {
 }
 
 #[test]
-fn a_reply_that_its_client_cannot_be_given_costs_him_alone() {
+fn a_reply_that_its_client_cannot_be_given_costs_that_client_alone() {
     let flags = [
         "--worker-request-framing",
         "netstring",

@@ -291,7 +291,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_passes_fits_into_an_argument_list(bytes in any::<Vec<u8>>()) {
+        fn an_argument_that_passes_fits_into_an_argument_list(bytes in any::<Vec<u8>>()) {
             for argument in [Argument::Any, matching("(?s).*"), Argument::Integer(0..=9), words()] {
                 if argument.check(&bytes).is_ok() {
                     prop_assert!(!bytes.contains(&0));

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_works_for_the_program_stands_first() {
+    fn the_remedy_for_the_program_stands_first() {
         for (command, remedy) in [
             ("python3 check.py", "`python3 -u`"),
             ("/usr/bin/python3.11 -O check.py", "`python3 -u`"),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn of_others_it_says_what_helps_which() {
+    fn the_hint_for_an_unknown_program_has_all_remedies() {
         for command in [
             "tr a-z A-Z",
             "/usr/bin/squidGuard -c /etc/x.conf",

@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_for_himself_alone_leaves_alone() {
+    fn a_client_that_asks_for_itself_alone_leaves_without_effect_on_a_shared_request() {
         let (mut cache, now) = (cache(9), Instant::now());
         ask(&mut cache, b"a", 1, now);
         let third = follow(&mut cache, b"a", 3, now);
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_that_was_not_found_for_longest_makes_room() {
+    fn the_answer_that_was_not_found_for_longest_makes_room() {
         let (mut cache, now) = (cache(2), Instant::now());
         store(&mut cache, b"a", now);
         store(&mut cache, b"b", now);
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_goes_on_as_long_as_somebody_waits() {
+    fn a_request_goes_on_as_long_as_a_client_waits() {
         let (mut cache, now) = (cache(9), Instant::now());
         ask(&mut cache, b"a", 1, now);
         let second = follow(&mut cache, b"a", 2, now);

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_several_have_left_behind_is_an_echo_until_none_was_lost_with_it_for_a_while() {
+    fn a_line_of_several_lost_workers_is_an_echo_until_no_worker_was_lost_with_it_for_a_while() {
         let (mut echoes, now) = (Echoes::default(), Instant::now());
         assert!(flaps(&mut echoes, &[1, 1, 2], now).is_empty());
         assert!(flaps(&mut echoes, &[1, 2], now).is_empty());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_what_is_over_makes_room() {
+    fn memory_is_bounded_and_old_lines_make_room() {
         let (mut echoes, now, mut said) = (Echoes::default(), Instant::now(), Said::default());
         assert!((0..1000).all(|line| !echoes.hear(&mut said, line, now)));
         assert_eq!(said.0.len(), LAST);

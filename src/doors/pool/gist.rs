@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_each_time_is_no_part_of_what_is_said() {
+    fn lines_that_differ_in_process_ids_times_and_addresses_have_one_gist() {
         for (one, other) in [
             ("[4321] cannot open x", "[5321] cannot open x"),
             ("sh: 4322 Killed", "sh: 5324 Killed"),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_mean_something_is() {
+    fn a_number_that_may_have_a_meaning_is_part_of_the_gist() {
         for (one, other) in [
             ("config error line 3", "config error line 4"),
             ("cannot bind port 9991", "cannot bind port 9992"),

@@ -112,7 +112,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn what_is_known_of_the_last_one_is_told_with_its_own_reason_alone_and_once() {
+    fn the_last_loss_is_told_once_and_with_its_own_reason_alone() {
         let mut outage = Outage::default();
         assert_eq!(outage.take_untold(MINUTE), None);
         outage.begin(Restart::Died);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_refusal_means_is_told_of_those_that_are_known() {
+    fn the_meaning_of_a_known_refusal_is_told() {
         assert_eq!(
             refusal(b"ERR\n"),
             "refused by \"ERR\", which lets URLs pass; --fail closed would deny them"

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_a_request_that_is_no_longer_kept_is_nobody_elses() {
+    fn an_answer_to_a_forgotten_request_is_given_to_no_other_entry() {
         let (start, mut recorder) = (Instant::now(), Recorder::new(1));
         recorder.begin(b"one\n", None, start, SHOWN);
         recorder.begin(b"two\n", None, start, SHOWN);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_noted_under_its_number_and_what_has_none_yet_is_kept_longest() {
+    fn an_answer_is_noted_under_its_channel_and_an_unanswered_entry_is_kept_longest() {
         let (start, mut recorder) = (Instant::now(), Recorder::new(2));
         let channel = |number| ReplyTo::Channel(ChannelId(number));
         recorder.begin(b"slow\n", Some(ChannelId(5)), start, SHOWN);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_confidential_is_neither_kept_nor_shown() {
+    fn a_confidential_request_is_neither_kept_nor_shown() {
         let (secret, now) = (b"user secret\n", Instant::now());
         assert_eq!(Excerpt::of(secret, Disclosure::Nothing).to_string(), "(confidential)");
         for (kept, told) in [

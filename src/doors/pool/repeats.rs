@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_answers_has_said_it_and_ends_the_row() {
+    fn an_answer_releases_the_held_lines_and_ends_the_row() {
         let mut pool = Pool::new(2);
         for _ in 0..3 {
             pool.says(0, "starting");
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_told_to_go_leaves_nothing_unsaid_but_what_others_were_lost_with() {
+    fn the_held_lines_of_a_worker_that_is_stopped_are_logged_unless_a_loss_has_logged_them() {
         let mut pool = Pool::new(2);
         for lost in [false, true] {
             pool.says(0, "starting");
@@ -543,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_whoever_has_too_much_to_say_says_it() {
+    fn memory_is_bounded_and_a_worker_that_writes_too_much_is_not_held_back() {
         let mut pool = Pool::new(1);
         for round in 0..2 {
             for number in 0..200 {

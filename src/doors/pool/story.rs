@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_becomes_of_the_place_is_told() {
+    fn the_future_of_the_place_is_told() {
         let start = |delay| Next::Start {
             delay: Duration::from_millis(delay),
             stays: None,
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_had_in_hand_and_how_long_it_lived_is_told() {
+    fn the_age_and_the_work_in_hand_of_a_lost_worker_are_told() {
         let told = |lived, requests, again| circumstances(Duration::from_secs(lived), requests, false, again);
         assert_eq!(
             (told(59, 0, ""), told(0, 1, "")),
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_told_is_summed_up() {
+    fn losses_that_were_not_logged_are_summed_up() {
         let ended = |untold| Ended {
             cause: "exited with status 1".to_owned(),
             count: 40,

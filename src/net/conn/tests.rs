@@ -241,7 +241,7 @@ fn nothing_is_tried_again_on_a_connection_that_has_failed() {
 }
 
 #[test]
-fn what_a_peer_has_said_before_a_write_fails_is_still_read() {
+fn bytes_that_came_before_a_write_fails_are_still_read() {
     for (stream, mut client) in pairs() {
         let (mut conn, mut buffer) = (Conn::new(stream), [0; 100]);
         assert_eq!(conn.read(&mut buffer), Received::Nothing);

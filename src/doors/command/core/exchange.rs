@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_c_programs_send_is_one_message() {
+    fn a_message_of_a_c_program_is_one_with_the_nuls_behind_it() {
         assert_eq!(read(&[b"name\n\0"]).0, words(&["name"]), "a line with its NUL");
         assert_eq!(
             read(&[b"name\0\0\0\0\0\0"]).0,
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_found_out_before_its_end() {
+    fn a_message_that_is_too_long_is_noticed_before_its_end() {
         let mut exchange = Exchange::new(4);
         assert_eq!(exchange.advance(b"abcd"), (4, Found::NeedMore));
         assert_eq!(exchange.advance(b"\n"), (1, Found::Message(b"abcd".to_vec())));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_last_message_is_left_alone_but_for_the_end_of_it() {
+    fn bytes_behind_the_end_of_the_last_message_are_input() {
         let behind = |first: &[u8], then: &[&[u8]]| {
             let mut exchange = Exchange::new(100);
             let (mut at, found) = exchange.advance(first);

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn who_names_what_does_not_answer_hurts_nobody_else() {
+    fn a_peer_that_names_programs_on_a_dead_file_system_harms_itself_alone() {
         let mut lookups = Lookups::default();
         let asked: Vec<Id> = (0..100)
             .map(|n| under(lookups.ask(EVE, format!("/hang/{n}/x").as_bytes(), ())))

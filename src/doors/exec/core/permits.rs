@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn either_list_lets_in_and_root_is_nobody_special() {
+    fn a_client_in_either_list_is_permitted_and_root_is_no_exception() {
         let clients = Clients {
             users: [7].into(),
             groups: [20, 21].into(),
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_told_with_a_remedy() {
+    fn a_text_that_is_no_pattern_is_refused_with_a_remedy() {
         for (pattern, why) in [
             ("git", "no path from the root"),
             ("", "no path from the root"),

@@ -299,7 +299,7 @@ mod tests {
     proptest! {
         /// However long the pairs are that wait, they are cut into whole ones, no fewer at a time than have room.
         #[test]
-        fn what_waits_is_cut_between_pairs(lengths in vec((any::<bool>(), 1..20_000_usize), 0..20)) {
+        fn units_are_cut_between_pairs(lengths in vec((any::<bool>(), 1..20_000_usize), 0..20)) {
             let mut wire = Vec::new();
             for (errors, length) in lengths {
                 let from = if errors { Output::Stderr } else { Output::Stdout };

@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_refused_at_the_first_wrong_byte() {
+    fn a_malformed_request_is_refused_at_its_first_wrong_byte() {
         let malformed =
             |text: &[u8]| matches!(text, wrong if matches!(read(ROOM, [wrong]).0.wrong, Some(Wrong::Malformed(_))));
         for text in [

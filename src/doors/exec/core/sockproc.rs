@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_refused() {
+    fn a_malformed_request_is_refused() {
         for (text, wrong) in [
             (&b"0123456789\r\n"[..], Wrong::ArgumentsTooLong),
             (b"0123456789\r", Wrong::ArgumentsTooLong),
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut_and_said_so() {
+    fn output_over_the_limit_is_cut_and_the_client_is_told() {
         let mut held = Held::new(5);
         let kept = [b"abcd", b"efgh", b"ijkl"].map(|bytes| held.keep(Output::Stdout, bytes));
         assert_eq!(kept, [Kept::All, Kept::Cut, Kept::CutAgain]);

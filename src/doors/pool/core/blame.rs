@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_reached_it_is_not_to_blame() {
+    fn a_request_that_has_not_reached_the_worker_is_not_to_blame() {
         let mut pool = Pool::new(3);
         pool.ask(0, 1);
         pool.ask(1, 2);

@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_needed_goes_after_its_time_one_each_tick_least_recently_used_first() {
+    fn idle_workers_end_after_their_time_one_each_tick_least_recently_used_first() {
         let mut pool = after_a_rush(ELASTIC, 5);
         assert_eq!(pool.numbers().len(), 6);
         // Idle longest is the spare one, then the others in the order of their answers.
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_needed_in_the_meantime_stays() {
+    fn workers_that_were_needed_in_the_meantime_stay() {
         let mut pool = after_a_rush(ELASTIC, 5);
         pool.pass(30 * SECOND);
         // Three of six at work, for a moment: beside them and the spare one two were not needed.
@@ -525,7 +525,7 @@ mod tests {
 
     /// Requests written ahead are no longer in the queue, but they wait all the same.
     #[test]
-    fn what_is_written_ahead_makes_the_pool_grow() {
+    fn requests_that_are_written_ahead_make_the_pool_grow() {
         let mut pool = Pool::ready(Policy {
             pipeline: 16,
             ..policy(PoolSize { spare: 0, ..ELASTIC })
@@ -570,7 +570,7 @@ mod tests {
 
     /// A place in back-off is counted in a pool that follows its load, and not in one of fixed size.
     #[test]
-    fn what_was_counted_is_forgotten_with_the_policy() {
+    fn counts_are_forgotten_with_the_policy() {
         let mut pool = Pool::ready(policy(ELASTIC));
         pool.ask(1);
         assert_eq!((pool.die_at_start(), pool.dispatcher.headcount().in_trouble()), (1, 1));

@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_says_so_is_believed_at_once_and_all_are_waited_for() {
+    fn a_ready_line_is_believed_at_once_and_all_workers_are_waited_for() {
         let mut pool = Pool::new(2, |policy| policy.ready_line = true);
         let workers = pool.start();
         pool.tell(Event::Ready(workers[0]));
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_fails_while_another_serves_is_not_waited_for() {
+    fn a_worker_that_fails_while_another_serves_is_not_waited_for() {
         let mut pool = Pool::new(2, |policy| policy.probe_interval = Some(60 * SECOND));
         let workers = pool.start();
         pool.tell(Event::Probed(workers[0], ProbeResult::Failed));
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_started_after_early_deaths_has_to_live_on_for_longer_than_those_did() {
+    fn a_worker_started_after_early_deaths_must_outlive_them_to_be_trusted() {
         let mut pool = Pool::new(1, |_| {});
         for _ in 0..2 {
             let started = pool.start();

@@ -112,7 +112,7 @@ fn a_client_is_prompted_for_each_argument_and_then_served() {
 }
 
 #[test]
-fn what_is_unknown_or_taken_is_told_at_once() {
+fn an_unknown_or_busy_command_is_refused_at_once() {
     let mut story = Story::begin();
     assert_eq!(story.asks(1, &["none"]), [refused(1, "none", Refusal::NotFound)]);
     story.asks(2, &["one"]);
@@ -124,7 +124,7 @@ fn what_is_unknown_or_taken_is_told_at_once() {
 }
 
 #[test]
-fn who_waits_longest_is_next_and_who_waits_too_long_is_told_busy() {
+fn the_request_that_has_waited_longest_is_next_and_one_that_waits_too_long_is_refused() {
     let mut story = Story::begin();
     story.asks(1, &["queue", "a"]);
     for (id, word) in [(2, "b"), (3, "c")] {
@@ -175,7 +175,7 @@ fn the_same_request_shares_a_run_and_another_one_does_not() {
 }
 
 #[test]
-fn who_holds_up_others_is_let_go_and_who_holds_up_only_his_own_is_not() {
+fn a_client_that_holds_up_a_shared_run_is_closed_and_one_that_holds_up_its_own_is_not() {
     let mut story = Story::begin();
     story.asks(1, &["join", "a"]);
     story.run(0, RunEvent::Started);
@@ -185,8 +185,8 @@ fn who_holds_up_others_is_let_go_and_who_holds_up_only_his_own_is_not() {
     story.client(1, ClientEvent::Full);
     let until = story.scheduler.client_deadline(ClientId(1)).unwrap();
     story.now = until;
-    let let_go = story.client(1, ClientEvent::Tick);
-    assert!(let_go.contains(&Action::Close(ClientId(1))), "{let_go:?}");
+    let ended = story.client(1, ClientEvent::Tick);
+    assert!(ended.contains(&Action::Close(ClientId(1))), "{ended:?}");
     assert_eq!(story.scheduler.counters.unread, 1);
 }
 
@@ -240,7 +240,7 @@ fn a_command_that_is_taken_away_is_not_waited_for() {
 }
 
 #[test]
-fn a_raised_limit_serves_those_who_wait() {
+fn a_raised_limit_serves_the_requests_that_wait() {
     let mut story = Story::begin();
     story.asks(1, &["queue", "a"]);
     story.asks(2, &["queue", "b"]);
@@ -254,7 +254,7 @@ fn a_raised_limit_serves_those_who_wait() {
 }
 
 #[test]
-fn what_was_judged_by_old_rules_is_judged_again() {
+fn a_request_is_judged_again_when_the_rules_change() {
     let mut story = Story::begin();
     story.asks(1, &["queue", "a"]);
     story.asks(2, &["queue", "b"]);
@@ -294,7 +294,7 @@ fn what_was_judged_by_old_rules_is_judged_again() {
 }
 
 #[test]
-fn who_goes_before_his_program_has_ended_is_counted_also_if_it_was_told_to_end() {
+fn a_client_that_goes_before_its_program_has_ended_counts_as_vanished() {
     let mut story = Story::begin();
     for client in 1..=3 {
         story.asks(client, &["many"]);
@@ -643,7 +643,7 @@ fn thousands_that_go_together_cost_each_the_logarithm_of_their_number() {
 
 /// A request that equals the one just started is found by its arguments, not among all that wait.
 #[test]
-fn a_start_costs_nothing_for_those_who_wait_for_something_else() {
+fn a_start_costs_nothing_for_requests_with_other_arguments() {
     const MANY: u64 = 2000;
     let mut story = wide();
     for id in 0..MANY {

@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_used_last_is_left_alone_for_a_moment() {
+    fn the_worker_used_last_is_left_alone_for_a_moment() {
         let (mut available, start) = (Available::default(), Instant::now());
         for index in 0..3 {
             available.insert(worker(index), Since::Answer(start), start);
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_has_never_answered_is_the_last_until_it_is_taken_to_be_up() {
+    fn a_worker_that_has_never_answered_is_chosen_last_until_it_passes_for_up() {
         let (mut available, start) = (Available::default(), Instant::now());
         available.insert(worker(0), Since::Start(start), start);
         assert_eq!(available.choose(start, None), Some(worker(0)), "better than none");

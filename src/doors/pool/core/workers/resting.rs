@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_is_made_shorter_holds_for_those_that_rest() {
+    fn a_shorter_rest_applies_to_workers_at_rest() {
         let mut pool = Pool::new(1, |policy| policy);
         pool.ask(0);
         let worker = pool.given()[0];

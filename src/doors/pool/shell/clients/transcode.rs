@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_written_anew_between_equal_framings_too() {
+    fn a_head_is_rewritten_even_between_equal_framings() {
         assert_eq!(
             framed(
                 Framing::ContentLength,
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn between_others_what_it_says_is_framed_anew() {
+    fn a_payload_is_framed_again_between_different_framings() {
         assert_eq!(
             framed(Framing::Line, Framing::Netstring, b"a\r\nbehind"),
             Ok(b"2:a\r,".to_vec())
