@@ -84,10 +84,9 @@ fn changing_functions(file: &File) -> Vec<(usize, String)> {
     let lines: Vec<(usize, &str)> = file.code().collect();
     let mut found = Vec::new();
     for (index, (number, line)) in lines.iter().enumerate() {
-        let Some((_, rest)) = line.split_once("fn ").filter(|(before, _)| is_head_of_function(before)) else {
+        let Some((name, rest)) = head_of_function(line) else {
             continue;
         };
-        let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         let behind = lines.get(index + 1).map_or("", |(_, line)| line.trim());
         let is_split = rest.trim_end().ends_with('(');
         let parameters = if is_split {
@@ -97,16 +96,33 @@ fn changing_functions(file: &File) -> Vec<(usize, String)> {
         };
         let first = parameters.split(',').next().unwrap_or_default();
         if first.starts_with("&mut self") || first.contains(": &mut ") {
-            found.push((*number, name));
+            found.push((*number, name.to_owned()));
         }
     }
     found
 }
 
-fn is_head_of_function(before: &str) -> bool {
-    before
-        .split_whitespace()
-        .all(|word| word.starts_with("pub") || word.ends_with(')') || ["const", "unsafe", "async"].contains(&word))
+/// Returns the name of the function whose head the line is, and the rest of the line.
+fn head_of_function(line: &str) -> Option<(&str, &str)> {
+    let (before, rest) = line.split_once("fn ")?;
+    let is_qualifier =
+        |word: &str| word.starts_with("pub") || word.ends_with(')') || ["const", "unsafe", "async"].contains(&word);
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_')?;
+    before.split_whitespace().all(is_qualifier).then(|| rest.split_at(end))
+}
+
+#[test]
+fn names_of_functions_and_tests_hold_no_riddle() {
+    let mut offences = Vec::new();
+    for file in all_files() {
+        for (index, line) in file.text.lines().enumerate() {
+            if let Some((name, _)) = head_of_function(line) {
+                let place = |riddle| format!("{}: {name} holds \"{riddle}\"", file.place(index + 1));
+                offences.extend(riddles_in(&name.replace('_', " ")).into_iter().map(place));
+            }
+        }
+    }
+    report(&offences);
 }
 
 #[test]
