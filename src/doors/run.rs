@@ -30,7 +30,7 @@ pub enum RunEvent {
     Started,
     /// The program could not be started.
     NotStarted,
-    /// One of its outputs has ended. Must be reported once for each output.
+    /// An output of the program has ended. Must be reported once for each output.
     OutputOver,
     /// The program has exited. It is not reaped.
     Exited,
@@ -42,7 +42,7 @@ pub enum RunEvent {
     Standstill,
     /// The program has written more than may be held.
     Overflow,
-    /// The request is no valid one, or no longer.
+    /// The request is not valid, or no longer valid.
     Invalid,
     /// The program has no client any more.
     Deserted,
@@ -52,18 +52,18 @@ pub enum RunEvent {
     Abort,
 }
 
-/// One thing to do to the program or its streams.
+/// A step to take with the program or its streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunStep {
-    /// Close its standard input, and drop input that waits for it.
+    /// Close the program's standard input, and drop input that waits for it.
     EndInput,
     /// Log the cause, send TERM to its process group, and begin the escalation to KILL.
     End(EndCause),
-    /// Send KILL to its process group.
+    /// Send KILL to the program's process group.
     Kill,
-    /// Close its input and its outputs. No [`RunEvent::OutputOver`] follows.
+    /// Close the program's input and outputs. No [`RunEvent::OutputOver`] follows.
     CloseStreams,
-    /// Kill the rest of its process group, and reap it.
+    /// Kill the rest of the program's process group, and reap the program.
     Reap,
     /// Wait for no output any more: the bytes in the pipes now are the rest. Follows [`Reap`](Self::Reap).
     CutOutput,
@@ -72,15 +72,15 @@ pub enum RunStep {
 /// The reason for which a program is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndCause {
-    /// It has run for as long as it may.
+    /// The program has run for as long as it may.
     Timeout,
-    /// It and its client wait for each other.
+    /// The program and its client wait for each other.
     Standstill,
-    /// It has written more than may be held.
+    /// The program has written more than may be held.
     Overflow,
-    /// Its request is no valid one, or no longer.
+    /// The request is not valid, or no longer valid.
     Invalid,
-    /// It has no client any more.
+    /// The program has no client any more.
     Deserted,
     /// The door stops.
     Stop,

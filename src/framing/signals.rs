@@ -49,9 +49,9 @@ pub const HUP: i32 = 1;
 pub const INT: i32 = 2;
 /// Quit (control-\): end.
 pub const QUIT: i32 = 3;
-/// Its meaning is up to the program.
+/// The first signal whose meaning is up to the program.
 pub const USR1: i32 = 10;
-/// Its meaning is up to the program.
+/// The second signal whose meaning is up to the program.
 pub const USR2: i32 = 12;
 /// The signal for a write to a pipe without a reader.
 pub const PIPE: i32 = 13;

@@ -41,9 +41,9 @@ pub struct Variables<'a> {
 /// A descriptor that was handed over, by number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
-    /// Its number in this process.
+    /// The number of the descriptor in this process.
     pub fd: RawFd,
-    /// Its FileDescriptorName=; several may have the same.
+    /// The FileDescriptorName= of the descriptor; several may have the same.
     pub name: String,
 }
 
@@ -61,18 +61,18 @@ pub enum InheritError {
     },
     /// A variable is no number, or not as many names as descriptors.
     Malformed(&'static str, String),
-    /// Descriptors were given, but none (that is not claimed yet) of this name.
+    /// Descriptors were given, but none of this name is left unclaimed.
     NoSuchName {
         /// The name asked for; `None`: any.
         name: Option<String>,
         /// The names still there.
         left: Vec<String>,
     },
-    /// A descriptor is not what can be accepted from.
+    /// No connection can be accepted from a descriptor.
     Unfit {
-        /// Its number.
+        /// The number of the descriptor.
         fd: RawFd,
-        /// Its flaw.
+        /// The flaw of the descriptor.
         reason: Unfit,
     },
 }
@@ -80,13 +80,13 @@ pub enum InheritError {
 /// The flaw of a descriptor from which nothing can be accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
-    /// It is not open, not a socket, or cannot be asked.
+    /// The descriptor is not open, not a socket, or cannot be asked.
     System(Errno),
-    /// It does not listen (Accept=yes in the socket unit, or a connected socket).
+    /// The socket does not listen (Accept=yes in the socket unit, or a connected socket).
     NotListening,
-    /// It is a datagram or packet socket.
+    /// The socket is one for datagrams or packets.
     NotAStream,
-    /// It is neither TCP nor UNIX.
+    /// The socket is neither TCP nor UNIX.
     Family,
 }
 

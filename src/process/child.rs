@@ -59,9 +59,9 @@ impl Source for PidFd {
 /// The fate of the rest of a child's group when the child has exited by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Background {
-    /// It ends as well.
+    /// The rest is ended as well.
     Ends,
-    /// It goes on.
+    /// The rest, if there is one, goes on.
     GoesOn,
     /// There was a rest, and it goes on.
     Left,

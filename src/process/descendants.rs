@@ -83,17 +83,17 @@ pub struct Orphans {
 /// The knowledge about one orphan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OrphanState {
-    /// Its environment is being read, and was empty this number of times.
+    /// The orphan's environment is being read, and was empty this number of times.
     Reading { blank: u8 },
-    /// Its environment must be read again, and was empty this number of times.
+    /// The orphan's environment must be read again, and was empty this number of times.
     Blank { times: u8 },
-    /// It comes from no known run.
+    /// The orphan comes from no known run.
     Unrelated,
-    /// It comes from this run.
+    /// The orphan comes from this run.
     Run(u64),
-    /// It was asked to end.
+    /// The orphan was asked to end.
     Terminating { since: Instant },
-    /// It was killed, with all its descendants.
+    /// The orphan was killed, with all its descendants.
     Killed,
 }
 

@@ -67,9 +67,9 @@ pub struct Guard {
 /// The ways to make a guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// By running this program again: its `main` calls [`called_as_guard`] first.
+    /// The guard runs this program again, whose `main` calls [`called_as_guard`] first.
     Program,
-    /// By a fork alone, for a program with another `main`.
+    /// The guard is a fork alone, for a program with another `main`.
     Fork,
 }
 

@@ -31,15 +31,15 @@ use crate::reactor::{Alarm, Context, Source};
 /// The sources of a job on the loop, numbered by its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sources {
-    /// Its standard input, writable.
+    /// The job's standard input, writable.
     pub stdin: Source,
-    /// Its standard output, readable.
+    /// The job's standard output, readable.
     pub stdout: Source,
-    /// Its standard error, readable.
+    /// The job's standard error, readable.
     pub stderr: Source,
-    /// Its pidfd, readable once it has exited.
+    /// The job's pidfd, readable once the program has exited.
     pub exit: Source,
-    /// The alarm of its kill sequence.
+    /// The alarm of the job's kill sequence.
     pub ending: Source,
 }
 
@@ -321,8 +321,8 @@ impl Job {
         cx.clear_alarm(&mut self.alarm);
     }
 
-    /// Ends the rest of its group, unless that is meant to go on, and keeps its [exit](Self::take_exit). Must be called once,
-    /// when it has exited. Returns the exit status, or `None` if it has not exited.
+    /// Ends the rest of its group, unless that is meant to go on, and keeps its [exit](Self::take_exit). Must be called
+    /// once, when it has exited. Returns the exit status, or `None` if it has not exited.
     ///
     /// # Errors
     /// As [`Child::reap_with_group`].

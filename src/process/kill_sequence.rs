@@ -34,7 +34,7 @@ pub enum Manner {
     /// The child has closed a stream that it needs, as a dying process does a moment before its exit is reported.
     /// Nothing is done for [`END_GRACE`], so that its exit status is its own; then as [`Promptly`](Self::Promptly).
     Expected,
-    /// Its input is closed, TERM follows after [`INPUT_GRACE`], then KILL.
+    /// The child's input is closed, TERM follows after [`INPUT_GRACE`], then KILL.
     Gently,
     /// TERM now, then KILL.
     Promptly,
@@ -45,18 +45,18 @@ pub enum Manner {
 /// An event in the life of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KillEvent {
-    /// Its owner wants it to end.
+    /// The owner of the child wants it to end.
     Stop(Manner),
     /// [`KillSequence::deadline`] has passed. Reported early, it changes nothing.
     Deadline,
-    /// Its pidfd is readable.
+    /// The child's pidfd is readable.
     Exited,
 }
 
 /// One thing to do to a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KillStep {
-    /// Drop our end of its standard input.
+    /// Drop the daemon's end of the child's standard input.
     CloseStdin,
     /// [`Child::terminate_group`](super::child::Child::terminate_group).
     Terminate,
@@ -73,29 +73,29 @@ pub enum KillStep {
 pub enum KillState {
     /// No stop was asked for.
     Running,
-    /// It is expected to exit by itself.
+    /// The child is expected to exit by itself.
     Expected {
-        /// When it gets TERM.
+        /// The time at which it gets TERM.
         terminate_at: Instant,
     },
-    /// Its input has ended.
+    /// The child's input has ended.
     InputClosed {
-        /// When it gets TERM.
+        /// The time at which it gets TERM.
         terminate_at: Instant,
     },
-    /// It was sent TERM.
+    /// The child was sent TERM.
     Terminated {
-        /// When it gets KILL.
+        /// The time at which it gets KILL.
         kill_at: Instant,
     },
-    /// It was sent KILL.
+    /// The child was sent KILL.
     Killed {
-        /// When it is not waited for any longer.
+        /// The time from which on it is not waited for.
         give_up_at: Instant,
     },
-    /// It has not exited and is not waited for.
+    /// The child has not exited and is not waited for.
     GivenUp,
-    /// It has exited.
+    /// The child has exited.
     Ended,
 }
 

@@ -16,9 +16,9 @@
 /// The ways in which bytes go from source to sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transfer {
-    /// By `splice(2)`, inside the kernel.
+    /// The bytes go by `splice(2)`, inside the kernel.
     Splice,
-    /// By `read(2)` into memory and `write(2)` from there.
+    /// The bytes go by `read(2)` into memory and by `write(2)` from there.
     Copy,
 }
 

@@ -19,9 +19,9 @@ const COMMANDS: &str = "commands";
 
 /// The settings of one command.
 pub(super) struct Group<'i> {
-    /// Its name for the clients, with the position.
+    /// The name of the command for the clients, with its position.
     pub(super) name: Spanned<DeString<'i>>,
-    /// Its keys.
+    /// The keys of the command.
     pub(super) table: DeTable<'i>,
 }
 

@@ -24,7 +24,7 @@ use crate::config::suggest::nearest;
 pub(super) struct Section<'t, 'i> {
     /// The name of the service, with the position of its header.
     pub(super) name: &'t Spanned<DeString<'i>>,
-    /// Its keys.
+    /// The keys of the service.
     pub(super) table: &'t DeTable<'i>,
     /// A text appended to messages about unreadable values, where no header near the value shows the service.
     pub(super) suffix: String,

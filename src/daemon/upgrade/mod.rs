@@ -36,10 +36,10 @@ mod stage;
 
 /// The messages on the connection.
 mod message {
-    /// From the successor: all its workers are up.
+    /// The successor reports that all its workers are up.
     pub(super) const READY: u8 = b'R';
-    /// From the predecessor: accept clients.
+    /// The predecessor tells the successor to accept clients.
     pub(super) const GO: u8 = b'G';
-    /// From the successor: it accepts clients.
+    /// The successor reports that it accepts clients.
     pub(super) const SERVING: u8 = b'S';
 }

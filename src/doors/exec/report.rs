@@ -82,13 +82,13 @@ pub(super) struct ConnectionView {
     pub(super) process: Option<ProcessView>,
     pub(super) connected: Duration,
     pub(super) who: String,
-    /// Empty before it has asked for one.
+    /// The program that the client has asked for; empty before that.
     pub(super) program: String,
     pub(super) to_program: usize,
     pub(super) to_client: usize,
 }
 
-/// Its line.
+/// Returns the line of a connection in the dump.
 pub(super) fn dump(view: &ConnectionView) -> String {
     let ConnectionView { number, state, who, .. } = view;
     let process = process(view.process.as_ref());

@@ -70,11 +70,11 @@ pub struct Front {
 /// The numbers of connections that were refused before the door saw them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Refused {
-    /// By the access lists.
+    /// The connections that the access lists have refused.
     pub(super) denied: u64,
-    /// Over the limit on all connections.
+    /// The connections over the limit on all connections.
     pub(super) over_total: u64,
-    /// Over the limit on the connections from one address.
+    /// The connections over the limit on those from one address.
     pub(super) over_address: u64,
 }
 

@@ -182,11 +182,11 @@ unsafe fn own(descriptor: RawFd) -> Result<OwnedFd, Errno> {
 /// The state of the guard's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::process) enum GuardState {
-    /// It runs, as far as can be seen.
+    /// The process runs, as far as can be seen.
     Runs,
-    /// Another process has stopped it. Reported once for each stop.
+    /// Another process has stopped the guard. Reported once for each stop.
     Stopped,
-    /// It has ended and is reaped. `by_itself` is false if a signal has ended it.
+    /// The process has ended and is reaped. `by_itself` is false if a signal has ended it.
     Ended { by_itself: bool },
 }
 

@@ -44,9 +44,9 @@ pub(in crate::process) fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> Resul
 /// The effect of [`wait`] on a child that has exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::process) enum Wait {
-    /// It stays a zombie, and keeps its id.
+    /// The child stays a zombie, and keeps its id.
     Look,
-    /// It is reaped, and its id may be reused.
+    /// The child is reaped, and its id may be reused.
     Reap,
 }
 

@@ -29,7 +29,8 @@ pub enum ClientEvent {
     Gone,
     /// The client has left as much output unread as may be held.
     Full,
-    /// The same, and its program takes no input before output is read, and no more input can be held.
+    /// The client has left as much output unread as may be held, while its program takes no input before output is read
+    /// and no more input can be held.
     Standstill,
     /// The client has read something.
     Progress,
@@ -40,7 +41,7 @@ pub enum ClientEvent {
     Tick,
 }
 
-/// One thing to do, in the order given.
+/// An action for the shell. Actions must be carried out in the given order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Ask for the next argument.
@@ -100,7 +101,7 @@ pub enum Action {
 pub enum Refusal {
     /// No command has that name.
     NotFound,
-    /// As many programs run, and as many requests wait, as may.
+    /// The limits on programs that run and on requests that wait are both reached.
     Busy,
     /// An argument is not valid for the command.
     Argument {

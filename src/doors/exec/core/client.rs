@@ -60,7 +60,7 @@ pub enum ClientEvent {
     Program(RunEvent),
 }
 
-/// One thing to do, in the order given.
+/// An action for the shell. Actions must be carried out in the given order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAction {
     /// Start the program when it is its turn.

@@ -50,13 +50,13 @@ pub struct Programs {
 /// The decision about a program, with the path by which it is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is run by the path at which it was found.
+    /// The program is run by the path at which it was found.
     Found,
-    /// It is run by its target.
+    /// The program is run by its target.
     Target,
-    /// It is run by its target, and given that path as its name.
+    /// The program is run by its target, and given that path as its name.
     Renamed,
-    /// It is not run.
+    /// The program is not run.
     Forbidden,
 }
 
@@ -128,13 +128,13 @@ fn has_wildcard(pattern: &str) -> bool {
 /// The reason for which a text is no pattern.
 #[derive(Debug)]
 pub enum BadPattern {
-    /// It does not begin with a slash.
+    /// The text does not begin with a slash.
     Relative,
-    /// It ends with one.
+    /// The text ends with a slash.
     Directory,
-    /// It has a name that occurs in no path without links.
+    /// The text has a name that occurs in no path without links.
     NeverMatches,
-    /// Its wildcards are not valid.
+    /// The wildcards in the text are not valid.
     Syntax(PatternError),
 }
 

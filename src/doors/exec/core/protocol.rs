@@ -1,8 +1,8 @@
 //! The two protocols of the door, each a variant of the same three types.
 //!
 //! A [`Protocol`] is the operator's choice. A connection is given its [`Reader`] and its [`ReplyEncoder`] when it is
-//! accepted, and keeps them over a reload. No other file knows which protocol is spoken, but the two that are named
-//! here. This file does not decide when something is told to the client: [`client`](super::client) does.
+//! accepted, and keeps them over a reload. Outside of this file, only the two files of the protocols know of a
+//! particular one. This file does not decide when a client gets an answer: [`client`](super::client) does.
 
 use super::reply::{self, Outcome, Output, Pairs, Scratch};
 use super::request::{self, End, Found};
