@@ -6,12 +6,13 @@
 //! does not belong here: each door describes itself.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::amount;
 use crate::net::origin::Origin;
 use crate::net::stream::Stream;
-use crate::process::rss::Memory;
+use crate::process::job::Job;
+use crate::process::rss::{Memory, Survey};
 
 /// The most entries in a list whose length is not bounded otherwise, such as that of the clients.
 pub(super) const FIRST: usize = 100;
@@ -106,6 +107,16 @@ pub(super) fn process(view: Option<&ProcessView>) -> String {
         }
         None => "pid = none".to_owned(),
     }
+}
+
+/// Returns the description of a program that runs for a client, or the words for none.
+pub(super) fn program(job: Option<&Job>, survey: &Survey, now: Instant) -> String {
+    let view = job.map(|job| ProcessView {
+        pid: job.pid().as_raw(),
+        age: now.saturating_duration_since(job.started()),
+        memory: survey.look_at(job.pid()),
+    });
+    process(view.as_ref())
 }
 
 /// Returns the description of a client: its address, and over a UNIX socket also the process and the user at the other

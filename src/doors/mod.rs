@@ -13,6 +13,7 @@ pub mod front;
 mod job_log;
 pub mod pattern;
 pub mod pool;
+mod program_client;
 mod programs;
 mod run;
 mod standstill;

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use super::core::counters::Counters;
 use super::core::scheduler::Load;
 use crate::amount;
-use crate::doors::dump::{ProcessView, process};
 use crate::doors::front::{Front, Topic};
 use crate::doors::job_log;
 use crate::doors::programs::ProgramStatistics;
@@ -70,61 +69,6 @@ pub(super) fn dump_command(name: &str, threads: usize, queue: usize, load: Load)
 pub(super) fn dump_queue(name: &str, waiting: usize, longest: Duration) -> String {
     let longest = amount::span(longest);
     format!("queue of {name:?}: {waiting} waiting, the longest for {longest}")
-}
-
-/// A connection, as the dump describes it.
-#[derive(Debug)]
-pub(super) struct ClientView {
-    pub(super) number: u64,
-    pub(super) state: &'static str,
-    /// The time that it has waited for a program, if it still waits.
-    pub(super) waits: Option<Duration>,
-    pub(super) connected: Duration,
-    pub(super) who: String,
-    /// The command that it has asked for; empty before its name is complete.
-    pub(super) command: String,
-    pub(super) to_program: usize,
-    pub(super) to_client: usize,
-}
-
-/// Returns the line of a connection in the dump.
-pub(super) fn dump_client(view: &ClientView) -> String {
-    let ClientView { number, state, who, .. } = view;
-    let waits = view.waits.map(|waits| format!(", since = {} ago", amount::span(waits)));
-    let (waits, connected) = (waits.unwrap_or_default(), amount::span(view.connected));
-    let command = match view.command.as_str() {
-        "" => "none",
-        command => command,
-    };
-    let (to_program, to_client) = (view.to_program, view.to_client);
-    format!(
-        "c[{number}] state = {state}{waits}, connected for = {connected}, client = {who}, command = {command}, \
-         to program = {to_program}, to client = {to_client}"
-    )
-}
-
-/// A run, as the dump describes it.
-#[derive(Debug)]
-pub(super) struct RunView {
-    pub(super) number: u64,
-    pub(super) command: String,
-    pub(super) process: Option<ProcessView>,
-    /// The client that asked for it first; empty before one is known.
-    pub(super) leader: String,
-    pub(super) clients: usize,
-}
-
-/// Returns the line of a run in the dump.
-pub(super) fn dump_run(view: &RunView) -> String {
-    let RunView {
-        number,
-        command,
-        clients,
-        leader,
-        ..
-    } = view;
-    let process = process(view.process.as_ref());
-    format!("r[{number}] command = {command}, {process}, client = {leader}, clients = {clients}")
 }
 
 fn as_count(number: usize) -> u64 {

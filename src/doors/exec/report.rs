@@ -1,12 +1,10 @@
 //! The statistics block of an exec door, the lines of its dump, and the topics of its log lines.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::core::arguments::Arguments;
 use super::core::client::Refusal;
 use super::core::counters::Counters;
-use crate::amount;
-use crate::doors::dump::{ProcessView, process};
 use crate::doors::front::{Front, Topic};
 use crate::doors::programs::ProgramStatistics;
 use crate::doors::{job_log, standstill};
@@ -72,36 +70,6 @@ pub(super) fn snapshot(
         ("bytes stderr", traffic.errors),
     ];
     programs.snapshot(&rows, front, now)
-}
-
-/// A connection in the dump.
-#[derive(Debug)]
-pub(super) struct ConnectionView {
-    pub(super) number: usize,
-    pub(super) state: &'static str,
-    pub(super) process: Option<ProcessView>,
-    pub(super) connected: Duration,
-    pub(super) who: String,
-    /// The program that the client has asked for; empty before that.
-    pub(super) program: String,
-    pub(super) to_program: usize,
-    pub(super) to_client: usize,
-}
-
-/// Returns the line of a connection in the dump.
-pub(super) fn dump(view: &ConnectionView) -> String {
-    let ConnectionView { number, state, who, .. } = view;
-    let process = process(view.process.as_ref());
-    let connected = amount::span(view.connected);
-    let program = match view.program.as_str() {
-        "" => "none",
-        program => program,
-    };
-    let (to_program, to_client) = (view.to_program, view.to_client);
-    format!(
-        "c[{number}] state = {state}, {process}, connected for = {connected}, client = {who}, program = {program}, \
-         to program = {to_program}, to client = {to_client}"
-    )
 }
 
 fn as_count(number: usize) -> u64 {

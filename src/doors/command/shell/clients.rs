@@ -1,9 +1,6 @@
 //! The clients of the command door: admitted, answered, and closed.
 
-use std::time::Duration;
-
 use log::Level;
-use mio::Interest;
 
 use super::super::core::event::{ClientEvent, ClientId, Refusal};
 use super::super::core::exchange::Exchange;
@@ -11,50 +8,31 @@ use super::super::core::reply;
 use super::super::report;
 use super::connection::Connection;
 use super::{CommandDoor, CommandSource};
-use crate::buffer::Buffer;
 use crate::doors::front::OverLimit;
+use crate::doors::program_client::ProgramClient;
 use crate::doors::programs::{REFUSAL, SYSTEM, UNREAD};
-use crate::doors::standstill::Watch;
-use crate::net::conn::{CloseStep, Conn, LingerLimits};
+use crate::net::conn::{CloseStep, Conn};
 use crate::net::origin::Origin;
-use crate::reactor::{Alarm, Context, Readiness};
-
-/// A client may be sending a large file to a program that has ended without reading it, and reads its answer only
-/// behind that: so there is no limit in bytes.
-const LINGER: LingerLimits = LingerLimits {
-    time: Duration::from_secs(5),
-    bytes: usize::MAX,
-};
+use crate::reactor::{Context, Readiness};
 
 impl CommandDoor {
     // ---- in ----------------------------------------------------------------------------------------------------
 
-    pub(super) fn welcome(&mut self, cx: &mut Context<'_>, mut conn: Conn, origin: Origin) {
-        if let Err(over) = self.front.count_in(&origin) {
-            return self.turn_away(cx, conn, &origin, over);
-        }
-        // Output leaves as it comes, and the kernel notices a client over TCP that dies in silence. An error means that
-        // the peer has gone, which the next read tells as well.
-        let _ = conn.socket().set_nodelay().and_then(|()| conn.socket().set_keepalive());
+    /// Adds the client of a connection that has a place, and serves it.
+    pub(super) fn add_client(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
         let id = ClientId(self.next_client);
         self.next_client += 1;
-        let both = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = cx.register(CommandSource::client(id), &mut conn, both) {
-            self.front.release(&origin);
-            let line = format_args!("cannot watch {origin}: {error}");
+        let mut peer = ProgramClient::new(conn, origin, cx.now());
+        let source = CommandSource::client(id);
+        if let Err(error) = peer.register(cx, source) {
+            let line = format_args!("cannot watch {}: {error}", peer.origin);
             self.front.note(cx, Level::Error, SYSTEM, line);
-            return;
+            return peer.close(cx, source, &mut self.front, &mut self.hoard);
         }
         let connection = Connection {
-            conn,
-            origin,
-            accepted: cx.now(),
+            peer,
             exchange: Exchange::new(self.options.max_message),
-            alarm: Alarm::default(),
             follows: None,
-            input: Buffer::default(),
-            input_ends: false,
-            watch: Watch::default(),
         };
         self.connections.insert(id, connection);
         self.scheduler.connect(id, cx.now());
@@ -63,7 +41,7 @@ impl CommandDoor {
     }
 
     /// Refuses a client over the limit.
-    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
+    pub(super) fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
         let mut wire = Vec::new();
         reply::refusal(b"", &Refusal::Busy, &mut wire);
         conn.turn_away(&wire, false);
@@ -75,7 +53,7 @@ impl CommandDoor {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        connection.conn.note(readiness);
+        connection.peer.conn.note(readiness);
         if readiness.hung_up {
             self.tell_client(cx, id, ClientEvent::Gone);
         }
@@ -84,8 +62,7 @@ impl CommandDoor {
 
     pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            cx.clear_alarm(&mut connection.alarm);
-            if connection.conn.close_deadline().is_some_and(|until| until <= cx.now()) {
+            if connection.peer.clear_alarm(cx) {
                 return self.tell_client(cx, id, ClientEvent::Left);
             }
             self.tell_client(cx, id, ClientEvent::Tick);
@@ -97,7 +74,7 @@ impl CommandDoor {
 
     pub(super) fn prompt(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.conn.output_mut().extend_from_slice(reply::PROMPT);
+            connection.peer.conn.output_mut().extend_from_slice(reply::PROMPT);
             cx.resume_later(CommandSource::client(id));
         }
     }
@@ -105,7 +82,7 @@ impl CommandDoor {
     pub(super) fn list(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             let names = self.options.commands.iter().map(|command| command.name.as_slice());
-            reply::list(names, connection.conn.output_mut());
+            reply::list(names, connection.peer.conn.output_mut());
             cx.resume_later(CommandSource::client(id));
         }
     }
@@ -114,7 +91,7 @@ impl CommandDoor {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        reply::refusal(name, why, connection.conn.output_mut());
+        reply::refusal(name, why, connection.peer.conn.output_mut());
         cx.resume_later(CommandSource::client(id));
         let topic = match why {
             // The log has these when the program ends.
@@ -123,14 +100,14 @@ impl CommandDoor {
             Refusal::Busy => report::BUSY,
             _ => REFUSAL,
         };
-        let (origin, name) = (&connection.origin, report::command(name, &[], false));
+        let (origin, name) = (&connection.peer.origin, report::command(name, &[], false));
         let line = format_args!("refused {origin}: {name}: {why}");
         self.front.note(cx, Level::Warn, topic, line);
     }
 
     pub(super) fn log_unread(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get(&id) {
-            let origin = &connection.origin;
+            let origin = &connection.peer.origin;
             let line = format_args!("{origin} has left its output unread for --write-timeout, and is let go");
             self.front.note(cx, Level::Warn, UNREAD, line);
         }
@@ -143,20 +120,16 @@ impl CommandDoor {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        match connection.conn.begin_close(!connection.input_ends, LINGER, cx.now()) {
+        match connection.peer.begin_close(cx.now()) {
             CloseStep::Done => self.tell_client(cx, id, ClientEvent::Left),
             CloseStep::Waiting | CloseStep::MoreLater => cx.resume_later(CommandSource::client(id)),
         }
     }
 
     pub(super) fn close(&mut self, cx: &mut Context<'_>, id: ClientId) {
-        let Some(mut connection) = self.connections.remove(&id) else {
-            return;
-        };
-        cx.set_alarm(&mut connection.alarm, CommandSource::client(id), None);
-        connection.watch.leave(&mut self.hoard);
-        self.front.release(&connection.origin);
-        drop(connection);
-        self.front.descriptor_freed(cx);
+        if let Some(connection) = self.connections.remove(&id) {
+            let source = CommandSource::client(id);
+            connection.peer.close(cx, source, &mut self.front, &mut self.hoard);
+        }
     }
 }

@@ -6,14 +6,18 @@ use std::time::Instant;
 use super::super::core::scheduler::{Rule, Rules, Scheduler};
 use super::super::options::{Command, Options};
 use super::super::report;
+use super::connection::Connection;
 use super::{CommandDoor, CommandSource, Programs};
+use crate::doors::dump::{FIRST, FIRST_PROCESSES};
 use crate::doors::front::{Front, FrontKind};
+use crate::doors::program_client::ProgramClient;
 use crate::doors::programs::ProgramStatistics;
 use crate::doors::standstill::Hoard;
 use crate::doors::{self, Door, Listeners, PreparedPrograms, Shutdown};
 use crate::error::Error;
 use crate::net::conn::Conn;
 use crate::net::origin::Origin;
+use crate::process::rss::Survey;
 use crate::reactor::{Context, SourceKind};
 use crate::stats::Snapshot;
 
@@ -60,7 +64,10 @@ impl Door for CommandDoor {
     }
 
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
-        self.welcome(cx, conn, origin);
+        match self.front.count_in(&origin) {
+            Ok(()) => self.add_client(cx, conn, origin),
+            Err(over) => self.turn_away(cx, conn, &origin, over),
+        }
     }
 
     /// The options are for requests that are completed from now on. A program that runs goes on as it was started.
@@ -113,7 +120,17 @@ impl Door for CommandDoor {
     }
 
     fn dump(&self, now: Instant) -> String {
-        self.describe(now)
+        let held = self.connections.values().map(|Connection { peer, .. }| peer.held());
+        let mut dump = ProgramClient::begin_dump(&self.front, "command door", held, now);
+        self.describe_commands(&mut dump, now);
+        let clients = self.connections.iter();
+        let clients = clients.map(|(id, connection)| self.describe_client(*id, connection, now));
+        dump.registers(FIRST, self.front.connections(), clients);
+        let (survey, with_arguments) = (Survey::begin(now), self.options.log_arguments);
+        let runs = self.runs.iter();
+        let runs = runs.map(|(id, run)| run.describe(*id, &survey, with_arguments, now));
+        dump.registers(FIRST_PROCESSES, self.runs.len(), runs);
+        dump.text()
     }
 }
 

@@ -145,7 +145,7 @@ impl CommandDoor {
         let held_up = event == ClientEvent::Gone && self.holds_up_others(id);
         if let Some(connection) = self.connections.get_mut(&id).filter(|_| event == ClientEvent::Gone) {
             // No byte comes or goes any more. Without this each further try would report the same.
-            connection.conn.abandon();
+            connection.peer.conn.abandon();
             if let Some(run) = connection.follows.filter(|_| held_up) {
                 cx.resume_later(CommandSource::Run.run(run));
             }
@@ -189,7 +189,7 @@ impl CommandDoor {
     fn trace(&self, id: ClientId, step: fmt::Arguments<'_>) {
         if self.options.debug {
             let connection = self.connections.get(&id);
-            let origin = connection.map(|it| it.origin.to_string()).unwrap_or_default();
+            let origin = connection.map(|it| it.peer.origin.to_string()).unwrap_or_default();
             log::info!(service:% = self.front.name(); "{}: {origin}, connection {}: {step}", self.front.name(), id.0);
         }
     }

@@ -5,11 +5,12 @@ use super::super::core::event::{ClientEvent, ClientId, RunId};
 use super::super::core::exchange::Found;
 use super::connection::Connection;
 use super::{CommandDoor, CommandSource};
+use crate::doors::program_client::ProgramClient;
 use crate::doors::programs::RunsPrograms;
 use crate::doors::run::RunEvent;
-use crate::doors::standstill::{Advice, Sight};
+use crate::doors::standstill::Advice;
 use crate::net::conn::{CloseStep, Received, Sent};
-use crate::process::job::{Job, Moved, Pipe};
+use crate::process::job::{Moved, Pipe};
 use crate::reactor::Context;
 
 /// The number of moves of each stream in one turn, up to a read buffer each. The clients that follow a run share them,
@@ -67,7 +68,7 @@ impl CommandDoor {
     /// Returns true if no output of a program is read because this client has left too much unread.
     pub(super) fn holds_up_others(&self, client: ClientId) -> bool {
         let connection = self.connections.get(&client);
-        connection.is_some_and(|connection| connection.conn.unwritten() >= self.options.max_buffer)
+        connection.is_some_and(|connection| connection.peer.conn.unwritten() >= self.options.max_buffer)
     }
 
     /// Moves the bytes of one run and of all clients that follow it.
@@ -104,53 +105,29 @@ impl CommandDoor {
     fn arm_client(&mut self, cx: &mut Context<'_>, id: ClientId) {
         self.look_for_standstill(cx, id);
         if let Some(connection) = self.connections.get_mut(&id) {
-            let deadlines = [
-                self.scheduler.client_deadline(id),
-                connection.watch.deadline(),
-                connection.conn.close_deadline(),
-            ];
-            let deadline = deadlines.into_iter().flatten().min();
-            cx.set_alarm(&mut connection.alarm, CommandSource::client(id), deadline);
+            let deadline = self.scheduler.client_deadline(id);
+            connection.peer.set_alarm(cx, CommandSource::client(id), deadline);
         }
     }
 
     /// Checks if client and program wait for each other. Must be called when no more bytes can be moved.
     fn look_for_standstill(&mut self, cx: &mut Context<'_>, id: ClientId) {
-        let (usual, is_jammed) = (self.options.max_buffer, self.is_jammed(id));
-        let Some(connection) = self.connections.get_mut(&id) else {
+        let limits = (self.options.max_buffer, self.options.timing.write_timeout);
+        let Some(Connection { peer, follows, .. }) = self.connections.get_mut(&id) else {
             return;
         };
-        let sight = Sight {
-            is_jammed,
-            input: connection.input.len(),
-            usual,
-            doubt: self.options.timing.write_timeout,
-        };
-        match connection
-            .watch
-            .look(&mut self.hoard, &connection.conn, sight, cx.now())
-        {
-            Advice::Grow if connection.conn.is_readable() => cx.resume_later(CommandSource::client(id)),
-            Advice::Wait | Advice::Grow => {}
+        let run = follows.and_then(|run| self.runs.get(&run));
+        let led = run
+            .filter(|run| run.leader == Some(id))
+            .and_then(|run| run.job.as_ref());
+        match peer.look_for_standstill(&mut self.hoard, led, limits, cx.now()) {
+            Advice::Wait => {}
+            Advice::Grow => cx.resume_later(CommandSource::client(id)),
             Advice::GiveUp => {
                 self.tell_client(cx, id, ClientEvent::Standstill);
                 cx.resume_later(CommandSource::client(id));
             }
         }
-    }
-
-    /// Returns true if a client and the program that it leads wait for each other: one for its input, the other for its
-    /// output to be taken.
-    fn is_jammed(&self, id: ClientId) -> bool {
-        let Some(connection) = self.connections.get(&id) else {
-            return false;
-        };
-        let run = connection.follows.and_then(|run| self.runs.get(&run));
-        let job = run
-            .filter(|run| run.leader == Some(id))
-            .and_then(|run| run.job.as_ref());
-        let input_waits = !connection.input.is_empty() && !connection.input_ends;
-        input_waits && connection.conn.unwritten() >= self.options.max_buffer && job.is_some_and(Job::takes_input)
     }
 
     // ---- to and from a client ----------------------------------------------------------------------------------
@@ -166,7 +143,7 @@ impl CommandDoor {
         let Some(connection) = self.connections.get_mut(&id) else {
             return false;
         };
-        let Connection { conn, watch, .. } = connection;
+        let ProgramClient { conn, watch, .. } = &mut connection.peer;
         let event = match conn.flush() {
             // There was nothing to be written, as of a program without output.
             Sent::Nothing if is_answered && conn.unwritten() == 0 => ClientEvent::Flushed,
@@ -195,24 +172,18 @@ impl CommandDoor {
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, id: ClientId, buffer: &mut [u8]) -> bool {
-        let sends_input = self.sends_input(id);
-        let usual = self.options.max_buffer;
-        let mut room = buffer.len().min(usual);
-        let Some(connection) = self.connections.get_mut(&id) else {
+        let Some(Connection { peer, .. }) = self.connections.get_mut(&id) else {
             return false;
         };
-        if connection.conn.is_closing() {
+        if peer.conn.is_closing() {
             return self.go_on_closing(cx, id);
         }
-        if sends_input && !connection.input.is_empty() {
-            // The program must take the held input first, unless the two wait for each other.
-            room = room.min(connection.watch.growth(&self.hoard, connection.input.len(), usual));
-        }
+        let room = buffer.len().min(peer.room(&self.hoard, self.options.max_buffer));
         if room == 0 {
             return false;
         }
         let room = buffer.get_mut(..room).unwrap_or_default();
-        match connection.conn.read(room) {
+        match peer.conn.read(room) {
             Received::Nothing => return false,
             Received::Failed => self.tell_client(cx, id, ClientEvent::Gone),
             Received::End => self.client_ends(cx, id),
@@ -224,7 +195,7 @@ impl CommandDoor {
     /// One step of the lingering close; returns true if anything came of it.
     fn go_on_closing(&mut self, cx: &mut Context<'_>, id: ClientId) -> bool {
         let connection = self.connections.get_mut(&id);
-        match connection.map_or(CloseStep::Waiting, |connection| connection.conn.go_on_closing()) {
+        match connection.map_or(CloseStep::Waiting, |connection| connection.peer.conn.go_on_closing()) {
             CloseStep::Waiting => false,
             CloseStep::MoreLater => true,
             CloseStep::Done => {
@@ -237,7 +208,7 @@ impl CommandDoor {
     /// Handles the end of the client's side.
     fn client_ends(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.input_ends = true;
+            connection.peer.input_ends = true;
         }
         self.complete(cx, id);
         self.tell_client(cx, id, ClientEvent::Left);
@@ -276,7 +247,7 @@ impl CommandDoor {
         if let Some(connection) = self.connections.get_mut(&id).filter(|_| sends_input) {
             let skipped = connection.exchange.finish(rest);
             let input = rest.get(skipped..).unwrap_or_default();
-            connection.input.end().extend_from_slice(input);
+            connection.peer.input.end().extend_from_slice(input);
         }
     }
 
@@ -296,33 +267,13 @@ impl CommandDoor {
             job.end_input();
             return false;
         };
-        if !job.takes_input() {
-            // The input is closed. Further bytes are read and dropped, so that the end of the client's side is seen.
-            let any = !connection.input.is_empty();
-            connection.input.clear();
-            return any;
-        }
-        if connection.input.is_empty() {
-            if connection.input_ends {
-                job.end_input();
-            }
-            return false;
-        }
-        match job.write_input(connection.input.bytes()) {
-            Moved::Bytes(count) => {
-                connection.watch.taken();
-                connection.input.consume(count);
-                true
-            }
-            Moved::Nothing => false,
-            Moved::Over => true,
-        }
+        connection.peer.write_input(job)
     }
 
     /// Reads output of the program, while all clients that follow it have room.
     fn move_output(&mut self, cx: &mut Context<'_>, id: RunId, buffer: &mut [u8]) -> bool {
         let Some(run) = self.runs.get(&id) else { return false };
-        let held = |client: &ClientId| Some((*client, self.connections.get(client)?.conn.unwritten()));
+        let held = |client: &ClientId| Some((*client, self.connections.get(client)?.peer.conn.unwritten()));
         let held: Vec<(ClientId, usize)> = run.audience.iter().filter_map(held).collect();
         let max_buffer = self.options.max_buffer;
         let most = held.iter().map(|(_, held)| *held).max().unwrap_or(0);
@@ -357,7 +308,7 @@ impl CommandDoor {
         let come = buffer.get(..count).unwrap_or_default();
         for client in &run.audience {
             if let Some(connection) = self.connections.get_mut(client) {
-                connection.conn.output_mut().extend_from_slice(come);
+                connection.peer.conn.output_mut().extend_from_slice(come);
             }
         }
         if !run.remember(come, self.options.max_buffer) {

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::super::core::event::{ClientId, RunId};
-use super::super::report::{self, RunView};
+use super::super::report;
 use super::{CommandDoor, CommandSource};
-use crate::doors::dump::{ProcessView, who};
+use crate::doors::dump::program;
 use crate::doors::front::Topic;
 use crate::doors::job_log;
 use crate::doors::programs::{ProgramStatistics, RunsPrograms};
@@ -54,18 +54,11 @@ impl Running {
         true
     }
 
-    pub(super) fn view(&self, id: RunId, survey: &Survey, now: Instant, with_arguments: bool) -> RunView {
-        RunView {
-            number: id.0,
-            command: self.command(with_arguments),
-            process: self.job.as_ref().map(|job| ProcessView {
-                pid: job.pid().as_raw(),
-                age: self.age(now),
-                memory: survey.look_at(job.pid()),
-            }),
-            leader: self.peer.clone(),
-            clients: self.audience.len(),
-        }
+    /// Returns its line in the dump.
+    pub(super) fn describe(&self, id: RunId, survey: &Survey, with_arguments: bool, now: Instant) -> String {
+        let (command, process) = (self.command(with_arguments), program(self.job.as_ref(), survey, now));
+        let (number, leader, clients) = (id.0, &self.peer, self.audience.len());
+        format!("r[{number}] command = {command}, {process}, client = {leader}, clients = {clients}")
     }
 
     pub(super) fn command(&self, with_arguments: bool) -> String {
@@ -137,7 +130,7 @@ impl RunsPrograms for CommandDoor {
             job.end_input();
         }
         if let Some(connection) = run.leader.and_then(|leader| self.connections.get_mut(&leader)) {
-            connection.input.clear();
+            connection.peer.input.clear();
         }
     }
 
@@ -204,13 +197,13 @@ impl CommandDoor {
         connection.follows = Some(id);
         if leads {
             run.leader = Some(client);
-            run.asker = job_log::asker(connection.conn.socket(), &connection.origin);
-            run.peer = who(connection.conn.socket(), &connection.origin);
+            run.asker = job_log::asker(connection.peer.conn.socket(), &connection.peer.origin);
+            run.peer = connection.peer.who();
         } else {
             run.joined += 1;
-            connection.input.clear();
+            connection.peer.input.clear();
             let so_far = run.history.as_deref().unwrap_or_default();
-            connection.conn.output_mut().extend_from_slice(so_far);
+            connection.peer.conn.output_mut().extend_from_slice(so_far);
         }
         run.audience.insert(client);
         // A client that joins is served by itself, not with the whole audience.
@@ -231,7 +224,7 @@ impl CommandDoor {
         }
         if let Some(connection) = self.connections.get_mut(&client) {
             connection.follows = None;
-            connection.input.clear();
+            connection.peer.input.clear();
             cx.resume_later(CommandSource::client(client));
         }
         // The client that has held up the others is gone; or one client is left, which holds up no others.

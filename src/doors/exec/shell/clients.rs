@@ -1,9 +1,6 @@
 //! The clients of the exec door: admitted, answered, and closed.
 
-use std::time::Duration;
-
 use log::Level;
-use mio::Interest;
 
 use super::super::core::arguments::Arguments;
 use super::super::core::client::{Client, ClientEvent, ClientState, Refusal};
@@ -15,71 +12,61 @@ use super::lookups::{self, Looked};
 use super::permits::{may_run_anything, permit_client};
 use super::signals::Signals;
 use super::{ExecDoor, ExecSource};
-use crate::buffer::Buffer;
 use crate::doors::front::Topic;
+use crate::doors::program_client::ProgramClient;
 use crate::doors::programs::{REFUSAL, SYSTEM, UNREAD};
 use crate::doors::run::RunEvent;
-use crate::doors::standstill::Watch;
-use crate::net::conn::{CloseStep, Conn, LingerLimits};
+use crate::net::conn::{CloseStep, Conn};
 use crate::net::origin::Origin;
 use crate::process::exit_status::ExitStatus;
-use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
-
-/// A client may be sending a large file to a program that has ended without reading it, and reads its answer only
-/// behind that: so there is no limit in bytes.
-const LINGER: LingerLimits = LingerLimits {
-    time: Duration::from_secs(5),
-    bytes: usize::MAX,
-};
+use crate::reactor::{Context, Key, Readiness, SourceKind};
 
 impl ExecDoor {
     // ---- in ----------------------------------------------------------------------------------------------------
 
-    pub(super) fn welcome(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
-        if may_run_anything(&self.options.programs, &origin) {
+    /// Returns the connection if its client may have programs run, and takes a place for it. Otherwise the client was
+    /// refused.
+    pub(super) fn permit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin) -> Option<Conn> {
+        if may_run_anything(&self.options.programs, origin) {
             let why = "it is another machine, which without --allow-program could run anything here";
-            return self.front.deny(cx, &origin, why);
+            self.front.deny(cx, origin, why);
+            return None;
         }
-        if let Err(why) = permit_client(&self.options.clients, &conn, &origin) {
+        let (topic, why) = if let Err(why) = permit_client(&self.options.clients, &conn, origin) {
             self.counters.forbidden_clients += 1;
-            return self.turn_away(cx, conn, &origin, report::FORBIDDEN_CLIENT, &why);
-        }
-        if let Err(over) = self.front.count_in(&origin) {
-            let why = format!("{over} ({})", over.flag());
-            return self.turn_away(cx, conn, &origin, over.topic(), &why);
-        }
-        // Output leaves as it comes, and the kernel notices a client over TCP that dies in silence. An error means that
-        // the peer has gone, which the next read tells as well.
-        let _ = conn.socket().set_nodelay().and_then(|()| conn.socket().set_keepalive());
+            (report::FORBIDDEN_CLIENT, why)
+        } else if let Err(over) = self.front.count_in(origin) {
+            (over.topic(), format!("{over} ({})", over.flag()))
+        } else {
+            return Some(conn);
+        };
+        self.turn_away(cx, conn, origin, topic, &why);
+        None
+    }
+
+    /// Adds the client of a connection that is permitted, and serves it.
+    pub(super) fn add_client(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
         let connection = Connection {
-            conn,
-            origin,
-            accepted: cx.now(),
+            peer: ProgramClient::new(conn, origin, cx.now()),
             client: Client::new(self.options.policy, cx.now()),
             reader: self.options.protocol.reader(self.options.max_arguments),
             encoder: self.options.protocol.encoder(),
-            alarm: Alarm::default(),
             arguments: Arguments::default(),
             asked: None,
             looked: Looked::Not,
             program: None,
-            input: Buffer::default(),
-            input_ends: false,
             signals: Signals::default(),
-            watch: Watch::default(),
-            growth: 0,
             unread_at_timeout: false,
         };
         let key = match self.connections.insert(connection) {
             Ok(key) => key,
-            Err(connection) => return self.front.connection_closed(cx, &connection.origin),
+            Err(connection) => return self.front.connection_closed(cx, &connection.peer.origin),
         };
-        let Some(connection) = self.connections.get_mut(key) else {
+        let Some(Connection { peer, .. }) = self.connections.get_mut(key) else {
             return;
         };
-        let both = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = cx.register(ExecSource::Client.at(key), &mut connection.conn, both) {
-            let line = format_args!("cannot watch {}: {error}", connection.origin);
+        if let Err(error) = peer.register(cx, ExecSource::Client.at(key)) {
+            let line = format_args!("cannot watch {}: {error}", peer.origin);
             self.front.note(cx, Level::Error, SYSTEM, line);
             return self.close(cx, key);
         }
@@ -100,7 +87,7 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.conn.note(readiness);
+        connection.peer.conn.note(readiness);
         if readiness.hung_up {
             self.tell(cx, key, ClientEvent::Gone);
         }
@@ -109,8 +96,7 @@ impl ExecDoor {
 
     pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         if let Some(connection) = self.connections.get_mut(key) {
-            cx.clear_alarm(&mut connection.alarm);
-            if connection.conn.close_deadline().is_some_and(|until| until <= cx.now()) {
+            if connection.peer.clear_alarm(cx) {
                 return self.tell(cx, key, ClientEvent::Left);
             }
             self.look_at_the_clock(cx, key);
@@ -136,7 +122,7 @@ impl ExecDoor {
             (ClientState::Served { run, .. }, ClientEvent::Gone) if !run.has_exited() => self.counters.vanished += 1,
             (ClientState::Remains { .. } | ClientState::Answered { .. }, ClientEvent::Tick) => {
                 self.counters.unread += 1;
-                let origin = &connection.origin;
+                let origin = &connection.peer.origin;
                 let line = format_args!("{origin} has left its answer unread for --write-timeout, and is let go");
                 self.front.note(cx, Level::Warn, UNREAD, line);
             }
@@ -157,8 +143,8 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.encoder.turn_down(&why, connection.conn.output_mut());
-        let who = connection.who();
+        connection.encoder.turn_down(&why, connection.peer.conn.output_mut());
+        let who = connection.peer.who();
         self.counters.refused += 1;
         let line = format_args!("refused {who}: {why}");
         self.front.note(cx, Level::Warn, REFUSAL, line);
@@ -170,8 +156,8 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Connection { encoder, conn, .. } = connection;
-        let output = conn.output_mut();
+        let Connection { encoder, peer, .. } = connection;
+        let output = peer.conn.output_mut();
         if connection.unread_at_timeout {
             let line = b"iotcpd: the program was ended by --timeout while its output waited to be read\n";
             encoder.output(Output::Stderr, line, output);
@@ -195,8 +181,7 @@ impl ExecDoor {
         if let Some(program) = connection.program.take() {
             program.close(cx);
         }
-        let may_send = connection.conn.end().is_none() && !connection.reader.is_complete();
-        if connection.conn.begin_close(may_send, LINGER, cx.now()) == CloseStep::Done {
+        if connection.peer.begin_close(cx.now()) == CloseStep::Done {
             self.tell(cx, key, ClientEvent::Left);
         }
     }
@@ -206,14 +191,11 @@ impl ExecDoor {
         let Some(mut connection) = self.connections.remove(key) else {
             return;
         };
-        cx.set_alarm(&mut connection.alarm, ExecSource::Client.at(key), None);
         if let Some(program) = connection.program.take() {
             program.close(cx);
         }
-        connection.watch.leave(&mut self.hoard);
         lookups::withdraw(&mut self.desk, &connection);
-        self.front.release(&connection.origin);
-        drop(connection);
-        self.front.descriptor_freed(cx);
+        let source = ExecSource::Client.at(key);
+        connection.peer.close(cx, source, &mut self.front, &mut self.hoard);
     }
 }

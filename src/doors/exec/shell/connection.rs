@@ -13,14 +13,12 @@ use super::super::core::request::{End, Found, Wrong};
 use super::super::core::sockproc::Kept;
 use super::lookups::Looked;
 use super::signals::Signals;
-use crate::buffer::Buffer;
-use crate::doors::dump::who;
+use crate::doors::program_client::ProgramClient;
 use crate::doors::run::RunEvent;
-use crate::doors::standstill::Watch;
-use crate::net::conn::{CloseStep, Conn, Received, Sent};
-use crate::net::origin::Origin;
+use crate::doors::standstill::Hoard;
+use crate::net::conn::{CloseStep, Received, Sent};
 use crate::process::job::{self, Job, Pipe};
-use crate::reactor::{Alarm, READ_BUFFER};
+use crate::reactor::READ_BUFFER;
 
 // The output of one read of a program fits into one write to its client.
 const _: () = assert!(READ_BUFFER <= MOST_PAIRS * LONGEST);
@@ -38,13 +36,10 @@ pub(super) enum Moved {
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) conn: Conn,
-    pub(super) origin: Origin,
-    pub(super) accepted: Instant,
+    pub(super) peer: ProgramClient,
     pub(super) client: Client,
     pub(super) reader: Reader,
     pub(super) encoder: ReplyEncoder,
-    pub(super) alarm: Alarm,
     /// The program's name and its arguments, once they are complete. After the program's start only as much is kept as
     /// the log shows.
     pub(super) arguments: Arguments,
@@ -53,25 +48,13 @@ pub(super) struct Connection {
     /// The answer of the lists to the question if the program may be run.
     pub(super) looked: Looked,
     pub(super) program: Option<Job>,
-    /// The input that the program has not taken yet. Nothing is added to it once `input_ends`.
-    pub(super) input: Buffer,
-    pub(super) input_ends: bool,
     /// The signals that the program has not been sent yet.
     pub(super) signals: Signals,
-    /// The watch for a client and a program that wait for each other, with the number of bytes that may be read
-    /// meanwhile.
-    pub(super) watch: Watch,
-    pub(super) growth: usize,
     /// True if the client had left as much output unread as may be held when the program's time was up.
     pub(super) unread_at_timeout: bool,
 }
 
 impl Connection {
-    /// The client as it stands in log lines: with its user, where that is known.
-    pub(super) fn who(&self) -> String {
-        who(self.conn.socket(), &self.origin)
-    }
-
     /// Returns the time at which the arguments were complete, once, when the program has written its first byte.
     pub(super) fn first_byte(&mut self) -> Option<Instant> {
         let traffic = self.program.as_ref()?.traffic();
@@ -86,10 +69,10 @@ impl Connection {
     pub(super) fn write_client(&mut self) -> Moved {
         let is_last = matches!(self.client.state(), ClientState::Answered { .. });
         let first_unit = |wire: &[u8]| reply::units(wire).next().map_or(0, <[u8]>::len);
-        match self.conn.flush_messages(first_unit, is_last) {
+        match self.peer.conn.flush_messages(first_unit, is_last) {
             Sent::Bytes(count) => {
-                self.watch.sent(count);
-                let is_flushed = self.conn.unwritten() == 0 && is_last;
+                self.peer.watch.sent(count);
+                let is_flushed = self.peer.conn.unwritten() == 0 && is_last;
                 Moved::Event(if is_flushed {
                     ClientEvent::Flushed
                 } else {
@@ -101,29 +84,22 @@ impl Connection {
         }
     }
 
-    /// Reads from the client. While some of its input waits for the program nothing is read, unless more may be held
-    /// because client and program wait for each other. Bytes behind the end of the input are read at all times, and
+    /// Reads from the client as much as may be held. Bytes behind the end of the input are read at all times, and
     /// dropped.
-    pub(super) fn read_client(&mut self, buffer: &mut [u8], max_buffer: usize) -> Moved {
-        if self.conn.is_closing() {
-            return match self.conn.go_on_closing() {
+    pub(super) fn read_client(&mut self, buffer: &mut [u8], max_buffer: usize, hoard: &Hoard) -> Moved {
+        if self.peer.conn.is_closing() {
+            return match self.peer.conn.go_on_closing() {
                 CloseStep::Waiting => Moved::Nothing,
                 CloseStep::MoreLater => Moved::Some,
                 CloseStep::Done => Moved::Event(ClientEvent::Left),
             };
         }
-        let waits = !self.input.is_empty() && !self.reader.is_complete();
-        let growth = if waits { self.growth } else { usize::MAX };
-        if growth == 0 || self.client.is_starting() {
+        let room = buffer.len().min(self.peer.room(hoard, max_buffer));
+        if room == 0 || self.client.is_starting() {
             return Moved::Nothing;
         }
-        let room = buffer.len().min(max_buffer).min(growth);
-        match self.conn.read(buffer.get_mut(..room).unwrap_or_default()) {
+        match self.peer.conn.read(buffer.get_mut(..room).unwrap_or_default()) {
             Received::Nothing => Moved::Nothing,
-            Received::Bytes(count) if waits && self.client.is_listening() => {
-                self.growth -= count;
-                self.take(buffer.get(..count).unwrap_or_default())
-            }
             Received::Bytes(count) if self.client.is_listening() => self.take(buffer.get(..count).unwrap_or_default()),
             Received::Bytes(_) => Moved::Some,
             Received::End => self.client_ends(),
@@ -141,11 +117,11 @@ impl Connection {
             End::Unfinished => Moved::Event(ClientEvent::Wrong(Wrong::Unfinished)),
             End::Arguments(arguments) => {
                 self.arguments = arguments;
-                self.input_ends = true;
+                self.peer.input_ends = true;
                 Moved::Event(ClientEvent::Arguments)
             }
             End::Clean => {
-                self.input_ends = true;
+                self.peer.input_ends = true;
                 Moved::Some
             }
         }
@@ -160,8 +136,12 @@ impl Connection {
             at += taken;
             match found {
                 Found::NeedMore => break,
-                Found::Input(range) => self.input.end().extend_from_slice(rest.get(range).unwrap_or_default()),
-                Found::InputEnd => self.input_ends = true,
+                Found::Input(range) => self
+                    .peer
+                    .input
+                    .end()
+                    .extend_from_slice(rest.get(range).unwrap_or_default()),
+                Found::InputEnd => self.peer.input_ends = true,
                 Found::Signal(signal) => self.signals.keep(signal),
                 Found::Arguments(arguments) => {
                     self.arguments = arguments;
@@ -174,51 +154,19 @@ impl Connection {
         event.map_or(Moved::Some, Moved::Event)
     }
 
-    /// Returns true if client and program wait for each other: the client for its input to be taken, the program for
-    /// its output. Must be called after everything was moved that could be.
-    pub(super) fn is_jammed(&self, max_buffer: usize) -> bool {
-        let takes_input = self.program.as_ref().is_some_and(Job::takes_input);
-        let input_waits =
-            takes_input && !self.input.is_empty() && !self.reader.is_complete() && self.conn.end().is_none();
-        input_waits && self.conn.unwritten() >= max_buffer
-    }
-
     // ---- to and from the program -------------------------------------------------------------------------------
 
     /// Writes the client's input to the program, and ends the program's input behind it.
     pub(super) fn write_stdin(&mut self) -> Moved {
-        let Some(program) = &mut self.program else {
-            return Moved::Nothing;
-        };
-        if !program.takes_input() {
-            // The program's input has ended already. What the client sends is read and dropped, so that the client's
-            // end is seen.
-            self.input.clear();
-            return Moved::Nothing;
-        }
-        if self.input.is_empty() {
-            if self.input_ends {
-                program.end_input();
-            }
-            return Moved::Nothing;
-        }
-        match program.write_input(self.input.bytes()) {
-            job::Moved::Bytes(count) => {
-                self.watch.taken();
-                self.input.consume(count);
-                Moved::Some
-            }
-            job::Moved::Nothing => Moved::Nothing,
-            job::Moved::Over => {
-                self.end_input();
-                Moved::Some
-            }
+        let peer = &mut self.peer;
+        match self.program.as_mut().is_some_and(|program| peer.write_input(program)) {
+            true => Moved::Some,
+            false => Moved::Nothing,
         }
     }
 
     pub(super) fn end_input(&mut self) {
-        self.input.clear();
-        self.input_ends = true;
+        self.peer.input.clear();
         if let Some(program) = &mut self.program {
             program.end_input();
         }
@@ -226,7 +174,7 @@ impl Connection {
 
     /// Reads one output of the program while fewer than `max_buffer` bytes wait for the client.
     pub(super) fn read_output(&mut self, from: Output, buffer: &mut [u8], max_buffer: usize) -> Moved {
-        let room = max_buffer.saturating_sub(self.conn.unwritten()).min(buffer.len());
+        let room = max_buffer.saturating_sub(self.peer.conn.unwritten()).min(buffer.len());
         let Some(program) = self.program.as_mut().filter(|_| room > 0) else {
             return Moved::Nothing;
         };
@@ -238,12 +186,12 @@ impl Connection {
             job::Moved::Bytes(count) => {
                 let come = buffer.get(..count).unwrap_or_default();
                 let mut scratch = Scratch::default();
-                if self.conn.can_write()
+                if self.peer.conn.can_write()
                     && let Some(pairs) = self.encoder.pairs(from, come, &mut scratch)
                 {
                     return self.write_through(&pairs);
                 }
-                match self.encoder.output(from, come, self.conn.output_mut()) {
+                match self.encoder.output(from, come, self.peer.conn.output_mut()) {
                     Kept::All | Kept::CutAgain => Moved::Some,
                     Kept::Cut => Moved::Event(ClientEvent::Program(RunEvent::Overflow)),
                 }
@@ -255,20 +203,20 @@ impl Connection {
 
     /// Writes output to a client for which nothing else waits, without copying it. Bytes that find no room are kept.
     fn write_through(&mut self, pairs: &Pairs<'_>) -> Moved {
-        let (first, second) = match self.conn.socket().keeps_messages() {
+        let (first, second) = match self.peer.conn.socket().keeps_messages() {
             true => pairs.units(),
             false => (pairs.pieces(), &[][..]),
         };
-        let written = match self.conn.write_messages(&[first, second]) {
+        let written = match self.peer.conn.write_messages(&[first, second]) {
             Sent::Bytes(written) => written,
             Sent::Nothing => 0,
             Sent::Failed => return Moved::Event(ClientEvent::Gone),
         };
-        pairs.rest(written, self.conn.output_mut());
+        pairs.rest(written, self.peer.conn.output_mut());
         match written {
             0 => Moved::Some,
             _ => {
-                self.watch.sent(written);
+                self.peer.watch.sent(written);
                 Moved::Event(ClientEvent::Progress)
             }
         }

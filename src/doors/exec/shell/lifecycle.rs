@@ -10,7 +10,9 @@ use super::super::report;
 use super::lookups::Desk;
 use super::permits::check_listeners;
 use super::{ExecDoor, ExecSource};
+use crate::doors::dump::FIRST_PROCESSES;
 use crate::doors::front::{Front, FrontKind};
+use crate::doors::program_client::ProgramClient;
 use crate::doors::programs::ProgramStatistics;
 use crate::doors::standstill::Hoard;
 use crate::doors::{self, Door, Listeners, PreparedPrograms, Shutdown};
@@ -18,6 +20,7 @@ use crate::error::Error;
 use crate::net::addr::ListenAddr;
 use crate::net::conn::Conn;
 use crate::net::origin::Origin;
+use crate::process::rss::Survey;
 use crate::process::spawn::Spawner;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Context, Key, SourceKind};
@@ -81,7 +84,9 @@ impl Door for ExecDoor {
     }
 
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
-        self.welcome(cx, conn, origin);
+        if let Some(conn) = self.permit(cx, conn, &origin) {
+            self.add_client(cx, conn, origin);
+        }
     }
 
     /// The options are for clients that connect from now on.
@@ -141,6 +146,12 @@ impl Door for ExecDoor {
     }
 
     fn dump(&self, now: Instant) -> String {
-        self.describe(now)
+        let held = self.connections.iter().map(|(_, connection)| connection.held());
+        let mut dump = ProgramClient::begin_dump(&self.front, "exec door", held, now);
+        let (survey, with_arguments) = (Survey::begin(now), self.options.log_arguments);
+        let lines = self.connections.iter();
+        let lines = lines.map(|(key, connection)| connection.describe(key, &survey, with_arguments, now));
+        dump.registers(FIRST_PROCESSES, self.front.connections(), lines);
+        dump.text()
     }
 }

@@ -247,11 +247,11 @@ pub(super) fn withdraw(desk: &mut Desk, connection: &Connection) {
 
 /// Returns the peer that the look-ups of a connection are counted for.
 fn peer_of(connection: &Connection) -> Peer {
-    if let Some(address) = connection.origin.ip() {
+    if let Some(address) = connection.peer.origin.ip() {
         return at(address);
     }
-    match connection.conn.socket().peer_credentials() {
-        Ok(Some(user)) if connection.origin.is_direct() => Peer::User(user.uid),
+    match connection.peer.conn.socket().peer_credentials() {
+        Ok(Some(user)) if connection.peer.origin.is_direct() => Peer::User(user.uid),
         _ => Peer::Unknown,
     }
 }

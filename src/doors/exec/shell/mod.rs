@@ -30,7 +30,7 @@ use crate::doors::Door;
 use crate::doors::front::Front;
 use crate::doors::programs::{ProgramStatistics, RunsPrograms};
 use crate::doors::run::RunEvent;
-use crate::doors::standstill::{Advice, Hoard, Sight};
+use crate::doors::standstill::{Advice, Hoard};
 use crate::net::listening::Accepting;
 use crate::process::spawn::Spawner;
 use crate::reactor::slab::GenerationalSlab;
@@ -44,8 +44,9 @@ pub use spawn_context::prepare;
 /// The number of moves of each stream of a connection in one turn, up to a read buffer each.
 const ROUNDS_PER_TURN: usize = 8;
 
-/// A function that moves bytes of one stream. It is given the read buffer and the most bytes that may be held.
-type Move = fn(&mut Connection, &mut [u8], usize) -> Moved;
+/// A function that moves bytes of one stream. It is given the read buffer, the most bytes that may be held, and the
+/// memory for more.
+type Move = fn(&mut Connection, &mut [u8], usize, &Hoard) -> Moved;
 
 /// An exec door on the loop.
 #[derive(Debug)]
@@ -140,7 +141,6 @@ impl Service for ExecDoor {
 impl ExecDoor {
     /// Moves the bytes of one connection, bounded a turn, and sets its alarm.
     fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
-        self.see_how_much_more_may_be_held(key);
         let mut buffer = cx.lend_buffer();
         let mut rounds = 0;
         while rounds < ROUNDS_PER_TURN && self.round(cx, key, &mut buffer) {
@@ -152,42 +152,21 @@ impl ExecDoor {
         }
         self.look_for_standstill(cx, key);
         if let Some(connection) = self.connections.get_mut(key) {
-            let deadlines = [
-                connection.client.deadline(),
-                connection.watch.deadline(),
-                connection.looked.deadline(),
-                connection.conn.close_deadline(),
-            ];
+            let deadlines = [connection.client.deadline(), connection.looked.deadline()];
             let deadline = deadlines.into_iter().flatten().min();
-            cx.set_alarm(&mut connection.alarm, ExecSource::Client.at(key), deadline);
-        }
-    }
-
-    fn see_how_much_more_may_be_held(&mut self, key: Key) {
-        let usual = self.options.max_buffer;
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.growth = connection.watch.growth(&self.hoard, connection.input.len(), usual);
+            connection.peer.set_alarm(cx, ExecSource::Client.at(key), deadline);
         }
     }
 
     /// Checks if client and program wait for each other. Must be called when no more bytes can be moved.
     fn look_for_standstill(&mut self, cx: &mut Context<'_>, key: Key) {
-        let usual = self.options.max_buffer;
-        let Some(connection) = self.connections.get_mut(key) else {
+        let limits = (self.options.max_buffer, self.options.policy.write_timeout);
+        let Some(Connection { peer, program, .. }) = self.connections.get_mut(key) else {
             return;
         };
-        let sight = Sight {
-            is_jammed: connection.is_jammed(usual),
-            input: connection.input.len(),
-            usual,
-            doubt: self.options.policy.write_timeout,
-        };
-        match connection
-            .watch
-            .look(&mut self.hoard, &connection.conn, sight, cx.now())
-        {
-            Advice::Grow if connection.conn.is_readable() => cx.resume_later(ExecSource::Client.at(key)),
-            Advice::Wait | Advice::Grow => {}
+        match peer.look_for_standstill(&mut self.hoard, program.as_ref(), limits, cx.now()) {
+            Advice::Wait => {}
+            Advice::Grow => cx.resume_later(ExecSource::Client.at(key)),
             Advice::GiveUp => {
                 self.tell(cx, key, ClientEvent::Program(RunEvent::Standstill));
                 cx.resume_later(ExecSource::Client.at(key));
@@ -199,19 +178,19 @@ impl ExecDoor {
     fn round(&mut self, cx: &mut Context<'_>, key: Key, buffer: &mut [u8]) -> bool {
         let limit = self.options.max_buffer;
         let moves: [Move; 6] = [
-            |it, _, _| it.write_client(),
-            |it, _, _| it.write_stdin(),
+            |it, _, _, _| it.write_client(),
+            |it, _, _, _| it.write_stdin(),
             Connection::read_client,
-            |it, _, _| it.next_signal(),
-            |it, buffer, limit| it.read_output(Output::Stdout, buffer, limit),
-            |it, buffer, limit| it.read_output(Output::Stderr, buffer, limit),
+            |it, _, _, _| it.next_signal(),
+            |it, buffer, limit, _| it.read_output(Output::Stdout, buffer, limit),
+            |it, buffer, limit, _| it.read_output(Output::Stderr, buffer, limit),
         ];
         let mut any = false;
         for make in moves {
             let Some(connection) = self.connections.get_mut(key) else {
                 return false;
             };
-            match make(connection, buffer, limit) {
+            match make(connection, buffer, limit, &self.hoard) {
                 Moved::Nothing => continue,
                 Moved::Some => {}
                 Moved::Event(event) => self.tell(cx, key, event),
@@ -231,7 +210,7 @@ impl ExecDoor {
         };
         if event == ClientEvent::Gone {
             // No byte comes or goes any more. Without this each further try would report the same.
-            connection.conn.abandon();
+            connection.peer.conn.abandon();
         }
         let before = connection.client.state();
         let actions = connection.client.handle(event, cx.now());
@@ -257,7 +236,7 @@ impl ExecDoor {
     fn trace(&self, key: Key, step: fmt::Arguments<'_>) {
         if self.options.debug {
             let connection = self.connections.get(key);
-            let origin = connection.map(|it| it.origin.to_string()).unwrap_or_default();
+            let origin = connection.map(|it| it.peer.origin.to_string()).unwrap_or_default();
             log::info!(service:% = self.front.name(); "{}: {origin}, connection {}: {step}", self.front.name(), key.slot());
         }
     }

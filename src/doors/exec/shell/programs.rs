@@ -59,7 +59,7 @@ impl RunsPrograms for ExecDoor {
             // The reader of requests has checked that there is a name.
             Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
         };
-        command.client_variables = job_log::asker(connection.conn.socket(), &connection.origin);
+        command.client_variables = job_log::asker(connection.peer.conn.socket(), &connection.peer.origin);
         let begun = Instant::now();
         let program = match self.take_looked(key) {
             _ if !self.options.programs.restrict() => match self.spawner.named(command.program()) {
@@ -89,7 +89,7 @@ impl RunsPrograms for ExecDoor {
 
     fn peer(&self, key: Key) -> String {
         let connection = self.connections.get(key);
-        connection.map_or_else(String::new, |connection| connection.origin.to_string())
+        connection.map_or_else(String::new, |connection| connection.peer.origin.to_string())
     }
 
     fn command(&self, key: Key) -> String {
@@ -109,7 +109,7 @@ impl RunsPrograms for ExecDoor {
     fn expire(&mut self, key: Key) -> &'static str {
         let max_buffer = self.options.max_buffer;
         match self.connections.get_mut(key) {
-            Some(connection) if connection.conn.unwritten() >= max_buffer => {
+            Some(connection) if connection.peer.conn.unwritten() >= max_buffer => {
                 connection.unread_at_timeout = true;
                 "its --timeout is over, and its client has left unread as much as --max-buffer allows"
             }
@@ -186,11 +186,11 @@ impl ExecDoor {
         let why = job_log::reason(why);
         connection
             .encoder
-            .refuse(&job_log::reason(told), status, connection.conn.output_mut());
+            .refuse(&job_log::reason(told), status, connection.peer.conn.output_mut());
         log::warn!(
             service:% = self.front.name(); "{}: {} did not get to run {}: status {status}: {why}",
             self.front.name(),
-            connection.who(),
+            connection.peer.who(),
             report::command(&connection.arguments, self.options.log_arguments)
         );
         self.tell_run(cx, key, RunEvent::NotStarted);
@@ -220,7 +220,7 @@ impl ExecDoor {
         log::info!(
             service:% = self.front.name(); "{}: {} ran {}: {exit}, {} bytes in, {} out, {} err",
             self.front.name(),
-            connection.who(),
+            connection.peer.who(),
             report::command(&connection.arguments, self.options.log_arguments),
             traffic.input,
             traffic.output,
