@@ -44,6 +44,18 @@ pub enum Piece {
 }
 
 impl NetstringPieces {
+    /// Returns true before the first byte of a netstring.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        self.state == State::default()
+    }
+
+    /// Returns true if all data of the present netstring was read, and its comma is still to come.
+    #[must_use]
+    pub fn is_behind_data(&self) -> bool {
+        self.state == State::Comma
+    }
+
     /// Reads up to the next piece, and returns the number of bytes that were read and the piece. Must be called again
     /// with the remaining bytes until it returns [`Piece::NeedMore`]. The present netstring may have `longest` bytes.
     /// After [`Piece::TooLong`] and [`Piece::Malformed`], whose byte does not count as read, the rest of the stream has

@@ -15,6 +15,7 @@ use std::ops::Range;
 
 use super::arguments::Arguments;
 use super::trailer::Trailer;
+use crate::framing::netstring_pieces::{NetstringPieces, Piece};
 
 /// The longest string of input. Input is streamed, so its length costs nothing; a longer one is noise, not a length.
 pub const LONGEST_INPUT: u64 = 1 << 40;
@@ -94,29 +95,23 @@ pub enum End {
 pub struct Reader {
     /// The most bytes of all arguments, [`PER_ARGUMENT`] more counted for each.
     longest: usize,
+    strings: NetstringPieces,
     state: State,
 }
 
+/// The meaning of the present string, or of the bytes behind all strings.
 #[derive(Debug, Clone)]
 enum State {
-    /// The length of the next string.
-    Length { digits: u32, value: u64, item: Item },
-    /// The data of the string, of which `left` bytes are to come.
-    Data { left: u64, item: Item },
-    /// The comma behind the string.
-    Comma { item: Item },
+    /// The number of arguments, which has this value so far; `None` before its first digit.
+    Count(Option<u64>),
+    /// An argument.
+    Argument(Wanted),
+    /// Input, if the string is not empty.
+    Input { is_empty: bool },
     /// The input has ended.
     Ended(Trailer),
     /// The bytes were no valid request.
     Refused(Wrong),
-}
-
-/// The meaning of the present string.
-#[derive(Debug, Clone)]
-enum Item {
-    Count { number: u64 },
-    Argument(Wanted),
-    Input { length: u64 },
 }
 
 /// The arguments that were read so far. The last one may be growing.
@@ -134,7 +129,8 @@ impl Reader {
     pub fn new(longest: usize) -> Self {
         Reader {
             longest,
-            state: next(Item::Count { number: 0 }),
+            strings: NetstringPieces::default(),
+            state: State::Count(None),
         }
     }
 
@@ -144,15 +140,29 @@ impl Reader {
         let mut at = 0;
         loop {
             let rest = bytes.get(at..).unwrap_or_default();
-            let state = std::mem::replace(&mut self.state, State::Ended(Trailer::default()));
-            let (state, taken, found) = match state {
-                State::Length { digits, value, item } => self.length(digits, value, item, rest),
-                State::Data { left, item } => data(left, item, rest, at),
-                State::Comma { item } => self.comma(item, rest),
-                State::Ended(trailer) => behind_the_end(trailer, rest),
-                State::Refused(wrong) => (State::Refused(wrong), 0, Some(Found::Wrong(wrong))),
+            let longest = match &mut self.state {
+                State::Count(_) => LONGEST_COUNT,
+                State::Argument(wanted) => wanted.room as u64,
+                State::Input { .. } => LONGEST_INPUT,
+                State::Ended(trailer) => {
+                    let (taken, signal) = trailer.advance(rest);
+                    return (at + taken, signal.map_or(Found::NeedMore, Found::Signal));
+                }
+                State::Refused(wrong) => return (at, Found::Wrong(*wrong)),
             };
-            self.state = state;
+            let (taken, piece) = self.strings.advance(rest, longest);
+            let found = match piece {
+                // A count without digits is refused before its comma is read.
+                Piece::NeedMore | Piece::Malformed(_) if self.is_empty_count() => self.refuse(Wrong::BadCount),
+                Piece::NeedMore => Some(Found::NeedMore),
+                Piece::Data(range) => {
+                    let part = rest.get(range.clone()).unwrap_or_default();
+                    self.data(part, at + range.start..at + range.end)
+                }
+                Piece::End => self.end_string(),
+                Piece::TooLong => self.refuse_length(),
+                Piece::Malformed(why) => self.refuse(Wrong::Malformed(why)),
+            };
             at += taken;
             if let Some(found) = found {
                 return (at, found);
@@ -167,169 +177,96 @@ impl Reader {
 
     /// The state of the request when the client has ended its side.
     pub fn end(&self) -> End {
-        match &self.state {
-            State::Ended(_)
-            | State::Length {
-                digits: 0,
-                item: Item::Input { .. },
-                ..
-            } => End::Clean,
-            State::Length {
-                digits: 0,
-                item: Item::Count { .. },
-                ..
-            } => End::Nothing,
-            State::Length { .. } | State::Data { .. } | State::Comma { .. } | State::Refused(_) => End::Unfinished,
+        match self.state {
+            State::Ended(_) => End::Clean,
+            State::Input { .. } if self.strings.is_between() => End::Clean,
+            State::Count(_) if self.strings.is_between() => End::Nothing,
+            State::Count(_) | State::Argument(_) | State::Input { .. } | State::Refused(_) => End::Unfinished,
         }
     }
 
-    fn length(&self, digits: u32, value: u64, item: Item, rest: &[u8]) -> (State, usize, Option<Found>) {
-        let Some(byte) = rest.first().copied() else {
-            return (State::Length { digits, value, item }, 0, Some(Found::NeedMore));
+    /// Returns true if the present string is to be a count and turns out to be empty.
+    fn is_empty_count(&self) -> bool {
+        matches!(self.state, State::Count(None)) && self.strings.is_behind_data()
+    }
+
+    /// Takes a part of the present string. `range` is its place in the bytes from the client.
+    fn data(&mut self, part: &[u8], range: Range<usize>) -> Option<Found> {
+        match &mut self.state {
+            State::Count(_) if !part.iter().all(u8::is_ascii_digit) => return self.refuse(Wrong::BadCount),
+            State::Argument(_) if memchr::memchr(0, part).is_some() => return self.refuse(Wrong::Nul),
+            State::Count(number) => {
+                let value = |number: u64, byte: &u8| number * 10 + u64::from(byte - b'0');
+                *number = Some(part.iter().fold(number.unwrap_or(0), value));
+            }
+            State::Argument(wanted) => {
+                wanted.room = wanted.room.saturating_sub(part.len());
+                wanted.given.extend(part);
+            }
+            State::Input { is_empty } => {
+                *is_empty = false;
+                return Some(Found::Input(range));
+            }
+            // No string is read any more.
+            State::Ended(_) | State::Refused(_) => {}
+        }
+        None
+    }
+
+    /// Ends the present string, whose comma was read.
+    fn end_string(&mut self) -> Option<Found> {
+        match std::mem::replace(&mut self.state, State::Input { is_empty: true }) {
+            State::Count(number) => self.begin_arguments(number.unwrap_or(0)),
+            State::Argument(mut wanted) => {
+                wanted.given.end_word();
+                if wanted.given.given() < wanted.count {
+                    self.state = State::Argument(wanted);
+                    return None;
+                }
+                if wanted.given.words().next().is_none_or(<[u8]>::is_empty) {
+                    return self.refuse(Wrong::NoProgram);
+                }
+                Some(Found::Arguments(wanted.given.complete()))
+            }
+            State::Input { is_empty: false } => None,
+            State::Input { is_empty: true } => {
+                self.state = State::Ended(Trailer::default());
+                Some(Found::InputEnd)
+            }
+            // No string is read any more.
+            over @ (State::Ended(_) | State::Refused(_)) => {
+                self.state = over;
+                None
+            }
+        }
+    }
+
+    fn begin_arguments(&mut self, count: u64) -> Option<Found> {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        if count == 0 {
+            return self.refuse(Wrong::BadCount);
+        }
+        let Some(room) = self.longest.checked_sub(count.saturating_mul(PER_ARGUMENT)) else {
+            return self.refuse(Wrong::ArgumentsTooLong);
         };
-        match byte {
-            b':' if digits > 0 => (begin(value, item), 1, None),
-            b'0'..=b'9' if digits > 0 && value == 0 => {
-                refused(Wrong::Malformed("the length of a netstring has no leading zeros"))
-            }
-            b'0'..=b'9' => {
-                let value = value.saturating_mul(10).saturating_add(u64::from(byte - b'0'));
-                match item.too_long(value) {
-                    Some(wrong) => refused(wrong),
-                    None => (
-                        State::Length {
-                            digits: digits + 1,
-                            value,
-                            item,
-                        },
-                        1,
-                        None,
-                    ),
-                }
-            }
-            0..=u8::MAX => refused(Wrong::Malformed(
-                "a netstring begins with its length in digits and a colon",
-            )),
-        }
+        let given = Arguments::default();
+        self.state = State::Argument(Wanted { count, room, given });
+        None
     }
 
-    fn comma(&self, item: Item, rest: &[u8]) -> (State, usize, Option<Found>) {
-        match rest.first() {
-            None => (State::Comma { item }, 0, Some(Found::NeedMore)),
-            Some(b',') => self.complete(item),
-            Some(_) => refused(Wrong::Malformed("a netstring ends with a comma where its length says")),
-        }
+    /// Refuses the request for the length of the present string.
+    fn refuse_length(&mut self) -> Option<Found> {
+        self.refuse(match self.state {
+            State::Count(_) => Wrong::BadCount,
+            State::Argument(_) => Wrong::ArgumentsTooLong,
+            State::Input { .. } | State::Ended(_) | State::Refused(_) => Wrong::InputTooLong,
+        })
     }
 
-    /// Ends a string whose comma was read.
-    fn complete(&self, item: Item) -> (State, usize, Option<Found>) {
-        match item {
-            Item::Count { number } => {
-                let count = usize::try_from(number).unwrap_or(usize::MAX);
-                if count == 0 {
-                    return refused(Wrong::BadCount);
-                }
-                match self.longest.checked_sub(count.saturating_mul(PER_ARGUMENT)) {
-                    None => refused(Wrong::ArgumentsTooLong),
-                    Some(room) => {
-                        let given = Arguments::default();
-                        (next(Item::Argument(Wanted { count, room, given })), 1, None)
-                    }
-                }
-            }
-            Item::Argument(mut arguments) => {
-                arguments.given.end_word();
-                if arguments.given.given() < arguments.count {
-                    return (next(Item::Argument(arguments)), 1, None);
-                }
-                if arguments.given.words().next().is_none_or(<[u8]>::is_empty) {
-                    return refused(Wrong::NoProgram);
-                }
-                let found = Found::Arguments(arguments.given.complete());
-                (next(Item::Input { length: 0 }), 1, Some(found))
-            }
-            Item::Input { length: 0 } => (State::Ended(Trailer::default()), 1, Some(Found::InputEnd)),
-            Item::Input { .. } => (next(Item::Input { length: 0 }), 1, None),
-        }
+    fn refuse(&mut self, wrong: Wrong) -> Option<Found> {
+        self.state = State::Refused(wrong);
+        Some(Found::Wrong(wrong))
     }
-}
-
-impl Item {
-    /// Returns an error if a string of this length is too long for its meaning.
-    fn too_long(&self, length: u64) -> Option<Wrong> {
-        match self {
-            Item::Count { .. } => (length > LONGEST_COUNT).then_some(Wrong::BadCount),
-            Item::Argument(arguments) => {
-                let fits = usize::try_from(length).is_ok_and(|length| length <= arguments.room);
-                (!fits).then_some(Wrong::ArgumentsTooLong)
-            }
-            Item::Input { .. } => (length > LONGEST_INPUT).then_some(Wrong::InputTooLong),
-        }
-    }
-}
-
-fn refused(wrong: Wrong) -> (State, usize, Option<Found>) {
-    (State::Refused(wrong), 0, Some(Found::Wrong(wrong)))
-}
-
-fn next(item: Item) -> State {
-    State::Length {
-        digits: 0,
-        value: 0,
-        item,
-    }
-}
-
-/// Begins a string of this length.
-fn begin(length: u64, item: Item) -> State {
-    let item = match item {
-        Item::Count { .. } => Item::Count { number: 0 },
-        Item::Input { .. } => Item::Input { length },
-        Item::Argument(mut arguments) => {
-            // The length was checked against the room, digit by digit.
-            arguments.room -= usize::try_from(length).unwrap_or(arguments.room).min(arguments.room);
-            Item::Argument(arguments)
-        }
-    };
-    match length {
-        0 if matches!(item, Item::Count { .. }) => State::Refused(Wrong::BadCount),
-        0 => State::Comma { item },
-        left => State::Data { left, item },
-    }
-}
-
-fn behind_the_end(mut trailer: Trailer, rest: &[u8]) -> (State, usize, Option<Found>) {
-    let (taken, signal) = trailer.advance(rest);
-    let found = signal.map_or(Found::NeedMore, Found::Signal);
-    (State::Ended(trailer), taken, Some(found))
-}
-
-/// Takes the data of a string. `at` is the place of `rest` in the bytes.
-fn data(left: u64, mut item: Item, rest: &[u8], at: usize) -> (State, usize, Option<Found>) {
-    if rest.is_empty() {
-        return (State::Data { left, item }, 0, Some(Found::NeedMore));
-    }
-    let taken = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-    let come = rest.get(..taken).unwrap_or_default();
-    let mut found = None;
-    match &mut item {
-        Item::Count { number } => {
-            for byte in come {
-                if !byte.is_ascii_digit() {
-                    return refused(Wrong::BadCount);
-                }
-                *number = *number * 10 + u64::from(byte - b'0');
-            }
-        }
-        Item::Argument(_) if memchr::memchr(0, come).is_some() => return refused(Wrong::Nul),
-        Item::Argument(arguments) => arguments.given.extend(come),
-        Item::Input { .. } => found = Some(Found::Input(at..at + taken)),
-    }
-    let state = match left - taken as u64 {
-        0 => State::Comma { item },
-        left => State::Data { left, item },
-    };
-    (state, taken, found)
 }
 
 #[cfg(test)]
