@@ -2,14 +2,13 @@
 //!
 //! ```text
 //! Asking ─arguments─▸ Served ─concluded─▸ Answered ─all sent─▸ Closing ─▸ Over
-//!    │                  │ └─outputs cut─▸ Remains ─outputs end─▸ ▴
-//!    └──────────────────│──refused─────────────────────────────▸ ┘
-//!                       └─client gone─▸ Abandoned ─concluded─▸ Over
+//!    │                  └─client gone─▸ Abandoned ─concluded─▸ Over
+//!    └──────refused──────────────────────▸ ▴
 //! ```
 //!
 //! [`Run`] decides the life of the program; this file decides when the client is answered and when its connection ends.
-//! A program whose outputs are cut has been reaped, and its pipes hold a known rest, which the client gets at its own
-//! pace (`Remains`). A client that is gone does not end the connection before its program is concluded (`Abandoned`).
+//! A program whose outputs are cut has been reaped, and its pipes hold a known [`Rest`], which the client gets at its own
+//! pace. A client that is gone does not end the connection before its program is concluded (`Abandoned`).
 
 use std::time::{Duration, Instant};
 
@@ -109,17 +108,10 @@ pub enum ClientState {
         /// The reason for which the request was not valid after all.
         wrong: Option<Wrong>,
     },
-    /// The program is reaped, and the rest in its pipes is on its way to the client.
-    Remains {
-        /// The refusal that stands in for the exit status.
-        refusal: Option<Refusal>,
-        /// The number of pipes that are not read to their end.
-        open: u8,
-        /// The time at which the client must have read something.
-        until: Instant,
-    },
     /// The end of the answer is on its way to the client.
     Answered {
+        /// The part of it that is still in the pipes of the program, which is reaped.
+        rest: Option<Rest>,
         /// The time at which the client must have read something.
         until: Instant,
     },
@@ -129,6 +121,15 @@ pub enum ClientState {
     Abandoned(Run),
     /// The connection is closed.
     Over,
+}
+
+/// The rest of an answer: output in the pipes of a program, and the end behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// The refusal that stands in for the exit status.
+    refusal: Option<Refusal>,
+    /// The number of pipes that are not read to their end.
+    open: u8,
 }
 
 impl ClientState {
@@ -143,8 +144,8 @@ impl ClientState {
                 RunState::Lingering { .. } => "lingering",
                 RunState::Over => "over",
             },
-            ClientState::Remains { .. } => "remains",
-            ClientState::Answered { .. } => "answered",
+            ClientState::Answered { rest: Some(_), .. } => "remains",
+            ClientState::Answered { rest: None, .. } => "answered",
             ClientState::Closing => "parting",
             ClientState::Abandoned(_) => "abandoned",
             ClientState::Over => "over",
@@ -179,11 +180,9 @@ impl Client {
         match self.state {
             ClientState::Asking { .. } => true,
             ClientState::Served { run, .. } => run.is_going(),
-            ClientState::Remains { .. }
-            | ClientState::Answered { .. }
-            | ClientState::Closing
-            | ClientState::Abandoned(_)
-            | ClientState::Over => false,
+            ClientState::Answered { .. } | ClientState::Closing | ClientState::Abandoned(_) | ClientState::Over => {
+                false
+            }
         }
     }
 
@@ -195,9 +194,7 @@ impl Client {
     /// The time at which [`ClientEvent::Tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
-            ClientState::Asking { until } | ClientState::Remains { until, .. } | ClientState::Answered { until } => {
-                Some(until)
-            }
+            ClientState::Asking { until } | ClientState::Answered { until, .. } => Some(until),
             ClientState::Served { run, .. } | ClientState::Abandoned(run) => run.deadline(),
             // The lingering close has a deadline of its own.
             ClientState::Closing | ClientState::Over => None,
@@ -216,10 +213,9 @@ impl Client {
         match self.state {
             ClientState::Asking { until } => self.asking(until, event, now),
             ClientState::Served { run, wrong } => self.served(run, wrong, event, now),
-            ClientState::Remains { refusal, open, until } => self.remaining(refusal, open, until, event, now),
-            ClientState::Answered { until } => self.answered(until, event, now),
+            ClientState::Abandoned(run) => self.served(run, None, event, now),
+            ClientState::Answered { rest, until } => self.answered(rest, until, event, now),
             ClientState::Closing => self.closing(event),
-            ClientState::Abandoned(run) => self.abandoned(run, event, now),
             ClientState::Over => Vec::new(),
         }
     }
@@ -244,6 +240,7 @@ impl Client {
         }
     }
 
+    /// Passes an event on to the run of the program, also if the client is gone.
     fn served(
         &mut self,
         mut run: Run,
@@ -251,16 +248,16 @@ impl Client {
         event: ClientEvent,
         now: Instant,
     ) -> Vec<ClientAction> {
-        let (run_event, client_is_gone) = match event {
-            ClientEvent::Program(event) => (event, false),
+        let run_event = match event {
+            ClientEvent::Program(event) => event,
             ClientEvent::Wrong(why) => {
                 wrong = Some(why).filter(|_| run.is_going()).or(wrong);
-                (RunEvent::Invalid, false)
+                RunEvent::Invalid
             }
-            ClientEvent::Stop => (RunEvent::Stop, false),
-            ClientEvent::Tick => (RunEvent::Tick, false),
-            ClientEvent::Gone => (RunEvent::Deserted, true),
-            ClientEvent::Abort => (RunEvent::Abort, true),
+            ClientEvent::Stop => RunEvent::Stop,
+            ClientEvent::Tick => RunEvent::Tick,
+            ClientEvent::Gone => RunEvent::Deserted,
+            ClientEvent::Abort => RunEvent::Abort,
             // The program's time goes on: a client that wants to end it can hang up.
             ClientEvent::Signal(signal) if matches!(run.state(), RunState::Running { .. }) => {
                 return vec![ClientAction::Signal(signal)];
@@ -273,12 +270,14 @@ impl Client {
             | ClientEvent::Progress
             | ClientEvent::Flushed => return Vec::new(),
         };
+        let was_abandoned = matches!(self.state, ClientState::Abandoned(_));
+        let is_abandoned = was_abandoned || matches!(event, ClientEvent::Gone | ClientEvent::Abort);
         let Advance { steps, conclusion } = run.handle(run_event, now);
         let mut actions = program_actions(steps, conclusion);
         match conclusion {
-            None if client_is_gone => self.state = ClientState::Abandoned(run),
+            None if is_abandoned => self.state = ClientState::Abandoned(run),
             None => self.state = ClientState::Served { run, wrong },
-            Some(_) if client_is_gone => actions.push(self.close()),
+            Some(_) if is_abandoned => actions.push(self.close()),
             Some(conclusion) => actions.extend(self.conclude(run, conclusion, wrong, now)),
         }
         actions
@@ -295,7 +294,7 @@ impl Client {
         let refusal = match conclusion {
             // The client was told the reason already.
             Conclusion::NotStarted => {
-                self.answer(now);
+                self.answer(None, now);
                 return None;
             }
             Conclusion::Unkillable => Some(Refusal::Unkillable),
@@ -303,76 +302,49 @@ impl Client {
             Conclusion::Cancelled(cause) | Conclusion::Exited(Some(cause)) => refusal(cause, wrong),
             Conclusion::Exited(None) => None,
         };
-        match run.open_outputs() {
-            0 => {
-                self.answer(now);
-                Some(final_action(refusal))
-            }
-            open => {
-                let until = now + self.policy.write_timeout;
-                self.state = ClientState::Remains { refusal, open, until };
-                None
-            }
-        }
+        let open = run.open_outputs();
+        let rest = (open > 0).then_some(Rest { refusal, open });
+        self.answer(rest, now);
+        rest.is_none().then(|| final_action(refusal))
     }
 
-    fn remaining(
-        &mut self,
-        refusal: Option<Refusal>,
-        open: u8,
-        until: Instant,
-        event: ClientEvent,
-        now: Instant,
-    ) -> Vec<ClientAction> {
-        match event {
-            ClientEvent::Program(RunEvent::OutputOver) if open <= 1 => {
-                self.answer(now);
+    fn answered(&mut self, rest: Option<Rest>, until: Instant, event: ClientEvent, now: Instant) -> Vec<ClientAction> {
+        match (event, rest) {
+            (ClientEvent::Program(RunEvent::OutputOver), Some(Rest { refusal, open: ..=1 })) => {
+                self.answer(None, now);
                 vec![final_action(refusal)]
             }
-            ClientEvent::Program(RunEvent::OutputOver) => {
-                let open = open - 1;
-                self.state = ClientState::Remains { refusal, open, until };
+            (ClientEvent::Program(RunEvent::OutputOver), Some(Rest { refusal, open })) => {
+                let rest = Some(Rest {
+                    refusal,
+                    open: open - 1,
+                });
+                self.state = ClientState::Answered { rest, until };
                 Vec::new()
             }
-            ClientEvent::Progress => {
-                let until = now + self.policy.write_timeout;
-                self.state = ClientState::Remains { refusal, open, until };
+            (ClientEvent::Progress, _) => {
+                self.answer(rest, now);
                 Vec::new()
             }
-            ClientEvent::Tick if now >= until => vec![self.close()],
-            ClientEvent::Gone | ClientEvent::Abort => vec![self.close()],
-            // Nothing runs that could be ended, and the conclusion is still to be sent; the tick is early.
-            ClientEvent::Arguments
-            | ClientEvent::Wrong(_)
-            | ClientEvent::Signal(_)
-            | ClientEvent::Left
-            | ClientEvent::Flushed
-            | ClientEvent::Stop
-            | ClientEvent::Tick
-            | ClientEvent::Program(_) => Vec::new(),
-        }
-    }
-
-    fn answered(&mut self, until: Instant, event: ClientEvent, now: Instant) -> Vec<ClientAction> {
-        match event {
-            ClientEvent::Flushed => {
+            (ClientEvent::Flushed, None) => {
                 self.state = ClientState::Closing;
                 vec![ClientAction::BeginClose]
             }
-            ClientEvent::Progress => {
-                self.answer(now);
-                Vec::new()
-            }
-            ClientEvent::Tick if now >= until => vec![self.close()],
-            ClientEvent::Gone | ClientEvent::Abort => vec![self.close()],
-            // A client may end its side and still read. Nothing runs any more; the tick is early.
-            ClientEvent::Arguments
-            | ClientEvent::Wrong(_)
-            | ClientEvent::Signal(_)
-            | ClientEvent::Left
-            | ClientEvent::Stop
-            | ClientEvent::Tick
-            | ClientEvent::Program(_) => Vec::new(),
+            (ClientEvent::Tick, _) if now >= until => vec![self.close()],
+            (ClientEvent::Gone | ClientEvent::Abort, _) => vec![self.close()],
+            // A client may end its side and still read. Nothing runs that could be ended, and the conclusion is still to
+            // be sent; the tick is early.
+            (
+                ClientEvent::Arguments
+                | ClientEvent::Wrong(_)
+                | ClientEvent::Signal(_)
+                | ClientEvent::Left
+                | ClientEvent::Flushed
+                | ClientEvent::Stop
+                | ClientEvent::Tick
+                | ClientEvent::Program(_),
+                _,
+            ) => Vec::new(),
         }
     }
 
@@ -391,38 +363,15 @@ impl Client {
         }
     }
 
-    fn abandoned(&mut self, mut run: Run, event: ClientEvent, now: Instant) -> Vec<ClientAction> {
-        let run_event = match event {
-            ClientEvent::Program(event) => event,
-            ClientEvent::Abort => RunEvent::Abort,
-            // The client is gone, and its program is being ended.
-            ClientEvent::Arguments
-            | ClientEvent::Wrong(_)
-            | ClientEvent::Signal(_)
-            | ClientEvent::Left
-            | ClientEvent::Gone
-            | ClientEvent::Progress
-            | ClientEvent::Flushed
-            | ClientEvent::Stop
-            | ClientEvent::Tick => return Vec::new(),
-        };
-        let Advance { steps, conclusion } = run.handle(run_event, now);
-        self.state = ClientState::Abandoned(run);
-        let mut actions = program_actions(steps, conclusion);
-        if conclusion.is_some() {
-            actions.push(self.close());
-        }
-        actions
-    }
-
     fn refuse(&mut self, refusal: Refusal, now: Instant) -> Vec<ClientAction> {
-        self.answer(now);
+        self.answer(None, now);
         vec![ClientAction::Refuse(refusal)]
     }
 
-    fn answer(&mut self, now: Instant) {
+    /// Waits for the client to read the rest of its answer, or some of it.
+    fn answer(&mut self, rest: Option<Rest>, now: Instant) {
         let until = now + self.policy.write_timeout;
-        self.state = ClientState::Answered { until };
+        self.state = ClientState::Answered { rest, until };
     }
 
     fn close(&mut self) -> ClientAction {

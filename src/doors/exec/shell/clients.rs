@@ -120,7 +120,7 @@ impl ExecDoor {
                 connection.asked = Some(cx.now());
             }
             (ClientState::Served { run, .. }, ClientEvent::Gone) if !run.has_exited() => self.counters.vanished += 1,
-            (ClientState::Remains { .. } | ClientState::Answered { .. }, ClientEvent::Tick) => {
+            (ClientState::Answered { .. }, ClientEvent::Tick) => {
                 self.counters.unread += 1;
                 let origin = &connection.peer.origin;
                 let line = format_args!("{origin} has left its answer unread for --write-timeout, and is let go");

@@ -67,7 +67,7 @@ impl Connection {
     /// a part of a pair for a broken one. The end of this side goes with the last bytes, because a client may take an
     /// answer for broken if it has read all bytes and finds no end.
     pub(super) fn write_client(&mut self) -> Moved {
-        let is_last = matches!(self.client.state(), ClientState::Answered { .. });
+        let is_last = matches!(self.client.state(), ClientState::Answered { rest: None, .. });
         let first_unit = |wire: &[u8]| reply::units(wire).next().map_or(0, <[u8]>::len);
         match self.peer.conn.flush_messages(first_unit, is_last) {
             Sent::Bytes(count) => {
