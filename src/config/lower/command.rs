@@ -22,7 +22,7 @@ use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};
 use crate::config::spec::yes_no::YesNo;
 use crate::config::units::{Size, Time};
-use crate::doors::command::options::{Argument, Command, Options, Timing};
+use crate::doors::command::options::{Argument, Command, Options, Rule, Timing};
 use crate::process::spec::ProcessSpec;
 
 /// Linux delays an acknowledgement by up to 40 ms. A client whose second small write waits for the acknowledgement of
@@ -202,12 +202,14 @@ pub fn entry(entry: Entry<'_>) -> Result<Command, Vec<Mistake>> {
     Ok(Command {
         name: bytes(entry.name),
         process,
-        threads: threads.unwrap_or(DEFAULT_THREADS),
-        arguments,
-        queue,
-        max_wait: max_wait.unwrap_or(DEFAULT_MAX_WAIT),
-        join: spec.join,
-        timeout,
+        rule: Rule {
+            threads: threads.unwrap_or(DEFAULT_THREADS),
+            arguments,
+            queue,
+            max_wait: max_wait.unwrap_or(DEFAULT_MAX_WAIT),
+            join: spec.join,
+            timeout,
+        },
     })
 }
 
@@ -326,9 +328,10 @@ mod tests {
         let words = ["/usr/bin/uptime", "-p", "a b"];
         assert_eq!(command.process.command.words(), words);
         assert!(command.process.command.argv().eq(["up", "-p", "a b"]));
-        assert_eq!((command.threads, command.queue, command.timeout), (1, 0, None));
-        assert!(command.arguments.is_empty() && !command.join);
-        assert_eq!(command.max_wait, Duration::from_secs(10));
+        let rule = &command.rule;
+        assert_eq!((rule.threads, rule.queue, rule.timeout), (1, 0, None));
+        assert!(rule.arguments.is_empty() && !rule.join);
+        assert_eq!(rule.max_wait, Duration::from_secs(10));
     }
 
     #[test]
@@ -349,7 +352,7 @@ mod tests {
                 args: args.iter().map(|text| (*text).into()).collect(),
                 ..runs("x")
             };
-            lower_entry("c", Program::Words, &spec).map(|command| command.arguments)
+            lower_entry("c", Program::Words, &spec).map(|command| command.rule.arguments)
         };
         assert_eq!(with(None, &[]), Ok(vec![]));
         assert_eq!(with(Some(2), &[]), Ok(vec![Argument::Any, Argument::Any]));

@@ -57,6 +57,13 @@ pub struct Command {
     pub name: Vec<u8>,
     /// The program, and the arguments that stand before the client's.
     pub process: ProcessSpec,
+    /// The part that does not depend on the program.
+    pub rule: Rule,
+}
+
+/// The options of a command that the scheduler decides by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
     /// The most runs at the same time, at least 1.
     pub threads: usize,
     /// The restrictions on the arguments that the client sends after the name, one for each, in their order.
@@ -114,12 +121,25 @@ impl Options {
     /// program whose client has gone is still there until it has ended.
     pub fn descriptor_needs(&self) -> DescriptorNeeds {
         let programs = self.commands.iter().fold(0_usize, |sum, command| {
-            sum.saturating_add(command.threads.saturating_mul(4))
+            sum.saturating_add(command.rule.threads.saturating_mul(4))
         });
         DescriptorNeeds {
             beside: programs.saturating_add(8),
             per_connection: 1,
         }
+    }
+}
+
+impl Rule {
+    /// Returns true if these are the arguments of a complete and valid request.
+    pub(super) fn fits(&self, arguments: &[Vec<u8>]) -> bool {
+        arguments.len() == self.arguments.len() && self.may_begin_with(arguments)
+    }
+
+    /// Returns true if each of these arguments is valid in its place.
+    pub(super) fn may_begin_with(&self, arguments: &[Vec<u8>]) -> bool {
+        let mut pairs = self.arguments.iter().zip(arguments);
+        pairs.all(|(rule, argument)| rule.check(argument).is_ok())
     }
 }
 
@@ -250,12 +270,14 @@ mod tests {
         Command {
             name: b"echo".to_vec(),
             process: ProcessSpec::new(vec![OsString::from("echo")]).unwrap(),
-            threads,
-            arguments: Vec::new(),
-            queue: 0,
-            max_wait: Duration::from_secs(1),
-            join: false,
-            timeout: None,
+            rule: Rule {
+                threads,
+                arguments: Vec::new(),
+                queue: 0,
+                max_wait: Duration::from_secs(1),
+                join: false,
+                timeout: None,
+            },
         }
     }
 

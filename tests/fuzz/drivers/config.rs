@@ -43,7 +43,7 @@ pub fn fuzz_torc_cfg(input: &[u8]) {
                     !others.map(|other| &other.name).any(|other| other == name),
                     "{name:?} is there twice"
                 );
-                assert!(command.threads > 0, "{name:?} can run");
+                assert!(command.rule.threads > 0, "{name:?} can run");
             }
         }
         Err(error) => {

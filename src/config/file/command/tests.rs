@@ -38,8 +38,8 @@ fn a_door_has_its_commands_in_their_order() {
     assert_eq!(zebra.process.command.words(), ["stripe", "-n", "a b"]);
     assert!(zebra.process.command.argv().eq(["zebra", "-n", "a b"]));
     let words = Argument::OneOf(["on", "off"].map(str::to_owned).to_vec());
-    assert_eq!(zebra.arguments, [Argument::Any, words, Argument::Integer(1..=5)]);
-    assert!(other.join && other.process.context.user == Some(0));
+    assert_eq!(zebra.rule.arguments, [Argument::Any, words, Argument::Integer(1..=5)]);
+    assert!(other.rule.join && other.process.context.user == Some(0));
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn a_file_of_torcd_keeps_its_meaning() {
         ("command", vec!["0.0.0.0:3699".to_owned()])
     );
     let [echo, date] = options.commands.try_into().unwrap();
-    let told = |it: &Command| (it.name.clone(), it.threads, it.arguments.clone());
+    let told = |it: &Command| (it.name.clone(), it.rule.threads, it.rule.arguments.clone());
     assert_eq!(told(&echo), (b"echo".to_vec(), 50, vec![Argument::Any, Argument::Any]));
     assert_eq!(told(&date), (b"date".to_vec(), 1, vec![]));
     assert_eq!(echo.process.command.words(), ["/usr/bin/my echo"]);
@@ -76,14 +76,14 @@ fn all_other_keys_are_accepted_in_both_spellings() {
     assert!(options.log_arguments && options.front.connection_limits.total == 7);
     let [command] = options.commands.try_into().unwrap();
     assert_eq!(
-        (command.queue, command.max_wait, command.join),
+        (command.rule.queue, command.rule.max_wait, command.rule.join),
         (3, Duration::from_millis(2500), true)
     );
-    assert_eq!(command.timeout, Some(Duration::from_secs(9)));
+    assert_eq!(command.rule.timeout, Some(Duration::from_secs(9)));
     assert_eq!(command.process.context.environment.set.len(), 2);
     let words = Argument::OneOf(["on", "off"].map(str::to_owned).to_vec());
-    assert_eq!(command.arguments[1..], [words, Argument::Integer(1..=5)]);
-    assert!(command.arguments[0].check(b"a5").is_ok() && command.arguments[0].check(b"ad").is_err());
+    assert_eq!(command.rule.arguments[1..], [words, Argument::Integer(1..=5)]);
+    assert!(command.rule.arguments[0].check(b"a5").is_ok() && command.rule.arguments[0].check(b"ad").is_err());
 }
 
 #[test]

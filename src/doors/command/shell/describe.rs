@@ -16,7 +16,12 @@ impl CommandDoor {
         let commands = &self.options.commands;
         let lines = commands.iter().map(|command| {
             let (name, load) = (&command.name, self.scheduler.load(&command.name));
-            report::dump_command(&String::from_utf8_lossy(name), command.threads, command.queue, load)
+            report::dump_command(
+                &String::from_utf8_lossy(name),
+                command.rule.threads,
+                command.rule.queue,
+                load,
+            )
         });
         dump.registers(commands.len(), commands.len(), lines);
         for command in commands {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use super::super::core::scheduler::{Rule, Rules, Scheduler};
-use super::super::options::{Command, Options};
+use super::super::core::scheduler::{Rules, Scheduler};
+use super::super::options::Options;
 use super::super::report;
 use super::connection::Connection;
 use super::{CommandDoor, CommandSource, Programs};
@@ -136,14 +136,8 @@ impl Door for CommandDoor {
 
 /// Returns the rules that the scheduler decides by.
 fn rules(options: &Options) -> Rules {
-    let rule = |command: &Command| Rule {
-        threads: command.threads,
-        arguments: command.arguments.clone(),
-        queue: command.queue,
-        max_wait: command.max_wait,
-        join: command.join,
-        timeout: command.timeout,
-    };
     let commands = options.commands.iter();
-    commands.map(|command| (command.name.clone(), rule(command))).collect()
+    commands
+        .map(|command| (command.name.clone(), command.rule.clone()))
+        .collect()
 }

@@ -160,7 +160,7 @@ impl CommandDoor {
 
     pub(super) fn add_run(&mut self, cx: &mut Context<'_>, id: RunId, name: Vec<u8>, arguments: Vec<Vec<u8>>) {
         let mut commands = self.options.commands.iter();
-        let may_be_joined = commands.any(|command| command.join && command.name == name);
+        let may_be_joined = commands.any(|command| command.rule.join && command.name == name);
         let run = Running {
             name,
             arguments,

@@ -23,44 +23,14 @@ mod runs;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::client::{ClientState, Request};
 use super::counters::Counters;
 use super::event::{Action, ClientEvent, ClientId, Refusal, RunId};
-use crate::doors::command::options::{Argument, Timing};
+use crate::doors::command::options::{Rule, Timing};
 use crate::doors::run::{Run, RunEvent, RunState};
 use crate::doors::waiters::{Ticket, Waiters};
-
-/// The options of a command that the scheduler decides by.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rule {
-    /// The most runs at once.
-    pub threads: usize,
-    /// The arguments that the client sends.
-    pub arguments: Vec<Argument>,
-    /// The most requests that wait.
-    pub queue: usize,
-    /// The longest that each of them waits.
-    pub max_wait: Duration,
-    /// True if a client may share the output of a run with the same arguments, when no further program may run.
-    pub join: bool,
-    /// The time that a program may run; `None`: without limit.
-    pub timeout: Option<Duration>,
-}
-
-impl Rule {
-    /// Returns true if these are the arguments of a complete and valid request.
-    pub(super) fn fits(&self, arguments: &[Vec<u8>]) -> bool {
-        arguments.len() == self.arguments.len() && self.may_begin_with(arguments)
-    }
-
-    /// Returns true if each of these arguments is valid in its place.
-    pub(super) fn may_begin_with(&self, arguments: &[Vec<u8>]) -> bool {
-        let mut pairs = self.arguments.iter().zip(arguments);
-        pairs.all(|(rule, argument)| rule.check(argument).is_ok())
-    }
-}
 
 /// All commands by their names.
 pub type Rules = HashMap<Vec<u8>, Rule>;

@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::doors::command::options::Argument;
 use crate::doors::run::{EndCause, RunStep};
 use crate::doors::waiters::comparisons;
 
