@@ -189,15 +189,15 @@ impl Acceptor {
 /// Registered once, for reading; pausing and resuming leave the registration alone.
 impl event::Source for Acceptor {
     fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.listener.register(registry, token, interests)
+        self.listener.source().register(registry, token, interests)
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.listener.reregister(registry, token, interests)
+        self.listener.source().reregister(registry, token, interests)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.listener.deregister(registry)
+        self.listener.source().deregister(registry)
     }
 }
 

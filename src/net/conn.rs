@@ -392,15 +392,15 @@ fn retried(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
 /// Registered once, for reading and writing.
 impl event::Source for Conn {
     fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.stream.register(registry, token, interests)
+        self.stream.source().register(registry, token, interests)
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.stream.reregister(registry, token, interests)
+        self.stream.source().reregister(registry, token, interests)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.stream.deregister(registry)
+        self.stream.source().deregister(registry)
     }
 }
 

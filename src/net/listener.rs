@@ -15,8 +15,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
-use mio::{Interest, Registry, Token, event};
 
 use super::addr::{ListenAddr, PeerAddr, UnixAddr};
 use super::bind::{self, UnixSocketOptions};
@@ -186,7 +186,8 @@ impl Listener {
         &self.provenance
     }
 
-    fn source(&mut self) -> &mut dyn event::Source {
+    /// The source of its events.
+    pub(super) fn source(&mut self) -> &mut dyn Source {
         match &mut self.socket {
             Socket::Tcp(listener) => listener,
             Socket::Unix(listener) => listener,
@@ -200,20 +201,6 @@ impl AsFd for Listener {
             Socket::Tcp(listener) => listener.as_fd(),
             Socket::Unix(listener) => listener.as_fd(),
         }
-    }
-}
-
-impl event::Source for Listener {
-    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.source().register(registry, token, interests)
-    }
-
-    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.source().reregister(registry, token, interests)
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.source().deregister(registry)
     }
 }
 

@@ -15,8 +15,8 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
+use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
-use mio::{Interest, Registry, Token, event};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{KeepAlive, Linger, PeerCredentials as SoPeerCred};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt};
@@ -124,13 +124,9 @@ impl Stream {
         if let Some(error) = self.take_error()? {
             return Err(error);
         }
-        let peer = match self {
-            Stream::Tcp(stream) => stream.peer_addr().map(drop),
-            Stream::Unix(stream) => stream.peer_addr().map(drop),
-        };
-        match peer {
+        match self.peer_addr() {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            other => other.map(|()| true),
+            peer => peer.map(|_| true),
         }
     }
 
@@ -353,7 +349,8 @@ impl Stream {
         }
     }
 
-    fn source(&mut self) -> &mut dyn event::Source {
+    /// The source of its events.
+    pub(super) fn source(&mut self) -> &mut dyn Source {
         match self {
             Stream::Tcp(stream) => stream,
             Stream::Unix(stream) => stream,
@@ -390,20 +387,6 @@ impl Write for Stream {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl event::Source for Stream {
-    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.source().register(registry, token, interests)
-    }
-
-    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.source().reregister(registry, token, interests)
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.source().deregister(registry)
     }
 }
 
