@@ -116,7 +116,7 @@ const QUIET: Token = Token {
 };
 const EVENTS_PER_POLL: usize = 1024;
 
-/// The error when all service ids are in use. At most 1022 services live on one loop.
+/// The error when all service ids are in use. At most 4094 services live on one loop.
 #[derive(Debug)]
 pub struct TooManyServices;
 
@@ -319,5 +319,29 @@ impl<S: Service + ?Sized> Reactor<S> {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Idle;
+
+    impl Service for Idle {
+        fn handle_ready(&mut self, _: &mut Context<'_>, _: Source, _: Readiness) {}
+        fn handle_timeout(&mut self, _: &mut Context<'_>, _: Source) {}
+        fn resume(&mut self, _: &mut Context<'_>, _: Source) {}
+        fn end_turn(&mut self, _: &mut Context<'_>) {}
+    }
+
+    /// A configuration file may describe that many.
+    #[test]
+    fn a_loop_holds_four_thousand_services_each_with_an_id_of_its_own() {
+        let mut reactor: Reactor<Idle> = Reactor::new(&[]).unwrap();
+        let ids: Vec<_> = (0..4000).map(|_| reactor.add(Box::new(Idle)).unwrap()).collect();
+        let unique: std::collections::BTreeSet<_> = ids.iter().collect();
+        assert_eq!(unique.len(), ids.len());
+        assert!(!unique.contains(&REACTOR), "the reactor's own id is left out");
     }
 }

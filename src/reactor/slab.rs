@@ -2,7 +2,7 @@
 
 use super::token::{GENERATION_MASK, Key, SLOT_MASK};
 
-/// Values by [`Key`]. A generation is reused after 2^24 insertions, which takes longer than any event stays in flight.
+/// Values by [`Key`]. A generation is reused after 2^22 insertions, which takes longer than any event stays in flight.
 #[derive(Debug)]
 pub struct GenerationalSlab<T> {
     entries: slab::Slab<(u32, T)>,
@@ -56,7 +56,7 @@ impl<T> GenerationalSlab<T> {
     }
 
     /// Returns all values with their keys.
-    #[expect(clippy::cast_possible_truncation, reason = "insert lets no slot past 24 bits in")]
+    #[expect(clippy::cast_possible_truncation, reason = "insert lets no slot past 22 bits in")]
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.entries.iter().map(|(slot, (generation, value))| {
             (

@@ -1,6 +1,6 @@
 //! The 64 bits that the kernel returns with an event and that name its source.
 //!
-//! `service 10 | kind 8 | slot 22 | generation 24`. An event or an alarm for a source that no longer exists has a stale
+//! `service 12 | kind 8 | slot 22 | generation 22`. An event or an alarm for a source that no longer exists has a stale
 //! generation, and so does not reach the next source in the same slot.
 
 /// The number of a service, given out by the reactor.
@@ -39,7 +39,7 @@ impl Key {
         }
     }
 
-    /// Returns a key that the service numbers itself. Values in the same slot differ in `generation`, of which 24 bits
+    /// Returns a key that the service numbers itself. Values in the same slot differ in `generation`, of which 22 bits
     /// count.
     pub fn new(slot: u32, generation: u32) -> Key {
         Key {
@@ -80,18 +80,18 @@ pub(crate) struct Token {
 }
 
 const _: () = assert!(usize::BITS == 64, "tokens are 64 bits wide");
-const GENERATION_BITS: u32 = 24;
+const GENERATION_BITS: u32 = 22;
 pub(super) const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
 const SLOT_BITS: u32 = 22;
 pub(super) const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
 const KIND_SHIFT: u32 = GENERATION_BITS + SLOT_BITS;
 const KIND_MASK: usize = 0xff;
 const SERVICE_SHIFT: u32 = KIND_SHIFT + u8::BITS;
-const SERVICE_MASK: usize = 0x3ff;
+const SERVICE_MASK: usize = 0xfff;
 /// The number of services that a reactor can hold, besides its own id for signals and waker.
-pub(super) const MAX_SERVICES: u16 = 0x3fe;
+pub(super) const MAX_SERVICES: u16 = 0xffe;
 /// The id of the reactor itself.
-pub(super) const REACTOR: ServiceId = ServiceId(0x3ff);
+pub(super) const REACTOR: ServiceId = ServiceId(0xfff);
 
 impl From<Token> for mio::Token {
     fn from(token: Token) -> mio::Token {
@@ -129,7 +129,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_token_survives_its_packing(
-            service in 0u16..=0x3ff,
+            service in 0u16..=0xfff,
             kind: u8,
             slot in 0..=SLOT_MASK,
             generation in 0..=GENERATION_MASK,
