@@ -55,9 +55,8 @@ impl Pool {
         });
         if !has_begun {
             self.workers.detach_session(id);
-            return self
-                .workers
-                .report_fault(&mut self.base.desk(cx), id, Fault::InputClosed(request));
+            let fault = Fault::InputClosed(request);
+            return self.with_process(cx, id, |process, desk| process.report_fault(desk, fault));
         }
         self.watch_session(cx, key);
         self.pump(cx, key);

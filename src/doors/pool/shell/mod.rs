@@ -40,11 +40,12 @@ use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source, So
 
 use crate::doors::Door;
 use clients::Clients;
-use desk::Base;
+use desk::{Base, Desk};
 use sessions::Sessions;
 use sources::PoolSource;
 use workers::Workers;
 use workers::loss::Lost;
+use workers::process::WorkerProcess;
 
 pub(super) use lifecycle::cannot_start;
 
@@ -239,9 +240,12 @@ impl Pool {
                 self.refuse(cx, client);
             }
             Action::Spawn(worker) => self.workers.queue_spawn(cx, worker),
-            Action::Inspect(_) | Action::Probe { .. } | Action::Stop(..) | Action::QuarantineEnded(_) => {
-                self.act_on_worker(cx, action)
+            Action::Inspect(worker) => self.with_process(cx, worker, WorkerProcess::inspect),
+            Action::Probe { worker, channel } => {
+                self.with_process(cx, worker, |process, desk| process.probe(desk, channel))
             }
+            Action::Stop(worker, mode) => self.workers.stop_worker(&mut self.base.desk(cx), worker, mode),
+            Action::QuarantineEnded(worker) => self.workers.log_cleared(&mut self.base.desk(cx), worker),
             Action::Replaced {
                 worker,
                 slot,
@@ -280,17 +284,15 @@ impl Pool {
         }
     }
 
-    /// Carries out an action that concerns a worker alone.
-    fn act_on_worker(&mut self, cx: &mut Context<'_>, action: Action) {
-        let (workers, desk) = (&mut self.workers, &mut self.base.desk(cx));
-        match action {
-            Action::Inspect(worker) => workers.inspect(desk, worker),
-            Action::Probe { worker, channel } => workers.probe(desk, worker, channel),
-            Action::Stop(worker, mode) => workers.stop_worker(desk, worker, mode),
-            Action::QuarantineEnded(worker) => workers.log_cleared(desk, worker),
-            // All others concern more than a worker.
-            _ => {}
-        }
+    /// Calls `call` with the process of a worker and a desk. Returns the default if the worker has gone.
+    fn with_process<T: Default>(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: WorkerId,
+        call: impl FnOnce(&mut WorkerProcess, &mut Desk<'_>) -> T,
+    ) -> T {
+        let process = self.workers.get_mut(id);
+        process.map_or_else(T::default, |process| call(process, &mut self.base.desk(cx)))
     }
 
     /// Gives a worker a request, unless its client has gone.

@@ -6,6 +6,7 @@ use log::Level;
 use super::clients::intake::Piece;
 use super::sessions::session::Running;
 use super::workers::output::{NextReply, Output, Reading};
+use super::workers::process::{Stage, WorkerProcess};
 use super::{Pool, PoolSource};
 use crate::doors::front::OverLimit;
 use crate::doors::pool::core::WorkerId;
@@ -178,7 +179,11 @@ impl Pool {
     /// Writes what was gathered for all workers in this turn.
     pub(super) fn send_all(&mut self, cx: &mut Context<'_>) {
         while let Some(id) = self.workers.next_unsent() {
-            self.workers.send_if_serving(&mut self.base.desk(cx), id);
+            self.with_process(cx, id, |process, desk| {
+                if process.stage == Stage::Serving {
+                    process.send(desk);
+                }
+            });
             self.settle(cx, None);
         }
     }
@@ -189,7 +194,7 @@ impl Pool {
         if self.has_sessions() {
             return self.session_worker_ready(cx, id, Running::mark_worker_writable);
         }
-        self.workers.send(&mut self.base.desk(cx), id);
+        self.with_process(cx, id, WorkerProcess::send);
     }
 
     /// Reads what a worker has written.
@@ -202,7 +207,7 @@ impl Pool {
         match self.read_output(cx, id, to_the_end) {
             Outcome::Drained => {}
             Outcome::MoreLater => cx.resume_later(PoolSource::WorkerOutput.worker(id)),
-            Outcome::Closed => self.workers.close_output(&mut self.base.desk(cx), id),
+            Outcome::Closed => self.with_process(cx, id, WorkerProcess::close_output),
         }
     }
 
@@ -213,18 +218,20 @@ impl Pool {
         if let Outcome::MoreLater = self.read_output(cx, id, true) {
             return cx.resume_later(PoolSource::WorkerInput.worker(id));
         }
-        if self.workers.is_serving(id) {
-            self.workers.report_closed_input(&mut self.base.desk(cx), id);
-        }
+        self.with_process(cx, id, |process, desk| {
+            if process.stage == Stage::Serving {
+                process.report_closed_input(desk);
+            }
+        });
     }
 
     /// Takes a reply for whole because nothing has come behind it for the pause that ends one.
     pub(super) fn reply_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
-        self.workers.fire_reply_alarm(cx, id);
+        self.with_process(cx, id, |process, desk| desk.cx.clear_alarm(&mut process.reply_alarm));
         // More of it may have come while this loop was late.
         self.read_worker(cx, key, false);
-        if self.workers.is_quiet(id) {
+        if self.workers.get(id).is_some_and(WorkerProcess::is_quiet) {
             self.end_reply(cx, id);
         }
     }
@@ -244,14 +251,14 @@ impl Pool {
         // A pipe holds 64 KiB unless its owner has widened it; a grandchild that writes on is not waited for. A reply
         // that ends with its process may go on, up to the longest that is allowed.
         while let Outcome::MoreLater = self.read_output(cx, id, true) {
-            if !self.workers.owes_a_reply(id) {
+            if !self.workers.get(id).is_some_and(WorkerProcess::owes_a_reply) {
                 break;
             }
         }
         self.workers.close_stderr(&mut self.base.desk(cx), id);
         self.workers.report_exit(&mut self.base.desk(cx), id);
         self.settle(cx, None);
-        self.workers.note_signalled(id);
+        self.with_process(cx, id, |process, _| process.note_signalled());
         self.end_worker_of_session(cx, id);
         if self.workers.reap_in_order(&mut self.base.desk(cx), id) {
             self.end_reply(cx, id);
@@ -266,7 +273,8 @@ impl Pool {
         let mut buffer = cx.lend_buffer();
         let mut outcome = Outcome::MoreLater;
         for _ in 0..READS_PER_TURN {
-            match self.workers.read(id, &mut buffer) {
+            let process = self.workers.get_mut(id);
+            match process.map_or(Output::Drained, |process| process.read(&mut buffer)) {
                 Output::Drained => outcome = Outcome::Drained,
                 Output::Closed => outcome = Outcome::Closed,
                 Output::Bytes(length) => {
@@ -285,7 +293,7 @@ impl Pool {
     }
 
     fn take_output(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
-        if self.workers.take_start_up(&mut self.base.desk(cx), id, output) {
+        if self.with_process(cx, id, |process, desk| process.take_start_up(desk, output)) {
             self.take_replies(cx, id, output);
         }
         self.settle(cx, None);
@@ -293,9 +301,10 @@ impl Pool {
 
     /// Takes the replies out of `output`, which was read behind what was unfinished before.
     fn take_replies(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
-        let Some(mut held) = self.workers.take_partial(id) else {
+        let Some(process) = self.workers.get_mut(id) else {
             return;
         };
+        let mut held = std::mem::take(&mut process.reply);
         let mut reading = Reading {
             held: held.len(),
             read: output.len(),
@@ -309,9 +318,9 @@ impl Pool {
         let mut taken = 0;
         loop {
             let rest = bytes.get(taken..).unwrap_or_default();
-            let next = self
-                .workers
-                .next_reply(&mut self.base.desk(cx), id, rest, taken, &mut reading);
+            let next = self.with_process(cx, id, |process, desk| {
+                process.next_reply(desk, rest, taken, &mut reading)
+            });
             let (length, reply) = match next {
                 NextReply::None => break,
                 NextReply::Broken => {
@@ -329,19 +338,16 @@ impl Pool {
         } else {
             held.extend_from_slice(output.get(taken..).unwrap_or_default());
         }
-        self.workers
-            .keep_partial(&mut self.base.desk(cx), id, held, output.len());
+        self.with_process(cx, id, |process, desk| process.keep_partial(desk, held, output.len()));
     }
 
     /// Takes what a worker has written for its reply, because something else than the bytes says that it is over.
     fn end_reply(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        if !self.workers.owes_a_reply(id) {
-            return;
-        }
-        let Some(partial) = self.workers.take_partial(id) else {
+        let Some(process) = self.workers.get_mut(id).filter(|process| process.owes_a_reply()) else {
             return;
         };
-        let reply = self.workers.end_reply(&mut self.base.desk(cx), id, &partial);
+        let partial = std::mem::take(&mut process.reply);
+        let reply = process.end_reply(&mut self.base.desk(cx), &partial);
         self.settle(cx, reply);
     }
 }

@@ -100,29 +100,22 @@ impl Workers {
 
     /// Reports what the end of a process means for a worker whose output has been read to its end.
     pub(crate) fn report_exit(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
-        let Some(process) = self.get(id) else { return };
+        let others_die = !self.dying.is_empty();
+        let Some(process) = self.get_mut(id) else {
+            return;
+        };
         let is_up = matches!(process.stage, Stage::Serving | Stage::Starting(_));
         // Its end can mean neither an answer nor the end of a session, and it was not told to end.
         let is_lost = is_up && matches!(process.protocol, WorkerProtocol::InOrder | WorkerProtocol::Numbered);
         if process.health_check.is_under_way() {
             // To be logged while it is known which worker it was and what it was asked.
-            self.report_fault(desk, id, Fault::OutputClosed);
+            process.report_fault(desk, Fault::OutputClosed);
         } else if process.stage == Stage::Serving && process.untouched().next().is_some() {
             // Those had nothing to do with it.
-            self.report_closed_input(desk, id);
-        } else if !self.dying.is_empty() && is_lost {
+            process.report_closed_input(desk);
+        } else if others_die && is_lost {
             // Its place is filled now, and its story waits for those of the others.
-            self.report_fault(desk, id, Fault::OutputClosed);
-        }
-    }
-
-    /// Notes, when a process has ended, whether a signal of ours may be the reason.
-    pub(crate) fn note_signalled(&mut self, id: WorkerId) {
-        if let Some(process) = self.get_mut(id) {
-            let has_signalled = process.ending.has_signalled();
-            if let WorkerProtocol::Session(tie) = &mut process.protocol {
-                tie.was_signalled = has_signalled;
-            }
+            process.report_fault(desk, Fault::OutputClosed);
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use log::Level;
 
 use super::Workers;
-use super::process::{Silence, Unread};
+use super::process::{Silence, Unread, WorkerProcess};
 use crate::doors::pool::core::{ChannelId, Event, Fault, ProbeResult, WorkerId};
 use crate::doors::pool::options::{Disclosure, Probe};
 use crate::doors::pool::recorder::Excerpt;
@@ -138,27 +138,25 @@ fn line(answer: &[u8]) -> &[u8] {
     }
 }
 
-impl Workers {
-    pub(crate) fn probe(&mut self, desk: &mut Desk<'_>, id: WorkerId, channel: Option<ChannelId>) {
-        let Some(process) = self.get_mut(id) else {
-            return;
+impl WorkerProcess {
+    pub(crate) fn probe(&mut self, desk: &mut Desk<'_>, channel: Option<ChannelId>) {
+        let Some(probe) = self.health_check.begin() else {
+            // Only a worker that was started with a probe is asked; one that cannot be asked is not believed.
+            return desk.report(Event::Probed(self.id, ProbeResult::Failed));
         };
-        let Some(probe) = process.health_check.begin() else {
-            // Those alone are asked that were started with something to be asked; who cannot be asked is not believed.
-            return desk.report(Event::Probed(id, ProbeResult::Failed));
-        };
-        match process.check_silence() {
+        match self.check_silence() {
             Silence::Kept => {}
-            Silence::Broken => return self.report_fault(desk, id, Fault::Unasked),
-            Silence::Closed => return self.report_fault(desk, id, Fault::OutputClosed),
+            Silence::Broken => return self.report_fault(desk, Fault::Unasked),
+            Silence::Closed => return self.report_fault(desk, Fault::OutputClosed),
         }
-        process.queue_request(None, channel, &probe.question);
-        process
-            .recorder
-            .begin(&probe.question, channel, desk.cx.now(), desk.options.disclosure);
-        self.send(desk, id);
+        self.queue_request(None, channel, &probe.question);
+        let disclosure = desk.options.disclosure;
+        self.recorder.begin(&probe.question, channel, desk.cx.now(), disclosure);
+        self.send(desk);
     }
+}
 
+impl Workers {
     /// The good news after the bad.
     pub(crate) fn log_cleared(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
         let label = self.describe(id).unwrap_or_default();

@@ -101,7 +101,7 @@ impl Workers {
         self.processes.get(id)
     }
 
-    fn get_mut(&mut self, id: WorkerId) -> Option<&mut WorkerProcess> {
+    pub(crate) fn get_mut(&mut self, id: WorkerId) -> Option<&mut WorkerProcess> {
         self.processes.get_mut(id)
     }
 

@@ -15,7 +15,7 @@ use crate::doors::pool::recorder::Excerpt;
 use crate::doors::pool::shell::desk::Desk;
 use crate::doors::pool::shell::{PoolSource, Reply};
 use crate::framing::{Frame, Framing, Progress};
-use crate::reactor::{Context, READ_BUFFER};
+use crate::reactor::READ_BUFFER;
 
 /// A worker that has more requests than this in hand was written far ahead to.
 const MANY_IN_HAND: usize = 8;
@@ -30,8 +30,10 @@ pub(crate) enum Output {
 }
 
 /// The beginning of a worker's output.
+#[derive(Default)]
 pub(crate) enum NextReply<'b> {
     /// No whole reply, or none that would be listened to.
+    #[default]
     None,
     /// Bytes after which no reply can be told from the next: that was reported.
     Broken,
@@ -52,22 +54,19 @@ pub(crate) struct Reading {
     pub(crate) had_read_by_now: Option<Option<u64>>,
 }
 
-impl Workers {
+impl WorkerProcess {
     /// Reads from a worker once.
-    pub(crate) fn read(&mut self, id: WorkerId, buffer: &mut [u8]) -> Output {
-        let Some(process) = self.get_mut(id).filter(|process| process.child.stdout.is_some()) else {
-            return Output::Drained;
-        };
-        if process.is_for_sessions() && !process.is_starting() {
-            // Its output is its client's.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Output {
+        // The output of a worker in a session is its client's.
+        if self.child.stdout.is_none() || self.is_for_sessions() && !self.is_starting() {
             return Output::Drained;
         }
-        let look = process.look();
-        match process.read_output(buffer) {
+        let look = self.look();
+        match self.read_output(buffer) {
             Ok(0) => Output::Closed,
             Ok(length) => {
-                process.look = look;
-                process.has_written = true;
+                self.look = look;
+                self.has_written = true;
                 Output::Bytes(length)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Output::Drained,
@@ -77,11 +76,8 @@ impl Workers {
 
     /// Looks for the ready line in the output of a worker that starts. Returns true if the worker serves, so that its
     /// output is replies.
-    pub(crate) fn take_start_up(&mut self, desk: &mut Desk<'_>, id: WorkerId, output: &[u8]) -> bool {
-        let Some(process) = self.get_mut(id) else {
-            return false;
-        };
-        let ready_line = match &mut process.stage {
+    pub(crate) fn take_start_up(&mut self, desk: &mut Desk<'_>, output: &[u8]) -> bool {
+        let ready_line = match &mut self.stage {
             Stage::Ending | Stage::Lost => return false,
             Stage::Serving => return true,
             Stage::Starting(ready_line) => ready_line,
@@ -90,52 +86,47 @@ impl Workers {
             return false;
         };
         let said = output.get(taken..).unwrap_or_default();
-        if process.is_for_sessions() {
+        if self.is_for_sessions() {
             // Its first words to the client that will come.
-            process.reply = said.to_vec();
+            self.reply = said.to_vec();
         } else if !said.is_empty() {
             // Once it is ready it may be given a request, and this would be taken for the answer.
-            self.report_fault(desk, id, Fault::Unasked);
+            self.report_fault(desk, Fault::Unasked);
             return false;
         }
-        process.stage = Stage::Serving;
-        desk.report(Event::Ready(id));
+        self.stage = Stage::Serving;
+        desk.report(Event::Ready(self.id));
         false
     }
 
-    /// Takes what is kept of a reply that is not whole. `None`: the worker has gone.
-    pub(crate) fn take_partial(&mut self, id: WorkerId) -> Option<Vec<u8>> {
-        self.get_mut(id).map(|process| std::mem::take(&mut process.reply))
-    }
-
     /// Keeps what is not a whole reply yet, of which the last read brought `read` bytes.
-    pub(crate) fn keep_partial(&mut self, desk: &mut Desk<'_>, id: WorkerId, partial: Vec<u8>, read: usize) {
-        let Some(process) = self.get_mut(id).filter(|process| process.stage == Stage::Serving) else {
-            return;
-        };
-        // A probe has its deadline, whatever of its answer has come.
-        let is_probe = process.health_check.is_under_way();
-        process.reply = partial;
-        if process.reply.is_empty() {
+    pub(crate) fn keep_partial(&mut self, desk: &mut Desk<'_>, partial: Vec<u8>, read: usize) {
+        if self.stage != Stage::Serving {
             return;
         }
+        self.reply = partial;
+        if self.reply.is_empty() {
+            return;
+        }
+        // A probe has its deadline, whatever of its answer has come.
+        let is_probe = self.health_check.is_under_way();
         if let Framing::Quiet(pause) = desk.options.framings.worker_reply {
-            if !process.look.covers(read) {
-                process.look.had_read = process.bytes_read();
+            if !self.look.covers(read) {
+                self.look.had_read = self.bytes_read();
             }
             let over = desk.cx.now() + pause;
             desk.cx.set_alarm(
-                &mut process.reply_alarm,
-                PoolSource::WorkerOutput.worker(id),
+                &mut self.reply_alarm,
+                PoolSource::WorkerOutput.worker(self.id),
                 Some(over),
             );
         }
-        match process.addressee(&process.reply) {
-            Addressee::Request { to, .. } if !is_probe => desk.report(Event::ReplyBegun(id, to)),
+        match self.addressee(&self.reply) {
+            Addressee::Request { to, .. } if !is_probe => desk.report(Event::ReplyBegun(self.id, to)),
             Addressee::Request { .. } | Addressee::NotKnownYet => {}
             Addressee::None => {
-                process.losing.stray = Some(Excerpt::of(&process.reply, desk.options.disclosure).to_string());
-                self.report_fault(desk, id, Fault::UnknownChannel);
+                self.losing.stray = Some(Excerpt::of(&self.reply, desk.options.disclosure).to_string());
+                self.report_fault(desk, Fault::UnknownChannel);
             }
         }
     }
@@ -144,39 +135,37 @@ impl Workers {
     pub(crate) fn next_reply<'b>(
         &mut self,
         desk: &mut Desk<'_>,
-        id: WorkerId,
         rest: &'b [u8],
         taken: usize,
         reading: &mut Reading,
     ) -> NextReply<'b> {
-        let process = self.get_mut(id).filter(|process| process.stage == Stage::Serving);
-        let Some(process) = process.filter(|_| !rest.is_empty()) else {
+        if self.stage != Stage::Serving || rest.is_empty() {
             return NextReply::None;
-        };
-        match process.framer.advance(rest) {
+        }
+        match self.framer.advance(rest) {
             Progress::NeedMore => NextReply::None,
             Progress::TooLong => {
-                self.report_long_reply(desk, id, rest);
+                self.report_long_reply(desk, rest);
                 NextReply::Broken
             }
             Progress::Malformed(reason) => {
-                self.report_malformed_reply(desk, id, reason);
+                self.report_malformed_reply(desk, reason);
                 NextReply::Broken
             }
             Progress::Frame(frame) => {
                 let Frame { length, .. } = frame;
                 let (bytes, behind) = rest.split_at(length.min(rest.len()));
                 let reply = Reply {
-                    worker: id,
+                    worker: self.id,
                     bytes,
                     payload: frame.payload_in(bytes),
                     read: reading.read,
                 };
-                let had_read = if process.look.covers((taken + length).saturating_sub(reading.held)) {
-                    process.look.had_read
+                let had_read = if self.look.covers((taken + length).saturating_sub(reading.held)) {
+                    self.look.had_read
                 } else {
                     // Once a read: what it has not read by now, it had not read when it wrote any of this.
-                    *reading.had_read_by_now.get_or_insert_with(|| process.bytes_read())
+                    *reading.had_read_by_now.get_or_insert_with(|| self.bytes_read())
                 };
                 match self.judge_reply(desk, reply, behind, had_read) {
                     Some(reply) => NextReply::Reply(length, reply),
@@ -187,16 +176,15 @@ impl Workers {
     }
 
     /// Takes what a worker has written for its reply, because something else than the bytes says that it is over.
-    pub(crate) fn end_reply<'b>(&mut self, desk: &mut Desk<'_>, id: WorkerId, partial: &'b [u8]) -> Option<Reply<'b>> {
-        let process = self.get_mut(id)?;
+    pub(crate) fn end_reply<'b>(&mut self, desk: &mut Desk<'_>, partial: &'b [u8]) -> Option<Reply<'b>> {
         let had_read = match desk.options.framings.worker_reply {
             // The pause came behind the last of it; what was read meanwhile was read too late.
-            Framing::Quiet(_) => process.look.had_read,
-            _ => process.bytes_read(),
+            Framing::Quiet(_) => self.look.had_read,
+            _ => self.bytes_read(),
         };
-        let frame = process.framer.end(partial)?;
+        let frame = self.framer.end(partial)?;
         let reply = Reply {
-            worker: id,
+            worker: self.id,
             bytes: partial,
             payload: frame.payload_in(partial),
             // It is looked at before it is given anything: that it writes nothing more is a guess.
@@ -214,43 +202,42 @@ impl Workers {
         behind: &[u8],
         had_read: Option<u64>,
     ) -> Option<Reply<'b>> {
-        let (id, longest) = (reply.worker, desk.options.max_reply);
-        let process = self.get_mut(id)?;
-        let Addressee::Request { to, prefix } = process.addressee(reply.bytes) else {
-            process.losing.stray = Some(Excerpt::of(reply.bytes, desk.options.disclosure).to_string());
-            self.report_fault(desk, id, Fault::UnknownChannel);
+        let Addressee::Request { to, prefix } = self.addressee(reply.bytes) else {
+            self.losing.stray = Some(Excerpt::of(reply.bytes, desk.options.disclosure).to_string());
+            self.report_fault(desk, Fault::UnknownChannel);
             return None;
         };
         let bytes = reply.bytes.get(prefix..).unwrap_or_default();
         let payload = reply.payload.get(prefix..).unwrap_or_default();
-        if process.is_numbered() && bytes.len() > longest.saturating_add(1) {
-            self.report_fault(desk, id, Fault::ReplyTooLong(to));
+        if self.is_numbered() && bytes.len() > desk.options.max_reply.saturating_add(1) {
+            self.report_fault(desk, Fault::ReplyTooLong(to));
             return None;
         }
-        let answered = process.take_answered(to);
-        let unread = process.unread_input(answered, had_read);
+        let answered = self.take_answered(to);
+        let unread = self.unread_input(answered, had_read);
         // Output behind the last reply that is owed answers nothing; of numbered lines each is judged by its number.
-        let excess = process.given.is_empty() && !behind.is_empty();
-        if process.health_check.is_under_way() {
-            process.recorder.answered(to, desk.cx.now());
+        let excess = self.given.is_empty() && !behind.is_empty();
+        if self.health_check.is_under_way() {
+            self.recorder.answered(to, desk.cx.now());
             let disclosure = desk.options.disclosure;
-            let result = process.health_check.judge(payload, unread, excess, disclosure);
-            desk.report(Event::Probed(id, result));
+            let result = self.health_check.judge(payload, unread, excess, disclosure);
+            desk.report(Event::Probed(self.id, result));
             return None;
         }
-        let excess = excess && !process.is_numbered();
+        let excess = excess && !self.is_numbered();
         let after = match unread {
             Unread::Everything => {
-                self.report_fault(desk, id, Fault::Unasked);
+                self.report_fault(desk, Fault::Unasked);
                 return None;
             }
             // Input that it leaves unread is no sign of anything: it takes one request.
-            _ if process.is_for_one_request() && !excess => AfterReply::Spent,
+            _ if self.is_for_one_request() && !excess => AfterReply::Spent,
             Unread::Nothing if !excess => AfterReply::InStep,
             Unread::Nothing | Unread::Some => AfterReply::OutOfStep,
         };
-        process.recorder.answered(to, desk.cx.now());
-        desk.report(Event::Reply { worker: id, to, after });
+        self.recorder.answered(to, desk.cx.now());
+        let worker = self.id;
+        desk.report(Event::Reply { worker, to, after });
         Some(Reply {
             bytes,
             payload,
@@ -258,59 +245,37 @@ impl Workers {
         })
     }
 
-    fn report_long_reply(&mut self, desk: &mut Desk<'_>, id: WorkerId, line: &[u8]) {
-        let Some(process) = self.get_mut(id) else { return };
-        let fault = match process.addressee(line) {
+    fn report_long_reply(&mut self, desk: &mut Desk<'_>, line: &[u8]) {
+        let fault = match self.addressee(line) {
             Addressee::Request { to, .. } => Fault::ReplyTooLong(to),
             Addressee::None | Addressee::NotKnownYet => {
-                process.losing.stray = Some(Excerpt::of(line, desk.options.disclosure).to_string());
+                self.losing.stray = Some(Excerpt::of(line, desk.options.disclosure).to_string());
                 Fault::UnknownChannel
             }
         };
-        self.report_fault(desk, id, fault);
+        self.report_fault(desk, fault);
     }
 
     /// Reports output that is not framed as it should be: no end of it can be told.
-    fn report_malformed_reply(&mut self, desk: &mut Desk<'_>, id: WorkerId, reason: &str) {
-        let Some(process) = self.get_mut(id) else { return };
-        if !process.owes_a_reply() {
-            return self.report_fault(desk, id, Fault::Unasked);
+    fn report_malformed_reply(&mut self, desk: &mut Desk<'_>, reason: &str) {
+        if !self.owes_a_reply() {
+            return self.report_fault(desk, Fault::Unasked);
         }
-        process.losing.complaint = Some(reason.to_owned());
-        self.report_fault(desk, id, Fault::Malformed);
-    }
-
-    pub(crate) fn is_serving(&self, id: WorkerId) -> bool {
-        self.get(id).is_some_and(|process| process.stage == Stage::Serving)
-    }
-
-    pub(crate) fn owes_a_reply(&self, id: WorkerId) -> bool {
-        self.get(id).is_some_and(WorkerProcess::owes_a_reply)
-    }
-
-    /// Notes that the alarm for the end of a reply has gone off.
-    pub(crate) fn fire_reply_alarm(&mut self, cx: &Context<'_>, id: WorkerId) {
-        if let Some(process) = self.get_mut(id) {
-            cx.clear_alarm(&mut process.reply_alarm);
-        }
-    }
-
-    /// Returns true if a reply has begun, and nothing has come behind it since its alarm went off.
-    pub(crate) fn is_quiet(&self, id: WorkerId) -> bool {
-        self.get(id)
-            .is_some_and(|process| process.reply_alarm.at().is_none() && !process.reply.is_empty())
+        self.losing.complaint = Some(reason.to_owned());
+        self.report_fault(desk, Fault::Malformed);
     }
 
     /// Handles the end of a worker's output.
-    pub(crate) fn close_output(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
-        let Some(process) = self.get_mut(id) else { return };
-        process.child.stdout = None;
+    pub(crate) fn close_output(&mut self, desk: &mut Desk<'_>) {
+        self.child.stdout = None;
         // Where that ends its reply, it counts if the process says so as well, by its exit status.
-        if desk.options.framings.worker_reply != Framing::Eof || !process.owes_a_reply() {
-            self.report_fault(desk, id, Fault::OutputClosed);
+        if desk.options.framings.worker_reply != Framing::Eof || !self.owes_a_reply() {
+            self.report_fault(desk, Fault::OutputClosed);
         }
     }
+}
 
+impl Workers {
     /// Calls sched_yield(2), at most once a turn, before the answers of a worker with more than [`MANY_IN_HAND`] requests
     /// are read. A worker writes its answers one at a time, and the first of them wakes this loop. Where both run on the
     /// same processor, the worker then goes on first, and one read takes many answers instead of one. With fewer requests

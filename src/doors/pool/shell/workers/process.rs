@@ -271,6 +271,11 @@ impl WorkerProcess {
         self.stage == Stage::Serving && !self.given.is_empty()
     }
 
+    /// Returns true if a reply has begun, and nothing has come behind it since its alarm went off.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.reply_alarm.at().is_none() && !self.reply.is_empty()
+    }
+
     /// Returns true while the ready line is awaited.
     pub(crate) fn is_starting(&self) -> bool {
         matches!(self.stage, Stage::Starting(_))
@@ -389,7 +394,7 @@ impl WorkerProcess {
     }
 
     /// Writes what it has not been sent, as far as the pipe takes it.
-    pub(crate) fn send(&mut self) -> Sent {
+    pub(super) fn write_unsent(&mut self) -> Sent {
         if matches!(self.input, Input::Ended | Input::Shut) {
             return Sent::Whole;
         }

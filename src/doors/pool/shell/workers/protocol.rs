@@ -71,6 +71,13 @@ impl WorkerProcess {
         tie.has_begun && by_signal && !tie.was_signalled
     }
 
+    /// Notes of a worker that has ended in its session if we had sent it a signal, which may be the reason.
+    pub(crate) fn note_signalled(&mut self) {
+        if let WorkerProtocol::Session(tie) = &mut self.protocol {
+            tie.was_signalled = self.ending.has_signalled();
+        }
+    }
+
     /// Returns true if the worker may have done what it was started for.
     pub(crate) fn may_have_answered(&self) -> bool {
         match &self.protocol {

@@ -5,7 +5,7 @@ use std::io;
 use mio::Interest;
 
 use super::Workers;
-use super::process::{Input, Sent, Silence, Stage, StdinWatch, Unread};
+use super::process::{Input, Sent, Silence, Stage, StdinWatch, Unread, WorkerProcess};
 use crate::doors::pool::core::{ChannelId, Event, Fault, Inspection, RequestId, WorkerId};
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
@@ -30,10 +30,10 @@ impl Workers {
         if speaking != Some(id) && process.given.is_empty() && channel.is_none() {
             match process.check_silence() {
                 Silence::Kept => {}
-                Silence::Broken => return self.report_fault(desk, id, Fault::Unasked),
+                Silence::Broken => return process.report_fault(desk, Fault::Unasked),
                 Silence::Closed => {
                     process.losing.closed = Some(Side::Output);
-                    return self.report_fault(desk, id, Fault::InputClosed(request));
+                    return process.report_fault(desk, Fault::InputClosed(request));
                 }
             }
             // It had read all of its input when it became free, and has been written nothing since; see
@@ -46,7 +46,7 @@ impl Workers {
             .begin(bytes, channel, desk.cx.now(), desk.options.disclosure);
         // One that works on all it has is given it at once: then it is known what has reached it.
         if desk.options.policy.pipeline == 1 || channel.is_some() {
-            return self.send(desk, id);
+            return process.send(desk);
         }
         // Others may follow in this turn.
         if !std::mem::replace(&mut process.is_listed, true) {
@@ -62,101 +62,81 @@ impl Workers {
         }
         Some(id)
     }
+}
 
-    /// Writes what a worker was given and the pipe has not taken yet, if it serves.
-    pub(crate) fn send_if_serving(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
-        if self.get(id).is_some_and(|process| process.stage == Stage::Serving) {
-            self.send(desk, id);
-        }
-    }
-
-    pub(crate) fn send(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
-        let Some(process) = self.get_mut(id) else {
-            return;
-        };
-        match process.send() {
+impl WorkerProcess {
+    /// Writes what the worker was given and the pipe has not taken yet.
+    pub(crate) fn send(&mut self, desk: &mut Desk<'_>) {
+        match self.write_unsent() {
             Sent::Whole => {}
-            Sent::Partly => self.watch_input(desk, id),
+            Sent::Partly => self.watch_input(desk),
             // It has read as much as it wants, or died: its reply or its end tells.
-            Sent::Lost if process.is_for_one_request() => process.end_input(),
+            Sent::Lost if self.is_for_one_request() => self.end_input(),
             // Its answers may lie in its output.
-            Sent::Nothing(_) | Sent::Lost if process.given.len() > 1 => {
-                process.input = Input::Shut;
-                desk.cx.resume_later(PoolSource::WorkerInput.worker(id));
+            Sent::Nothing(_) | Sent::Lost if self.given.len() > 1 => {
+                self.input = Input::Shut;
+                desk.cx.resume_later(PoolSource::WorkerInput.worker(self.id));
             }
-            Sent::Nothing(_) | Sent::Lost => self.report_closed_input(desk, id),
+            Sent::Nothing(_) | Sent::Lost => self.report_closed_input(desk),
         }
     }
 
     /// A worker that has closed its input, and whose last answers have been read.
-    pub(crate) fn report_closed_input(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
-        let Some(process) = self.get_mut(id) else {
-            return;
-        };
-        process.losing.closed.get_or_insert(Side::Input);
-        match process.unsent_outcome() {
+    pub(crate) fn report_closed_input(&mut self, desk: &mut Desk<'_>) {
+        self.losing.closed.get_or_insert(Side::Input);
+        match self.unsent_outcome() {
             Sent::Nothing(request) => {
-                let untouched = process.untouched().count();
-                process.recorder.forget_newest(untouched);
-                self.report_fault(desk, id, Fault::InputClosed(request));
+                let untouched = self.untouched().count();
+                self.recorder.forget_newest(untouched);
+                self.report_fault(desk, Fault::InputClosed(request));
             }
-            Sent::Lost | Sent::Whole | Sent::Partly => self.report_fault(desk, id, Fault::OutputClosed),
+            Sent::Lost | Sent::Whole | Sent::Partly => self.report_fault(desk, Fault::OutputClosed),
         }
     }
 
-    fn watch_input(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
-        let Some(process) = self.get_mut(id) else {
-            return;
-        };
-        let Some(stdin) = process
+    fn watch_input(&mut self, desk: &mut Desk<'_>) {
+        let Some(stdin) = self
             .child
             .stdin
             .as_mut()
-            .filter(|_| process.stdin_watched == StdinWatch::NotYet)
+            .filter(|_| self.stdin_watched == StdinWatch::NotYet)
         else {
             return;
         };
         match desk
             .cx
-            .register(PoolSource::WorkerInput.worker(id), stdin, Interest::WRITABLE)
+            .register(PoolSource::WorkerInput.worker(self.id), stdin, Interest::WRITABLE)
         {
-            Ok(()) => process.stdin_watched = StdinWatch::Registered,
-            Err(error) => self.report_unwatched(desk, id, &error),
+            Ok(()) => self.stdin_watched = StdinWatch::Registered,
+            Err(error) => self.report_unwatched(desk, &error),
         }
     }
 
     /// Its process goes on, but nothing would be heard of it.
-    pub(super) fn report_unwatched(&mut self, desk: &mut Desk<'_>, id: WorkerId, error: &io::Error) {
-        if let Some(process) = self.get_mut(id) {
-            process.losing.complaint = Some(format!("it cannot be watched: {error}"));
-        }
-        desk.report(Event::Broken(id, Fault::OutputClosed));
+    pub(super) fn report_unwatched(&mut self, desk: &mut Desk<'_>, error: &io::Error) {
+        self.losing.complaint = Some(format!("it cannot be watched: {error}"));
+        desk.report(Event::Broken(self.id, Fault::OutputClosed));
     }
 
-    pub(crate) fn report_fault(&mut self, desk: &mut Desk<'_>, id: WorkerId, fault: Fault) {
-        if let (Some(process), Fault::OutputClosed | Fault::InputClosed(_)) = (self.get_mut(id), fault)
-            && process.stage != Stage::Ending
-        {
-            process.stage = Stage::Lost;
-            process.losing.closed.get_or_insert(Side::Output);
+    pub(crate) fn report_fault(&mut self, desk: &mut Desk<'_>, fault: Fault) {
+        let has_closed = matches!(fault, Fault::OutputClosed | Fault::InputClosed(_));
+        if has_closed && self.stage != Stage::Ending {
+            self.stage = Stage::Lost;
+            self.losing.closed.get_or_insert(Side::Output);
         }
-        if let Some(process) = self.get_mut(id) {
-            process.health_check.cut_short(fault);
-        }
-        desk.report(Event::Broken(id, fault));
+        self.health_check.cut_short(fault);
+        desk.report(Event::Broken(self.id, fault));
     }
 
     /// After a long request: has the worker read all of it, and answered once?
-    pub(crate) fn inspect(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
-        let clean = self.get_mut(id).is_some_and(|process| {
-            process.unread_input(None, process.bytes_read()) == Unread::Nothing
-                && process.check_silence() == Silence::Kept
-        });
-        let verdict = if clean {
+    pub(crate) fn inspect(&mut self, desk: &mut Desk<'_>) {
+        let has_read_all = self.unread_input(None, self.bytes_read()) == Unread::Nothing;
+        let is_clean = has_read_all && self.check_silence() == Silence::Kept;
+        let verdict = if is_clean {
             Inspection::InStep
         } else {
             Inspection::OutOfStep
         };
-        desk.report(Event::Inspected(id, verdict));
+        desk.report(Event::Inspected(self.id, verdict));
     }
 }

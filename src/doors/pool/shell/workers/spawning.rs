@@ -54,33 +54,28 @@ impl Workers {
         }
     }
 
-    fn start(&mut self, desk: &mut Desk<'_>, process: WorkerProcess) {
-        let id = process.id;
+    fn start(&mut self, desk: &mut Desk<'_>, mut process: WorkerProcess) {
         log::debug!(service:% = desk.front.name(); "{}: {} is started", desk.front.name(), process.label());
+        desk.report(Event::Started(process.id));
+        match process.watch(&desk.cx) {
+            Ok(()) if desk.options.ready_line.is_none() => desk.report(Event::Ready(process.id)),
+            Ok(()) => {}
+            Err(error) => process.report_unwatched(desk, &error),
+        }
         self.insert(process);
-        desk.report(Event::Started(id));
-        if let Err(error) = self.watch_process(&desk.cx, id) {
-            return self.report_unwatched(desk, id, &error);
-        }
-        if desk.options.ready_line.is_none() {
-            desk.report(Event::Ready(id));
-        }
     }
+}
 
-    fn watch_process(&mut self, cx: &Context<'_>, id: WorkerId) -> io::Result<()> {
-        let Some(process) = self.get_mut(id) else {
-            return Ok(());
-        };
-        cx.register(
-            PoolSource::WorkerExit.worker(id),
-            process.child.pidfd(),
-            Interest::READABLE,
-        )?;
-        if let Some(stdout) = &mut process.child.stdout {
-            cx.register(PoolSource::WorkerOutput.worker(id), stdout, Interest::READABLE)?;
+impl WorkerProcess {
+    /// Registers the end of the process and its output with the poll.
+    fn watch(&mut self, cx: &Context<'_>) -> io::Result<()> {
+        let exit = PoolSource::WorkerExit.worker(self.id);
+        cx.register(exit, self.child.pidfd(), Interest::READABLE)?;
+        if let Some(stdout) = &mut self.child.stdout {
+            cx.register(PoolSource::WorkerOutput.worker(self.id), stdout, Interest::READABLE)?;
         }
-        if let Some(stderr) = &mut process.child.stderr {
-            cx.register(PoolSource::WorkerErrors.worker(id), stderr, Interest::READABLE)?;
+        if let Some(stderr) = &mut self.child.stderr {
+            cx.register(PoolSource::WorkerErrors.worker(self.id), stderr, Interest::READABLE)?;
         }
         Ok(())
     }
