@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use iotcpd::internals::pool::core::{
-    Action, Activity, AfterReply, ChannelId, ClientId, Dispatcher, Event, Fault, Health, HealthChange, Inspection,
-    ProbeResult, Refusal, ReplyTo, RequestId, Status, StopMode, WorkerId,
+    Action, Activity, AfterReply, Assignment, ChannelId, ClientId, Completion, Dispatcher, Event, Fault, Health,
+    HealthChange, Inspection, ProbeResult, Refusal, RefusedRequest, ReplyTo, RequestId, Status, StopMode, WorkerId,
 };
 use iotcpd::internals::pool::options::{Mode, Policy, PoolSize};
 
@@ -387,15 +387,15 @@ impl World {
             self.trace.push(action);
             match action {
                 Action::Spawn(worker) => self.spawn(worker),
-                Action::Assign {
+                Action::Assign(Assignment {
                     worker,
                     request,
                     client,
                     channel,
-                } => self.assign(worker, request, client, channel),
+                }) => self.assign(worker, request, client, channel),
                 Action::Enqueued { request, client } => self.client(client).request = Some(request),
-                Action::Answer { client, worker, .. } => self.answer(client, worker),
-                Action::Refuse { client, reason, .. } => self.refuse(client, reason),
+                Action::Answer(Completion { client, worker, .. }) => self.answer(client, worker),
+                Action::Refuse(RefusedRequest { client, reason, .. }) => self.refuse(client, reason),
                 Action::Inspect(worker) => self.inspect(worker),
                 Action::Stop(worker, ending) => self.stop(worker, ending),
                 Action::Probe { worker, .. } => self.probe(worker),
@@ -404,7 +404,7 @@ impl World {
                     assert!(matches!(probe, Probe::Never | Probe::Passed), "{worker:?}: {probe:?}");
                 }
                 Action::Health(news) => self.hear(news),
-                Action::Replaced { .. } | Action::Grown { .. } | Action::Shrunk { .. } | Action::Rolled => {}
+                Action::Replaced(_) | Action::Grown { .. } | Action::Shrunk { .. } | Action::Rolled => {}
             }
         }
     }
@@ -1099,7 +1099,7 @@ fn a_worker_without_a_pause_is_watched_now_and_then() {
         // It is given nothing more before it has been looked at.
         let given = actions(&mut dispatcher)
             .into_iter()
-            .filter(|action| matches!(action, Action::Assign { .. }));
+            .filter(|action| matches!(action, Action::Assign(_)));
         *replies > 1 && given.count() == 0
     });
     assert_eq!(watched, Some(100), "after a second at full work");
@@ -1107,5 +1107,5 @@ fn a_worker_without_a_pause_is_watched_now_and_then() {
     dispatcher.handle(end, Event::Tick);
     assert_eq!(actions(&mut dispatcher), [Action::Inspect(worker)]);
     dispatcher.handle(end, Event::Inspected(worker, Inspection::InStep));
-    assert!(matches!(actions(&mut dispatcher)[..], [Action::Assign { .. }]));
+    assert!(matches!(actions(&mut dispatcher)[..], [Action::Assign(_)]));
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::Choices;
 use iotcpd::internals::pool::core::{
-    Action, AfterReply, ChannelId, ClientId, Dispatcher, Event, Fault, Inspection, ProbeResult, ReplyTo, RequestId,
-    StopMode, WorkerId,
+    Action, AfterReply, Assignment, ChannelId, ClientId, Completion, Dispatcher, Event, Fault, Inspection, ProbeResult,
+    RefusedRequest, ReplyTo, RequestId, StopMode, WorkerId,
 };
 use iotcpd::internals::pool::options::{Mode, Policy, PoolSize};
 
@@ -134,13 +134,13 @@ impl<'i> World<'i> {
             match action {
                 Action::Spawn(worker) => self.spawn(worker),
                 Action::Enqueued { request, client } => self.name(client, request),
-                Action::Assign {
+                Action::Assign(Assignment {
                     worker,
                     request,
                     client,
                     channel,
-                } => self.assign(worker, request, client, channel),
-                Action::Answer { client, worker, .. } => {
+                }) => self.assign(worker, request, client, channel),
+                Action::Answer(Completion { client, worker, .. }) => {
                     let given = self.processes.get_mut(&worker).and_then(|process| process.given.take());
                     assert_eq!(
                         given,
@@ -149,7 +149,7 @@ impl<'i> World<'i> {
                     );
                     self.end(client);
                 }
-                Action::Refuse { client, .. } => self.end(client),
+                Action::Refuse(RefusedRequest { client, .. }) => self.end(client),
                 Action::Inspect(worker) => {
                     let inspection = self.choices.pick(&[Inspection::InStep, Inspection::OutOfStep]);
                     let event = inspection.map(|inspection| Event::Inspected(worker, inspection));
@@ -168,7 +168,7 @@ impl<'i> World<'i> {
                     assert!(process.is_some(), "{worker:?} is asked once at a time, in service");
                     process.into_iter().for_each(|process| process.asked = true);
                 }
-                Action::Replaced { .. }
+                Action::Replaced(_)
                 | Action::Grown { .. }
                 | Action::Shrunk { .. }
                 | Action::QuarantineEnded(_)

@@ -83,7 +83,10 @@ impl Wreck {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Action, AfterReply, ChannelId, ClientId, Dispatcher, Event, Fault, ReplyTo, WorkerId};
+    use super::super::{
+        Action, AfterReply, Assignment, ChannelId, ClientId, Completion, Dispatcher, Event, Fault, RefusedRequest,
+        ReplyTo, WorkerId,
+    };
     use super::*;
     use crate::doors::pool::options::{Policy, PoolSize};
 
@@ -147,9 +150,9 @@ mod tests {
             let client = ClientId(client);
             self.at(at, Event::Request { client, size: 5000 });
             match self.told.last() {
-                Some(Action::Assign {
+                Some(Action::Assign(Assignment {
                     channel: Some(channel), ..
-                }) => *channel,
+                })) => *channel,
                 other => panic!("{other:?}"),
             }
         }
@@ -161,7 +164,7 @@ mod tests {
 
         fn refused(&self) -> Vec<(u64, Refusal)> {
             let refused = self.told.iter().filter_map(|action| match action {
-                Action::Refuse { client, reason, .. } => Some((client.0, *reason)),
+                Action::Refuse(RefusedRequest { client, reason, .. }) => Some((client.0, *reason)),
                 _ => None,
             });
             refused.collect()
@@ -200,7 +203,7 @@ mod tests {
             .told
             .iter()
             .filter_map(|action| match action {
-                Action::Answer { served, waited, .. } => Some((*served + *waited).as_millis()),
+                Action::Answer(Completion { served, waited, .. }) => Some((*served + *waited).as_millis()),
                 _ => None,
             })
             .collect();
@@ -228,7 +231,7 @@ mod tests {
         let mut pool = Pool::new(3);
         pool.ask(0, 1);
         pool.ask(1, 2);
-        let Some(Action::Assign { request, .. }) = pool.told.last().copied() else {
+        let Some(Action::Assign(Assignment { request, .. })) = pool.told.last().copied() else {
             panic!("{:?}", pool.told)
         };
         pool.ask(2, 3);

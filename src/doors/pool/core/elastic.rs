@@ -149,7 +149,7 @@ impl Elastic {
 #[cfg(test)]
 mod tests {
     use super::super::dispatcher::testing::World;
-    use super::super::{Action, AfterReply, ClientId, Dispatcher, Event, ReplyTo, WorkerId};
+    use super::super::{Action, AfterReply, Assignment, ClientId, Dispatcher, Event, ReplyTo, WorkerId};
     use super::*;
     use crate::doors::pool::options::{Policy, PoolSize};
 
@@ -225,7 +225,7 @@ mod tests {
             while let Some(action) = self.dispatcher.next_action() {
                 match action {
                     Action::Spawn(worker) => self.starting.push(worker),
-                    Action::Assign { worker, .. } => self.busy.push(worker),
+                    Action::Assign(Assignment { worker, .. }) => self.busy.push(worker),
                     Action::Grown { slot, .. } => self.grown.push(slot),
                     Action::Shrunk { slot, .. } => self.shrunk.push(slot),
                     Action::Stop(worker, _) => self.gone.push(worker),

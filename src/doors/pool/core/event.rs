@@ -171,16 +171,7 @@ pub enum Action {
     /// Start a process for this worker and report [`Event::Started`] or [`Event::SpawnFailed`].
     Spawn(WorkerId),
     /// Write the client's request to the worker.
-    Assign {
-        /// The worker.
-        worker: WorkerId,
-        /// The request: the shell remembers it for [`Event::Abandoned`].
-        request: RequestId,
-        /// Its client.
-        client: ClientId,
-        /// Its number, for a worker that is told one.
-        channel: Option<ChannelId>,
-    },
+    Assign(Assignment),
     /// The request waits for a worker; also one that comes back because its worker was lost.
     Enqueued {
         /// The request: the shell remembers it for [`Event::Abandoned`].
@@ -189,27 +180,9 @@ pub enum Action {
         client: ClientId,
     },
     /// The reply just reported goes to this client.
-    Answer {
-        /// The client.
-        client: ClientId,
-        /// The worker that has replied.
-        worker: WorkerId,
-        /// From arrival until the worker got the request.
-        waited: Duration,
-        /// From then until the reply was whole.
-        served: Duration,
-    },
+    Answer(Completion),
     /// The client gets the refusal.
-    Refuse {
-        /// The client.
-        client: ClientId,
-        /// The reason.
-        reason: Refusal,
-        /// The worker that had the request at the time, if any.
-        worker: Option<WorkerId>,
-        /// From arrival until now.
-        waited: Duration,
-    },
+    Refuse(RefusedRequest),
     /// Look whether the worker is in step, and report [`Event::Inspected`].
     Inspect(WorkerId),
     /// Ask the worker the question with the known answer, and report [`Event::Probed`].
@@ -222,20 +195,7 @@ pub enum Action {
     /// End the worker's process and report [`Event::Exited`] when it has gone.
     Stop(WorkerId, StopMode),
     /// For the log: a worker is lost or stopped, and its place goes to another.
-    Replaced {
-        /// The worker.
-        worker: WorkerId,
-        /// The number of its place; `None` when it had lost it before.
-        slot: Option<usize>,
-        /// The reason.
-        reason: Restart,
-        /// The time for which the place stays empty before a new process is started; `None`: a successor serves
-        /// already.
-        delay: Option<Duration>,
-        /// The number of workers of this place that have been lost early one after the other, this one included: the
-        /// delay grows with it.
-        early_deaths: u32,
-    },
+    Replaced(Replacement),
     /// For the log: where others had failed their probe a worker serves again, which has passed or is not probed any
     /// more.
     QuarantineEnded(WorkerId),
@@ -259,6 +219,62 @@ pub enum Action {
     Rolled,
     /// For the log: the pool can serve now, or cannot any more.
     Health(HealthChange),
+}
+
+/// A request that is given to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Assignment {
+    /// The worker.
+    pub worker: WorkerId,
+    /// The request: the shell remembers it for [`Event::Abandoned`].
+    pub request: RequestId,
+    /// Its client.
+    pub client: ClientId,
+    /// Its number, for a worker that is told one.
+    pub channel: Option<ChannelId>,
+}
+
+/// A request that is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completion {
+    /// Its client.
+    pub client: ClientId,
+    /// The worker that has replied.
+    pub worker: WorkerId,
+    /// From arrival until the worker got the request.
+    pub waited: Duration,
+    /// From then until the reply was whole.
+    pub served: Duration,
+}
+
+/// A request that gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefusedRequest {
+    /// Its client.
+    pub client: ClientId,
+    /// The reason.
+    pub reason: Refusal,
+    /// The worker that had the request at the time, if any.
+    pub worker: Option<WorkerId>,
+    /// From arrival until now.
+    pub waited: Duration,
+}
+
+/// A worker that is lost or stopped, and the fate of its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replacement {
+    /// The worker.
+    pub worker: WorkerId,
+    /// The number of its place; `None` when it had lost it before.
+    pub slot: Option<usize>,
+    /// The reason.
+    pub reason: Restart,
+    /// The time for which the place stays empty before a new process is started; `None`: a successor serves
+    /// already.
+    pub delay: Option<Duration>,
+    /// The number of workers of this place that have been lost early one after the other, this one included: the
+    /// delay grows with it.
+    pub early_deaths: u32,
 }
 
 /// The reason for which a request got no answer.

@@ -42,8 +42,8 @@ mod workers;
 pub use counters::{CacheCounters, Counters, Refusals, Restarts};
 pub use dispatcher::{Dispatcher, RequestInHand, SlotView, WaitingRequest};
 pub use event::{
-    Action, AfterReply, ChannelId, ClientId, Event, Fault, Inspection, ProbeResult, Refusal, ReplyTo, RequestId,
-    Restart, StopMode, WorkerId,
+    Action, AfterReply, Assignment, ChannelId, ClientId, Completion, Event, Fault, Inspection, ProbeResult, Refusal,
+    RefusedRequest, Replacement, ReplyTo, RequestId, Restart, StopMode, WorkerId,
 };
 pub use health::{Health, HealthChange};
 pub use workers::{Activity, Place, Status, StatusCounts, WorkerView};

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::event::{Action, RequestId, WorkerId};
+use super::event::{Action, Assignment, RequestId, WorkerId};
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -33,7 +33,7 @@ impl Outbox {
     pub(super) fn cancel(&mut self, id: RequestId) -> bool {
         let mut was_assigned = false;
         self.actions.retain(|action| {
-            let is_assignment = matches!(action, Action::Assign { request, .. } if *request == id);
+            let is_assignment = matches!(action, Action::Assign(Assignment { request, .. }) if *request == id);
             was_assigned |= is_assignment;
             !is_assignment && !matches!(action, Action::Enqueued { request, .. } if *request == id)
         });
@@ -44,7 +44,7 @@ impl Outbox {
     pub(super) fn cancel_assignments(&mut self, id: WorkerId) -> Vec<RequestId> {
         let mut cancelled = Vec::new();
         self.actions.retain(|action| {
-            let Action::Assign { worker, request, .. } = action else {
+            let Action::Assign(Assignment { worker, request, .. }) = action else {
                 return true;
             };
             let is_of_worker = *worker == id;

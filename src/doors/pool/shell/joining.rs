@@ -4,7 +4,7 @@ use super::Pool;
 use super::clients::Farewell;
 use super::sessions::session::{Running, Stage};
 use super::sessions::{Caller, Outcome};
-use crate::doors::pool::core::{AfterReply, ClientId, Event, Fault, ReplyTo, RequestId, WorkerId};
+use crate::doors::pool::core::{AfterReply, Assignment, ClientId, Event, Fault, ReplyTo, RequestId, WorkerId};
 use crate::doors::pool::options::Mode;
 use crate::reactor::{Context, Key, Readiness};
 
@@ -30,7 +30,8 @@ impl Pool {
     }
 
     /// Joins a session to the worker that the dispatcher has found for it.
-    pub(super) fn begin_session(&mut self, cx: &mut Context<'_>, id: WorkerId, request: RequestId, client: ClientId) {
+    pub(super) fn begin_session(&mut self, cx: &mut Context<'_>, assignment: Assignment) {
+        let (id, request, client) = (assignment.worker, assignment.request, assignment.client);
         let key = Key::from_bits(client.0);
         if let Some(worker) = self.sessions.wait(key, request) {
             self.workers.detach_session(worker);

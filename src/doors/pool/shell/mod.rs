@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::core::{Action, ChannelId, ClientId, Event, Refusal, RequestId, WorkerId};
+use super::core::{Action, Assignment, ClientId, Completion, Event, Refusal, Replacement, WorkerId};
 use super::report::{Latencies, Topic};
 use super::story::Next;
 use crate::net::listening::Accepting;
@@ -44,7 +44,6 @@ use desk::{Base, Desk};
 use sessions::Sessions;
 use sources::PoolSource;
 use workers::Workers;
-use workers::loss::Lost;
 use workers::process::WorkerProcess;
 
 pub(super) use lifecycle::cannot_start;
@@ -213,31 +212,16 @@ impl Pool {
     /// Carries out one action. `reply` is in the shell's hands at the moment.
     fn act(&mut self, cx: &mut Context<'_>, action: Action, reply: Option<Reply<'_>>) {
         match action {
-            Action::Answer {
-                client,
-                worker,
-                waited,
-                served,
-            } => self.complete(cx, client, (worker, waited, served), reply),
-            Action::Assign {
-                worker,
-                request,
-                client,
-                channel,
-            } => {
+            Action::Answer(completion) => self.complete(cx, completion, reply),
+            Action::Assign(assignment) => {
                 let speaking = reply.and_then(|reply| reply.last_speaker());
-                self.assign(cx, worker, (request, client, channel), speaking);
+                self.assign(cx, assignment, speaking);
             }
             Action::Enqueued { request, client } if self.has_sessions() => self.await_worker(cx, client, request),
             Action::Enqueued { request, client } => self.clients.mark_waiting(&mut self.base.desk(cx), client, request),
-            Action::Refuse {
-                client,
-                reason,
-                worker,
-                waited,
-            } => {
-                self.log_refusal(cx, client, reason, worker, waited);
-                self.refuse(cx, client);
+            Action::Refuse(refused) => {
+                self.log_refusal(cx, refused);
+                self.refuse(cx, refused.client);
             }
             Action::Spawn(worker) => self.workers.queue_spawn(cx, worker),
             Action::Inspect(worker) => self.with_process(cx, worker, WorkerProcess::inspect),
@@ -246,21 +230,7 @@ impl Pool {
             }
             Action::Stop(worker, mode) => self.workers.stop_worker(&mut self.base.desk(cx), worker, mode),
             Action::QuarantineEnded(worker) => self.workers.log_cleared(&mut self.base.desk(cx), worker),
-            Action::Replaced {
-                worker,
-                slot,
-                reason,
-                delay,
-                early_deaths,
-            } => {
-                let lost = Lost {
-                    worker,
-                    slot,
-                    reason,
-                    early_deaths,
-                };
-                self.note_loss(cx, lost, delay);
-            }
+            Action::Replaced(replacement) => self.note_loss(cx, replacement),
             Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
             Action::Rolled => self.announce_rolled(),
             Action::Health(change) => self.log_health(cx, change),
@@ -268,16 +238,13 @@ impl Pool {
     }
 
     /// Counts and logs a request that a worker has answered, and gives `reply` to its client.
-    fn complete(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: ClientId,
-        (worker, waited, served): (WorkerId, Duration, Duration),
-        reply: Option<Reply<'_>>,
-    ) {
-        self.latencies.record(waited, served);
+    fn complete(&mut self, cx: &mut Context<'_>, completion: Completion, reply: Option<Reply<'_>>) {
+        let Completion {
+            client, worker, served, ..
+        } = completion;
+        self.latencies.record(completion.waited, served);
         self.workers.note_answer(&mut self.base.desk(cx), worker);
-        self.log_if_slow(cx, client, worker, waited, served);
+        self.log_if_slow(cx, completion);
         // The dispatcher answers with the reply it was just told of, and with no other.
         if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
             self.answer(cx, client, reply, served);
@@ -296,26 +263,20 @@ impl Pool {
     }
 
     /// Gives a worker a request, unless its client has gone.
-    fn assign(
-        &mut self,
-        cx: &mut Context<'_>,
-        worker: WorkerId,
-        (request, client, channel): (RequestId, ClientId, Option<ChannelId>),
-        speaking: Option<WorkerId>,
-    ) {
+    fn assign(&mut self, cx: &mut Context<'_>, assignment: Assignment, speaking: Option<WorkerId>) {
         if self.has_sessions() {
-            return self.begin_session(cx, worker, request, client);
+            return self.begin_session(cx, assignment);
         }
+        let Assignment { client, request, .. } = assignment;
         if self.clients.start_request(&mut self.base.desk(cx), client, request) {
             // A client that vanished in this very turn has been abandoned, or will be.
             let bytes = self.clients.request_bytes(client).unwrap_or_default();
-            let given = (request, channel, bytes);
-            self.workers.give(&mut self.base.desk(cx), worker, given, speaking);
+            self.workers.give(&mut self.base.desk(cx), assignment, bytes, speaking);
         }
     }
 
     /// Takes in that a worker is lost or stopped, and what becomes of its place.
-    fn note_loss(&mut self, cx: &mut Context<'_>, lost: Lost, delay: Option<Duration>) {
+    fn note_loss(&mut self, cx: &mut Context<'_>, lost: Replacement) {
         if self
             .workers
             .get(lost.worker)
@@ -323,7 +284,7 @@ impl Pool {
         {
             self.clients.cache_mut().forget_all();
         }
-        let next = match (lost.slot, delay) {
+        let next = match (lost.slot, lost.delay) {
             (None, _) if self.base.front.is_stopping() => Next::TheEnd,
             (None, _) => Next::Nothing,
             (Some(_), None) => Next::Successor,

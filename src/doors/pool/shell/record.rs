@@ -1,10 +1,10 @@
 //! Lines of the log about requests: refused ones and slow ones.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::Level;
 
-use super::super::core::{ClientId, Refusal, WorkerId};
+use super::super::core::{ClientId, Completion, RefusedRequest};
 use super::super::options::Disclosure;
 use super::super::recorder::Excerpt;
 use super::super::report::{self, Topic};
@@ -25,18 +25,15 @@ impl Pool {
 
     /// Logs a request whose answer has come, but late. Must be called before the request is answered, while its bytes
     /// are kept.
-    pub(super) fn log_if_slow(
-        &mut self,
-        cx: &mut Context<'_>,
-        id: ClientId,
-        worker: WorkerId,
-        waited: Duration,
-        served: Duration,
-    ) {
+    pub(super) fn log_if_slow(&mut self, cx: &mut Context<'_>, completion: Completion) {
+        let Completion { waited, served, .. } = completion;
         let Some(limit) = self.base.options.slow_log.filter(|limit| served > *limit) else {
             return;
         };
-        let (Some(client), Some(bytes)) = (self.clients.of(id), self.clients.request_bytes(id)) else {
+        let (Some(client), Some(bytes)) = (
+            self.clients.of(completion.client),
+            self.clients.request_bytes(completion.client),
+        ) else {
             return;
         };
         let arrived = cx.now().checked_sub(waited + served);
@@ -44,7 +41,7 @@ impl Pool {
             client.origin.clone(),
             Excerpt::of(bytes, self.disclosure_of(arrived)).to_string(),
         );
-        let label = self.workers.describe(worker).unwrap_or_default();
+        let label = self.workers.describe(completion.worker).unwrap_or_default();
         let (waited, served) = (amount::span(waited), amount::span(served));
         let limit = amount::span(limit);
         let line = format_args!(
@@ -64,20 +61,17 @@ impl Pool {
     }
 
     /// Logs a refused request: below the loss of its worker, if that is not logged yet.
-    pub(super) fn log_refusal(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: ClientId,
-        reason: Refusal,
-        worker: Option<WorkerId>,
-        waited: Duration,
-    ) {
-        let (origin, cause) = (self.peer_name(client), report::refusal(reason, &self.base.options));
+    pub(super) fn log_refusal(&mut self, cx: &mut Context<'_>, refused: RefusedRequest) {
+        let RefusedRequest { reason, worker, .. } = refused;
+        let (origin, cause) = (
+            self.peer_name(refused.client),
+            report::refusal(reason, &self.base.options),
+        );
         let at = worker
             .and_then(|worker| self.workers.describe(worker))
             .map(|worker| format!(" at {worker}"))
             .unwrap_or_default();
-        let waited = amount::span(waited);
+        let waited = amount::span(refused.waited);
         let (topic, line) = (
             Topic::Refusal(reason),
             format_args!("refused {origin} after {waited}{at}: {cause}"),

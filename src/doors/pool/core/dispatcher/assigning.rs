@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::Dispatcher;
 use crate::doors::pool::core::blame::{Blame, Fate, Wreck};
 use crate::doors::pool::core::event::{
-    Action, AfterReply, ClientId, Fault, Refusal, ReplyTo, RequestId, Restart, WorkerId,
+    Action, AfterReply, Assignment, ClientId, Completion, Fault, Refusal, RefusedRequest, ReplyTo, RequestId, Restart,
+    WorkerId,
 };
 use crate::doors::pool::core::requests::RequestState;
 use crate::doors::pool::core::workers::{Flight, NextStep, Phase, RestReason, SETTLE};
@@ -88,12 +89,12 @@ impl Dispatcher {
             None if !was_free => self.counters.ahead += 1,
             Some(_) | None => {}
         }
-        self.outbox.push(Action::Assign {
+        self.outbox.push(Action::Assign(Assignment {
             worker,
             request: id,
             client,
             channel,
-        });
+        }));
     }
 
     // ---- replies ----------------------------------------------------------------------------------------------
@@ -140,12 +141,12 @@ impl Dispatcher {
         let served = self.now.saturating_duration_since(began);
         let waited = began.saturating_duration_since(request.arrived);
         self.counters.count_reply(served);
-        self.outbox.push(Action::Answer {
+        self.outbox.push(Action::Answer(Completion {
             client: request.client,
             worker,
             waited,
             served,
-        });
+        }));
     }
 
     /// A worker in step turns to what it has been given meanwhile, or is watched for a moment, or rests.
@@ -190,22 +191,22 @@ impl Dispatcher {
     pub(super) fn refuse(&mut self, id: RequestId, reason: Refusal, worker: Option<WorkerId>) {
         let Some(request) = self.requests.take(id) else { return };
         self.counters.count_refusal(reason);
-        self.outbox.push(Action::Refuse {
+        self.outbox.push(Action::Refuse(RefusedRequest {
             client: request.client,
             reason,
             worker,
             waited: self.now.saturating_duration_since(request.arrived),
-        });
+        }));
     }
 
     fn refuse_new(&mut self, client: ClientId, reason: Refusal) {
         self.counters.count_refusal(reason);
-        self.outbox.push(Action::Refuse {
+        self.outbox.push(Action::Refuse(RefusedRequest {
             client,
             reason,
             worker: None,
             waited: Duration::ZERO,
-        });
+        }));
     }
 
     /// Ends all flights of a worker that is lost.

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::Dispatcher;
 use crate::doors::pool::core::blame::Blame;
-use crate::doors::pool::core::event::{Action, Fault, Inspection, ProbeResult, Restart, StopMode, WorkerId};
+use crate::doors::pool::core::event::{
+    Action, Fault, Inspection, ProbeResult, Replacement, Restart, StopMode, WorkerId,
+};
 use crate::doors::pool::core::health::Health;
 use crate::doors::pool::core::places::{EARLY, Loss, Vacancy};
 use crate::doors::pool::core::workers::{Channels, CheckDecision, CheckKind, Phase, Place, RestReason, Worker};
@@ -100,13 +102,13 @@ impl Dispatcher {
         };
         self.change(id, |worker, _| worker.promote(slot));
         self.counters.count_restart(reason);
-        self.outbox.push(Action::Replaced {
+        self.outbox.push(Action::Replaced(Replacement {
             worker: predecessor,
             slot: Some(slot),
             reason,
             delay: None,
             early_deaths: 0,
-        });
+        }));
         self.drain(predecessor);
         self.advance_rotation();
     }
@@ -313,13 +315,13 @@ impl Dispatcher {
             self.change(by, |worker, _| worker.promote(slot));
             self.advance_rotation();
         }
-        self.outbox.push(Action::Replaced {
+        self.outbox.push(Action::Replaced(Replacement {
             worker: lost,
             slot,
             reason,
             delay,
             early_deaths,
-        });
+        }));
         let next = match vacancy {
             Vacancy::NoPlace => None,
             Vacancy::Taken { by, .. } => Some(by),

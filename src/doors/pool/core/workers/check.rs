@@ -80,8 +80,8 @@ mod tests {
     use super::*;
     use crate::doors::pool::core::dispatcher::testing::World;
     use crate::doors::pool::core::{
-        Action, AfterReply, ClientId, Dispatcher, Event, Fault, Inspection, ProbeResult, ReplyTo, Restart, Status,
-        StopMode, WorkerId,
+        Action, AfterReply, Assignment, ClientId, Dispatcher, Event, Fault, Inspection, ProbeResult, Replacement,
+        ReplyTo, Restart, Status, StopMode, WorkerId,
     };
     use crate::doors::pool::options::Policy;
 
@@ -167,14 +167,14 @@ mod tests {
 
         fn given(&mut self) -> Option<WorkerId> {
             self.next(|action| match action {
-                Action::Assign { worker, .. } => Some(*worker),
+                Action::Assign(Assignment { worker, .. }) => Some(*worker),
                 _ => None,
             })
         }
 
         fn delay(&mut self) -> Option<Duration> {
             self.next(|action| match action {
-                Action::Replaced { reason, delay, .. } => {
+                Action::Replaced(Replacement { reason, delay, .. }) => {
                     assert_eq!(*reason, Restart::Quarantined);
                     *delay
                 }
@@ -442,7 +442,7 @@ mod tests {
         for _ in 0..40 {
             pool.request();
             while let Some(channel) = pool.next(|action| match action {
-                Action::Assign { channel, .. } => *channel,
+                Action::Assign(Assignment { channel, .. }) => *channel,
                 _ => None,
             }) {
                 given.push_back(channel);

@@ -43,7 +43,9 @@ impl Resting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doors::pool::core::{Action, AfterReply, ClientId, Dispatcher, Event, Fault, ReplyTo, Restart};
+    use crate::doors::pool::core::{
+        Action, AfterReply, Assignment, ClientId, Dispatcher, Event, Fault, Replacement, ReplyTo, Restart,
+    };
     use crate::doors::pool::options::Policy;
 
     const REST: Duration = Duration::from_millis(100);
@@ -105,7 +107,7 @@ mod tests {
         fn given(&mut self) -> Vec<WorkerId> {
             let told = std::mem::take(&mut self.told).into_iter();
             told.filter_map(|action| match action {
-                Action::Assign { worker, .. } => Some(worker),
+                Action::Assign(Assignment { worker, .. }) => Some(worker),
                 _ => None,
             })
             .collect()
@@ -157,10 +159,10 @@ mod tests {
         pool.ask(15);
         pool.answer(20, worker);
         let lost = pool.told.iter().any(|action| {
-            matches!(action, Action::Replaced { worker: lost, reason: Restart::Desync, .. } if *lost == worker)
+            matches!(action, Action::Replaced(Replacement { worker: lost, reason: Restart::Desync, .. }) if *lost == worker)
         });
         assert!(lost, "{:?}", pool.told);
-        assert!(!pool.told.iter().any(|action| matches!(action, Action::Answer { .. })));
+        assert!(!pool.told.iter().any(|action| matches!(action, Action::Answer(_))));
         // Nor is it free when its time would have been over.
         pool.at(200, Event::Tick);
         assert_eq!(pool.given(), []);
@@ -215,11 +217,11 @@ mod tests {
             ..policy
         });
         pool.ask(0);
-        let Some(Action::Assign {
+        let Some(Action::Assign(Assignment {
             worker,
             channel: Some(channel),
             ..
-        }) = pool.told.last().copied()
+        })) = pool.told.last().copied()
         else {
             panic!("{:?}", pool.told)
         };

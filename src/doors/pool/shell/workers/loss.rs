@@ -18,7 +18,7 @@ use log::Level;
 use super::Workers;
 use super::process::{Stage, WorkerProcess};
 use crate::doors::pool::buffering;
-use crate::doors::pool::core::{Restart, WorkerId};
+use crate::doors::pool::core::{Replacement, Restart, WorkerId};
 use crate::doors::pool::options::{Disclosure, Options};
 use crate::doors::pool::outage;
 
@@ -47,32 +47,18 @@ pub(crate) struct Loss {
     refusals: Vec<(Topic, String)>,
 }
 
-/// A worker that the dispatcher has given up.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Lost {
-    pub(crate) worker: WorkerId,
-    pub(crate) slot: Option<usize>,
-    pub(crate) reason: Restart,
-    pub(crate) early_deaths: u32,
-}
-
 impl Workers {
     /// Takes in that a worker is lost or stopped, and logs it as soon as all is known. `next`: what becomes of its
     /// place.
-    pub(crate) fn note_loss(&mut self, desk: &mut Desk<'_>, lost: Lost, next: Next) {
-        let Lost {
-            worker,
-            slot,
-            reason,
-            early_deaths,
-        } = lost;
+    pub(crate) fn note_loss(&mut self, desk: &mut Desk<'_>, lost: Replacement, next: Next) {
+        let (worker, reason) = (lost.worker, lost.reason);
         let process = self.get(worker);
         let loss = Loss {
             reason,
-            slot,
+            slot: lost.slot,
             next,
             // It says nothing where the delay has another reason.
-            early_deaths: if reason == Restart::Died { early_deaths } else { 0 },
+            early_deaths: if reason == Restart::Died { lost.early_deaths } else { 0 },
             at: desk.cx.now(),
             requests_in_hand: process.map_or(0, WorkerProcess::requests_in_hand),
             has_session: process.is_some_and(|process| process.session().is_some()),

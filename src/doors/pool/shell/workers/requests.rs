@@ -6,7 +6,7 @@ use mio::Interest;
 
 use super::Workers;
 use super::process::{Input, Sent, Silence, Stage, StdinWatch, Unread, WorkerProcess};
-use crate::doors::pool::core::{ChannelId, Event, Fault, Inspection, RequestId, WorkerId};
+use crate::doors::pool::core::{Assignment, Event, Fault, Inspection, WorkerId};
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
 use crate::doors::pool::story::Side;
@@ -15,14 +15,8 @@ impl Workers {
     /// Gives a worker a request with these bytes. `speaking` is the worker whose reply was read this very moment, with
     /// nothing behind it; any other is looked at first, for what it has written unasked would be taken for the answer.
     /// Not so where an answer is known by its number.
-    pub(crate) fn give(
-        &mut self,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-        given: (RequestId, Option<ChannelId>, &[u8]),
-        speaking: Option<WorkerId>,
-    ) {
-        let (request, channel, bytes) = given;
+    pub(crate) fn give(&mut self, desk: &mut Desk<'_>, given: Assignment, bytes: &[u8], speaking: Option<WorkerId>) {
+        let (id, request, channel) = (given.worker, given.request, given.channel);
         let Some(process) = self.processes.get_mut(id) else {
             return;
         };
