@@ -102,7 +102,7 @@ pub(super) enum Trust {
 /// The health that the operator was told of last.
 #[derive(Debug)]
 pub(super) struct HealthMonitor {
-    health: Health,
+    pub(super) health: Health,
     /// It may have changed.
     is_due: bool,
 }
@@ -146,10 +146,6 @@ impl HealthMonitor {
         }
     }
 
-    pub(super) fn health(&self) -> Health {
-        self.health
-    }
-
     /// Notes that a worker was lost, or a place opened, closed or settled.
     pub(super) fn mark_due(&mut self) {
         self.is_due = true;
@@ -180,7 +176,7 @@ impl HealthMonitor {
             // Nothing else would change that.
             return Outlook::Fair;
         }
-        if !in_places(workers, places).any(|worker| worker.trust() == Trust::Confirmed) {
+        if !in_places(workers, places).any(|worker| worker.trust == Trust::Confirmed) {
             Outlook::Open
         } else if places.all_settled() {
             Outlook::Settled
@@ -198,7 +194,7 @@ impl HealthMonitor {
 
     /// Returns true if a worker serves in every place, after others may have failed there too.
     pub(super) fn is_in_full_force(&self, workers: &Workers, places: &Places) -> bool {
-        let is_fine = |worker: &Worker| worker.phase().is_serving() && worker.trouble().is_none();
+        let is_fine = |worker: &Worker| worker.phase.is_serving() && worker.trouble.is_none();
         self.health == Health::Serving && in_places(workers, places).all(is_fine)
     }
 
@@ -209,7 +205,7 @@ impl HealthMonitor {
             is_down || hopeless(workers, places).is_none(),
             "no worker can serve, and the operator is not told"
         );
-        let is_trusted = in_places(workers, places).any(|worker| worker.trust() == Trust::Confirmed);
+        let is_trusted = in_places(workers, places).any(|worker| worker.trust == Trust::Confirmed);
         assert!(
             !(is_down && is_trusted),
             "a worker serves, and the operator is not told"
@@ -226,7 +222,7 @@ fn in_places<'a>(workers: &'a Workers, places: &'a Places) -> impl Iterator<Item
 fn hopeless(workers: &Workers, places: &Places) -> Option<Restart> {
     let mut reason = None;
     for worker in in_places(workers, places) {
-        reason = Some(worker.trouble().filter(|_| !worker.phase().is_serving())?);
+        reason = Some(worker.trouble.filter(|_| !worker.phase.is_serving())?);
     }
     reason
 }

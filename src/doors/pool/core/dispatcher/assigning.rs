@@ -214,7 +214,7 @@ impl Dispatcher {
         let Some(worker) = self.workers.get(id) else { return };
         // A worker that serves once has nothing to prove itself by.
         let serves_once = self.policy.single_use || self.policy.mode == Mode::Session;
-        let (at_once, is_proven) = (worker.has_channels(), serves_once || worker.answered() > 0);
+        let (at_once, is_proven) = (worker.has_channels(), serves_once || worker.answered > 0);
         let flights = self.change(id, |worker, _| worker.take_flights()).unwrap_or_default();
         if flights.is_empty() {
             return;

@@ -30,11 +30,11 @@ impl Dispatcher {
 
     fn check_flights(&self) {
         for worker in self.workers.iter() {
-            for flight in worker.flights() {
+            for flight in &worker.flights {
                 let Some(id) = flight.request else { continue };
                 let held = self.requests.get(id).map(|held| (held.state, held.give_up));
-                let expected = (RequestState::Assigned(worker.id()), flight.give_up);
-                assert_eq!(held, Some(expected), "{:?} works on a request of another", worker.id());
+                let expected = (RequestState::Assigned(worker.id), flight.give_up);
+                assert_eq!(held, Some(expected), "{:?} works on a request of another", worker.id);
             }
         }
     }
@@ -57,7 +57,7 @@ impl Dispatcher {
         }
         for request in self.requests.iter() {
             if let RequestState::Assigned(worker) = request.state {
-                let flights = self.workers.get(worker).into_iter().flat_map(|worker| worker.flights());
+                let flights = self.workers.get(worker).into_iter().flat_map(|worker| &worker.flights);
                 let is_known = flights.filter(|flight| flight.request == Some(request.id)).count() == 1;
                 assert!(is_known, "{:?} is with a worker that does not know it", request.id);
             }
@@ -73,7 +73,7 @@ impl Dispatcher {
         assert!(allowed.contains(&self.places.len()), "the number of places");
         for (number, place) in self.places.iter() {
             let serving = self.workers.get(place.serving);
-            let is_known = serving.is_some_and(|worker| worker.place() == Place::Serving(number));
+            let is_known = serving.is_some_and(|worker| worker.place == Place::Serving(number));
             assert!(is_known, "place {number} knows which worker serves in it");
             if let Some(successor) = place.successor {
                 let expected = Some(Place::Successor(number));
@@ -83,19 +83,18 @@ impl Dispatcher {
                     "place {number} knows its successor"
                 );
             }
-            let is_decided =
-                serving.is_some_and(|worker| worker.trouble().is_some() || worker.trust() == Trust::Confirmed);
+            let is_decided = serving.is_some_and(|worker| worker.trouble.is_some() || worker.trust == Trust::Confirmed);
             assert!(!is_decided || place.is_settled, "place {number} is still waited for");
         }
         for worker in self.workers.iter() {
-            match worker.place() {
+            match worker.place {
                 Place::Serving(number) => {
-                    assert_eq!(self.places.get(number).map(|place| place.serving), Some(worker.id()));
+                    assert_eq!(self.places.get(number).map(|place| place.serving), Some(worker.id));
                 }
                 Place::Successor(number) => {
                     assert_eq!(
                         self.places.get(number).and_then(|place| place.successor),
-                        Some(worker.id())
+                        Some(worker.id)
                     );
                 }
                 Place::Outgoing => {}
@@ -115,7 +114,7 @@ impl Dispatcher {
 
     fn check_load(&self) {
         let size = &self.policy.workers;
-        assert_eq!(self.workers.headcount().placed, self.places.len(), "each place counts");
+        assert_eq!(self.workers.headcount.placed, self.places.len(), "each place counts");
         if size.is_fixed() || self.is_stopping {
             assert_eq!(self.elastic.deadline(size), None, "nothing grows or shrinks");
         } else {

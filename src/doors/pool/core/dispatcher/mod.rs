@@ -101,7 +101,7 @@ impl Dispatcher {
         self.serve_queue();
         self.follow_load();
         self.follow_health();
-        let is_saturated = !self.workers.can_take_at_once() && self.workers.headcount().occupied > 0;
+        let is_saturated = !self.workers.can_take_at_once() && self.workers.headcount.occupied > 0;
         self.saturation.update(is_saturated, self.now);
         #[cfg(debug_assertions)]
         self.check_invariants();
@@ -241,7 +241,7 @@ impl Dispatcher {
     }
 
     fn load(&self) -> Load {
-        let (waiting, workers) = (self.requests.count_waiting(), *self.workers.headcount());
+        let (waiting, workers) = (self.requests.count_waiting(), self.workers.headcount);
         let free = self.workers.count_free();
         let waiting = if self.policy.pipeline == 1 || free > 0 {
             waiting

@@ -118,7 +118,7 @@ impl Dispatcher {
     /// A worker that has answered, and has nothing in hand, rests for as long as the policy wants; then it is free.
     pub(super) fn rest(&mut self, id: WorkerId, reason: RestReason) {
         let worker = self.workers.get(id);
-        let may_rest = worker.is_some_and(|worker| !worker.has_channels() && worker.place() != Place::Outgoing);
+        let may_rest = worker.is_some_and(|worker| !worker.has_channels() && worker.place != Place::Outgoing);
         if may_rest && !self.policy.rest.is_zero() {
             self.change(id, |worker, now| worker.enter(Phase::Resting { since: now, reason }));
         } else {
@@ -194,8 +194,8 @@ impl Dispatcher {
     pub(super) fn count_answered(&mut self, id: WorkerId) {
         self.confirm(id);
         let Some(worker) = self.workers.get(id) else { return };
-        let (place, age) = (worker.place(), worker.age(self.now));
-        if let Some(took) = age.filter(|_| worker.answered() == 1) {
+        let (place, age) = (worker.place, worker.age(self.now));
+        if let Some(took) = age.filter(|_| worker.answered == 1) {
             self.workers.learn_start_up(took);
         }
         if let Place::Serving(slot) = place {
@@ -212,11 +212,11 @@ impl Dispatcher {
         if self.policy.ready_line || worker.check_interval().is_some() {
             return self.confirm(id);
         }
-        let Place::Serving(slot) = worker.place() else { return };
-        if worker.trouble().is_some() {
+        let Place::Serving(slot) = worker.place else { return };
+        if worker.trouble.is_some() {
             // A successor that others had failed before.
             self.settle(slot);
-        } else if self.health.health() == Health::Serving {
+        } else if self.health.health == Health::Serving {
             return;
         }
         let time = self.health.trial(self.places.early_deaths(slot) > 0);
@@ -297,10 +297,10 @@ impl Dispatcher {
     fn replace(&mut self, lost: WorkerId, reason: Restart) {
         self.counters.count_restart(reason);
         let Some(worker) = self.workers.get(lost) else { return };
-        let place = worker.place();
-        let is_early = worker.answered() == 0 && worker.age(self.now).is_none_or(|age| age < EARLY);
-        let is_over_request = self.policy.single_use && !worker.flights().is_empty();
-        let (was_in_trouble, was_quarantined) = (worker.trouble().is_some(), worker.is_quarantined());
+        let place = worker.place;
+        let is_early = worker.answered == 0 && worker.age(self.now).is_none_or(|age| age < EARLY);
+        let is_over_request = self.policy.single_use && !worker.flights.is_empty();
+        let (was_in_trouble, was_quarantined) = (worker.trouble.is_some(), worker.is_quarantined);
         let loss = Loss::new(reason, is_early, is_over_request);
         let vacancy = self.places.vacate(place, lost, loss, self.policy.alarm_interval);
         let (slot, early_deaths) = match place {

@@ -37,7 +37,7 @@ impl Dispatcher {
     }
 
     pub(in super::super) fn headcount(&self) -> Headcount {
-        *self.workers.headcount()
+        self.workers.headcount
     }
 
     /// The time when the next worker's rest ends.

@@ -55,7 +55,7 @@ impl Dispatcher {
 
     /// The pool's ability to serve.
     pub fn health(&self) -> Health {
-        self.health.health()
+        self.health.health
     }
 
     /// Returns true if a worker serves in every place, after others may have failed there too.
@@ -123,7 +123,7 @@ impl Dispatcher {
 
     /// The requests that a worker has in hand, the one that it has had longest first.
     pub fn requests_of(&self, id: WorkerId) -> impl Iterator<Item = RequestInHand> {
-        let flights = self.workers.get(id).into_iter().flat_map(|worker| worker.flights());
+        let flights = self.workers.get(id).into_iter().flat_map(|worker| &worker.flights);
         flights.map(|flight| {
             let request = flight.request.and_then(|id| self.requests.get(id));
             RequestInHand {
@@ -159,14 +159,14 @@ impl Dispatcher {
     pub fn slots(&self) -> impl Iterator<Item = SlotView> {
         self.places.iter().filter_map(|(number, slot)| {
             let worker = self.workers.get(slot.serving)?;
-            let oldest = worker.flights().iter().find_map(|flight| flight.request);
+            let oldest = worker.flights.iter().find_map(|flight| flight.request);
             let request = oldest.and_then(|request| self.requests.get(request));
             Some(SlotView {
                 number,
                 worker: slot.serving,
                 status: worker.status(),
                 client: request.map(|request| request.client),
-                busy_since: worker.flights().front().map(|flight| flight.began),
+                busy_since: worker.flights.front().map(|flight| flight.began),
             })
         })
     }

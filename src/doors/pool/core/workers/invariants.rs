@@ -18,10 +18,10 @@ impl Workers {
         self.check_counts();
         for (index, worker) in &self.list {
             assert_eq!(index, worker.id.index as usize, "a worker is where its id says");
-            let (id, is_trusted) = (worker.id, worker.trust() == Trust::Confirmed);
-            assert!(!(is_trusted && worker.trouble().is_some()), "{id:?} is trusted");
+            let (id, is_trusted) = (worker.id, worker.trust == Trust::Confirmed);
+            assert!(!(is_trusted && worker.trouble.is_some()), "{id:?} is trusted");
             let serves = worker.phase.is_serving();
-            assert!(!(serves && worker.is_quarantined()), "{id:?} serves in quarantine");
+            assert!(!(serves && worker.is_quarantined), "{id:?} serves in quarantine");
             if let Phase::Resting { since, .. } = worker.phase {
                 assert!(self.resting.holds(since, id), "{id:?} rests for ever");
             }
@@ -67,7 +67,7 @@ impl Workers {
         let id = worker.id;
         let takes = matches!((worker.phase, worker.place), (Phase::Busy { .. }, Place::Serving(_)));
         assert!(takes, "{id:?} cannot take any more");
-        assert_eq!(load, worker.flights().len(), "{id:?} is listed by its load");
+        assert_eq!(load, worker.flights.len(), "{id:?} is listed by its load");
         assert!(
             load < worker.most_flights(self.rules.pipeline),
             "{id:?} has room for one more"
@@ -95,7 +95,7 @@ fn check_place(worker: &Worker) {
 }
 
 fn check_flights(worker: &Worker) {
-    let (id, flights) = (worker.id, worker.flights());
+    let (id, flights) = (worker.id, &worker.flights);
     let is_busy = matches!(worker.phase, Phase::Busy { .. });
     assert_eq!(
         is_busy,

@@ -61,7 +61,7 @@ pub(super) struct Workers {
     resting: Resting,
     /// Busy workers that may be given one more request, those with the fewest in flight first.
     room: BTreeSet<(usize, WorkerId)>,
-    headcount: Headcount,
+    pub(super) headcount: Headcount,
     /// No worker has a deadline before this.
     wake: Option<Instant>,
     /// The shortest time that a worker has taken from its start to its first answer, since the last roll: the time that
@@ -139,9 +139,9 @@ impl Workers {
     pub(super) fn update<T>(&mut self, id: WorkerId, now: Instant, change: impl FnOnce(&mut Worker) -> T) -> Option<T> {
         let worker = self.list.get_mut(id.index as usize).filter(|worker| worker.id == id)?;
         self.headcount.subtract(worker);
-        let before = (worker.phase, worker.place, worker.flights().len());
+        let before = (worker.phase, worker.place, worker.flights.len());
         let result = change(worker);
-        let after = (worker.phase, worker.place, worker.flights().len());
+        let after = (worker.phase, worker.place, worker.flights.len());
         self.headcount.add(worker);
         let (deadline, free_since) = (worker.deadline(), worker.free_since());
         if before.0 != after.0 {
@@ -175,7 +175,7 @@ impl Workers {
         };
         let must_run_dry = worker.next_check.is_some_and(|check| check.is_overdue(now)) && !enough_are_away;
         let has_room = !must_run_dry && worker.has_room(pipeline, now);
-        let wanted = has_room.then_some(worker.flights().len());
+        let wanted = has_room.then_some(worker.flights.len());
         let listed = std::mem::replace(&mut worker.room_listed, wanted);
         if listed != wanted {
             listed.map(|load| self.room.remove(&(load, id)));
@@ -339,10 +339,6 @@ impl Workers {
 
     pub(super) fn is_empty(&self) -> bool {
         self.list.is_empty()
-    }
-
-    pub(super) fn headcount(&self) -> &Headcount {
-        &self.headcount
     }
 }
 

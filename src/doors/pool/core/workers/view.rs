@@ -124,7 +124,7 @@ impl Workers {
 
 impl Worker {
     pub(in super::super) fn status(&self) -> Status {
-        if self.is_quarantined() && self.phase != Phase::Stopping {
+        if self.is_quarantined && self.phase != Phase::Stopping {
             return Status::Quarantined;
         }
         match self.phase {
@@ -147,9 +147,9 @@ fn view(worker: &Worker) -> WorkerView {
         id: worker.id,
         place: worker.place,
         activity: activity(worker),
-        quarantined: worker.is_quarantined(),
-        served: worker.answered(),
-        in_hand: worker.flights().len(),
+        quarantined: worker.is_quarantined,
+        served: worker.answered,
+        in_hand: worker.flights.len(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! The phases of its life are drawn in [`phase`](super::phase).
 //!
 //! Every change of a worker is a method here, called through [`Workers::update`](super::Workers::update) alone, which
-//! keeps the lists of workers in step with it.
+//! keeps the lists of workers in step with it; the fields that others read are only read there.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -27,14 +27,14 @@ const UNWATCHED: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(in super::super) struct Worker {
-    pub(super) id: WorkerId,
-    pub(super) place: Place,
-    pub(super) phase: Phase,
+    pub(in super::super) id: WorkerId,
+    pub(in super::super) place: Place,
+    pub(in super::super) phase: Phase,
     /// The time of its exec; `None` before.
     started: Option<Instant>,
     /// The requests that it was given and has not answered, oldest first: without channels it answers in this order.
     /// Never empty while it is busy, and always while it is not.
-    flights: VecDeque<Flight>,
+    pub(in super::super) flights: VecDeque<Flight>,
     /// Set at its start, for as long as it lives: it is told a number with each request and may answer in any order.
     channels: Option<Channels>,
     /// Its process is started after a respawn delay.
@@ -47,7 +47,7 @@ pub(in super::super) struct Worker {
     /// `None`: it has never answered, and may still be starting.
     quiet_since: Option<Instant>,
     /// The number of its replies, those to clients that had gone included.
-    answered: u64,
+    pub(in super::super) answered: u64,
     /// It is replaced after this number of replies.
     recycle_after: Option<u64>,
     /// It is replaced at that time; `None` also once that has been asked for.
@@ -55,11 +55,11 @@ pub(in super::super) struct Worker {
     /// Set at its start; `None`: it is never probed.
     pub(super) next_check: Option<NextCheck>,
     /// Its predecessor has failed its probe, and it has not passed yet.
-    is_quarantined: bool,
+    pub(in super::super) is_quarantined: bool,
     /// The reason for which its predecessor was lost, if another start need not have helped and no worker of the place
     /// has been trusted since.
-    trouble: Option<Restart>,
-    trust: Trust,
+    pub(in super::super) trouble: Option<Restart>,
+    pub(in super::super) trust: Trust,
 }
 
 /// A request on its way through a worker.
@@ -298,39 +298,6 @@ impl Worker {
     }
 
     // ---- what it is -------------------------------------------------------------------------------------------
-
-    #[cfg(debug_assertions)]
-    pub(in super::super) fn id(&self) -> WorkerId {
-        self.id
-    }
-
-    pub(in super::super) fn place(&self) -> Place {
-        self.place
-    }
-
-    pub(in super::super) fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    pub(in super::super) fn flights(&self) -> &VecDeque<Flight> {
-        &self.flights
-    }
-
-    pub(in super::super) fn answered(&self) -> u64 {
-        self.answered
-    }
-
-    pub(in super::super) fn trust(&self) -> Trust {
-        self.trust
-    }
-
-    pub(in super::super) fn trouble(&self) -> Option<Restart> {
-        self.trouble
-    }
-
-    pub(in super::super) fn is_quarantined(&self) -> bool {
-        self.is_quarantined
-    }
 
     /// Returns true if its program has been failing to start, as far as is known.
     pub(in super::super) fn is_in_back_off(&self) -> bool {
