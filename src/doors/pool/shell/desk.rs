@@ -8,13 +8,15 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use log::Level;
+use mio::Interest;
 
 use crate::doors::front::Front;
 use crate::doors::pool::core::{Counters, Dispatcher, Event};
 use crate::doors::pool::options::Options;
 use crate::doors::pool::report::Topic;
+use crate::net::conn::Conn;
 use crate::net::origin::Origin;
-use crate::reactor::Context;
+use crate::reactor::{Context, Source};
 
 /// The part of a pool that is no room's own.
 #[derive(Debug)]
@@ -71,6 +73,22 @@ impl Desk<'_> {
     pub(super) fn release_connection(&mut self, origin: &Origin) {
         self.front.release(origin);
         self.outbox.has_freed_descriptor = true;
+    }
+
+    /// Registers a connection with the poll, once and for all. Returns false if that fails, which is logged: nothing would
+    /// be heard of the connection.
+    pub(super) fn watch(&mut self, at: Source, conn: &mut Conn, origin: &Origin, is_watched: &mut bool) -> bool {
+        if *is_watched {
+            return true;
+        }
+        match self.cx.register(at, conn, Interest::READABLE | Interest::WRITABLE) {
+            Ok(()) => *is_watched = true,
+            Err(error) => {
+                let line = format_args!("closed {origin}: cannot watch its connection: {error}");
+                self.note(Level::Error, Topic::System, line);
+            }
+        }
+        *is_watched
     }
 
     /// Writes one line to the log, unless too many like it came lately.

@@ -46,15 +46,9 @@ pub(crate) struct Client {
     /// By then it must have taken something of what is there for it.
     pub(crate) write_by: Instant,
     pub(crate) alarm: Alarm,
-    pub(crate) watch: Watch,
-}
-
-/// The registration of the connection with the poll. A client whose line is there at once and whose answer fits into
-/// one write never needs it: two system calls saved of ten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Watch {
-    NotYet,
-    Registered,
+    /// The connection is registered with the poll. A client whose line is there at once and whose answer fits into one
+    /// write never needs it: two system calls saved of ten.
+    pub(crate) is_watched: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

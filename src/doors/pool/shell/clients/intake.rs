@@ -11,7 +11,7 @@ use std::time::Instant;
 use log::Level;
 
 use super::Clients;
-use super::client::{After, Client, Phase, Watch};
+use super::client::{After, Client, Phase};
 use super::coalescing::Route;
 use super::exchange::{Bytes, Owed, QueuePlace, State};
 use super::transcode;
@@ -96,7 +96,7 @@ impl Clients {
             read_by: idle_until(desk.options, now),
             write_by: now,
             alarm: Alarm::default(),
-            watch: Watch::NotYet,
+            is_watched: false,
         };
         self.insert(desk, client)
     }

@@ -17,10 +17,10 @@ use crate::doors::pool::cache::{Cache, CacheLimits};
 use crate::doors::pool::core::{ClientId, RequestId};
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
-use crate::doors::pool::shell::sessions::session::{self, Session};
+use crate::doors::pool::shell::sessions::session::Session;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Key, SourceKind};
-use client::{After, Client, Phase, Watch};
+use client::{After, Client, Phase};
 use exchange::{Bytes, Exchange, Exchanges, QueuePlace, State};
 
 /// Buffers of requests and answers kept for the next, the largest worth keeping, and what all of them may hold.
@@ -186,7 +186,7 @@ impl Clients {
             conn,
             origin,
             stage,
-            watch,
+            is_watched,
             ..
         } = session;
         // Our ends of the worker's streams are closed here, before anything else happens to it.
@@ -196,14 +196,14 @@ impl Clients {
         };
         let Some(client) = self.get_mut(key) else { return };
         client.phase = Phase::Finishing(After::LookForInput);
-        if watch == session::Watch::Registered {
+        if is_watched {
             let (token, interest) = (
                 desk.cx.token_for(PoolSource::Client.at(key)),
                 Interest::READABLE | Interest::WRITABLE,
             );
             // An error would mean that it is not registered after all: then it will be when it has to be.
             if desk.cx.registry().reregister(&mut client.conn, token, interest).is_ok() {
-                client.watch = Watch::Registered;
+                client.is_watched = true;
             }
         }
         match farewell {

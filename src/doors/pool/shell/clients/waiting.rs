@@ -2,15 +2,10 @@
 
 use std::time::Duration;
 
-use log::Level;
-use mio::Interest;
-
 use super::Clients;
-use super::client::{Client, Watch};
 use super::exchange::{Exchange, QueuePlace, State};
 use crate::doors::pool::core::{ClientId, Event, RequestId};
 use crate::doors::pool::options::{HalfClose, Options};
-use crate::doors::pool::report::Topic;
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
 use crate::net::stream::PeerState;
@@ -28,7 +23,7 @@ impl Clients {
             return desk.report(Event::Abandoned(request));
         }
         let client = self.of(id);
-        if client.is_none_or(|client| client.watch != Watch::Registered) {
+        if client.is_none_or(|client| !client.is_watched) {
             self.unwatched.push(id);
         }
         if self.queue_alarm.at().is_none() {
@@ -83,7 +78,7 @@ impl Clients {
         let Some(client) = self.get(key) else {
             return true;
         };
-        if options.persistent.is_some() && client.watch == Watch::Registered {
+        if options.persistent.is_some() && client.is_watched {
             return false;
         }
         let waited = matches!(
@@ -143,29 +138,14 @@ impl Clients {
         }
     }
 
-    /// Makes a connection known to the poll, once and for all.
+    /// Registers a client with the poll, or closes it if that fails.
     fn watch(&mut self, desk: &mut Desk<'_>, key: Key) {
-        let Some(Client {
-            conn, origin, watch, ..
-        }) = self.get_mut(key)
-        else {
+        let Some(client) = self.table.get_mut(key) else {
             return;
         };
-        if *watch == Watch::Registered {
-            return;
-        }
-        match desk.cx.register(
-            PoolSource::Client.at(key),
-            conn,
-            Interest::READABLE | Interest::WRITABLE,
-        ) {
-            Ok(()) => *watch = Watch::Registered,
-            Err(error) => {
-                let origin = origin.clone();
-                let line = format_args!("closed {origin}: cannot watch its connection: {error}");
-                desk.note(Level::Error, Topic::System, line);
-                self.close(desk, key);
-            }
+        let (conn, is_watched) = (&mut client.conn, &mut client.is_watched);
+        if !desk.watch(PoolSource::Client.at(key), conn, &client.origin, is_watched) {
+            self.close(desk, key);
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::process::child::Child;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 use crate::relay::direction::Transfer;
-use session::{Running, Session, Stage, Standing, Volume, Watch};
+use session::{Running, Session, Stage, Standing, Volume};
 
 /// All connections in session mode.
 #[derive(Debug, Default)]
@@ -125,7 +125,7 @@ impl Sessions {
             origin,
             accepted: desk.cx.now(),
             stage: Stage::Waiting(None),
-            watch: Watch::NotYet,
+            is_watched: false,
             alarm: Alarm::default(),
         };
         match self.table.insert(session) {
@@ -163,24 +163,11 @@ impl Sessions {
         let Some(session) = self.table.get_mut(key) else {
             return Outcome::GoesOn;
         };
-        if session.watch == Watch::Registered {
-            return Outcome::GoesOn;
-        }
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        match desk
-            .cx
-            .register(PoolSource::Session.at(key), &mut session.conn, interest)
-        {
-            Ok(()) => {
-                session.watch = Watch::Registered;
-                Outcome::GoesOn
-            }
-            Err(error) => {
-                let origin = session.origin.clone();
-                let line = format_args!("closed {origin}: cannot watch its connection: {error}");
-                desk.note(Level::Error, Topic::System, line);
-                Outcome::Vanished
-            }
+        let (conn, is_watched) = (&mut session.conn, &mut session.is_watched);
+        if desk.watch(PoolSource::Session.at(key), conn, &session.origin, is_watched) {
+            Outcome::GoesOn
+        } else {
+            Outcome::Vanished
         }
     }
 
@@ -190,9 +177,10 @@ impl Sessions {
         let Some(session) = self.table.get(key) else {
             return Caller::Unknown;
         };
-        let has_left = match session.watch {
-            Watch::NotYet => has_failed(&session.conn),
-            Watch::Registered => session.conn.socket().peer_state() == PeerState::Gone,
+        let has_left = if session.is_watched {
+            session.conn.socket().peer_state() == PeerState::Gone
+        } else {
+            has_failed(&session.conn)
         };
         if has_left { Caller::Gone } else { Caller::Present }
     }

@@ -37,16 +37,9 @@ pub(crate) struct Session {
     pub(crate) origin: Origin,
     pub(crate) accepted: Instant,
     pub(crate) stage: Stage,
-    pub(crate) watch: Watch,
+    /// The connection is registered with the poll: at once if there is a worker for it, else when it begins to wait.
+    pub(crate) is_watched: bool,
     pub(crate) alarm: Alarm,
-}
-
-/// The registration of the connection with the poll. A connection that gets a worker at once is registered then, any
-/// other when it begins to wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Watch {
-    NotYet,
-    Registered,
 }
 
 #[derive(Debug)]

@@ -48,7 +48,8 @@ pub(crate) struct WorkerProcess {
     pub(crate) unsent: Buffer,
     /// True while the worker stands in the list of workers that are written to at the end of the turn.
     pub(crate) is_listed: bool,
-    pub(crate) stdin_watched: StdinWatch,
+    /// Its standard input is registered with the poll. Most workers always take a request whole and never need it.
+    pub(crate) is_stdin_watched: bool,
     pub(crate) ending: KillSequence,
     pub(crate) ending_alarm: Alarm,
     pub(crate) complaints: Complaints,
@@ -101,13 +102,6 @@ pub(crate) enum Input {
     /// It has closed it while it had several requests. It is given nothing more, and is lost when what it has answered
     /// has been read.
     Shut,
-}
-
-/// The registration of its standard input with the poll. Most workers always take a request whole and never need it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StdinWatch {
-    NotYet,
-    Registered,
 }
 
 /// The stage of its life, which says what its output means.
@@ -214,7 +208,7 @@ impl WorkerProcess {
             given_bytes: 0,
             unsent: Buffer::default(),
             is_listed: false,
-            stdin_watched: StdinWatch::NotYet,
+            is_stdin_watched: false,
             ending: KillSequence::new(options.kill_timeout),
             ending_alarm: Alarm::default(),
             complaints: Complaints {

@@ -5,7 +5,7 @@ use std::io;
 use mio::Interest;
 
 use super::Workers;
-use super::process::{Input, Sent, Silence, Stage, StdinWatch, Unread, WorkerProcess};
+use super::process::{Input, Sent, Silence, Stage, Unread, WorkerProcess};
 use crate::doors::pool::core::{Assignment, Event, Fault, Inspection, WorkerId};
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
@@ -89,19 +89,13 @@ impl WorkerProcess {
     }
 
     fn watch_input(&mut self, desk: &mut Desk<'_>) {
-        let Some(stdin) = self
-            .child
-            .stdin
-            .as_mut()
-            .filter(|_| self.stdin_watched == StdinWatch::NotYet)
-        else {
+        let stdin = self.child.stdin.as_mut();
+        let Some(stdin) = stdin.filter(|_| !self.is_stdin_watched) else {
             return;
         };
-        match desk
-            .cx
-            .register(PoolSource::WorkerInput.worker(self.id), stdin, Interest::WRITABLE)
-        {
-            Ok(()) => self.stdin_watched = StdinWatch::Registered,
+        let source = PoolSource::WorkerInput.worker(self.id);
+        match desk.cx.register(source, stdin, Interest::WRITABLE) {
+            Ok(()) => self.is_stdin_watched = true,
             Err(error) => self.report_unwatched(desk, &error),
         }
     }
