@@ -7,6 +7,7 @@ use log::Level;
 
 use super::super::core::{Dispatcher, Event, Health, StopMode};
 use super::super::options::{Disclosure, Options};
+use super::super::outage;
 use super::super::report::{self, Held, Latencies, Topic};
 use super::clients::Clients;
 use super::desk::{Base, Outbox};
@@ -152,11 +153,21 @@ impl Door for Pool {
     }
 
     fn readiness(&self) -> Readiness {
-        self.readiness()
+        match self.base.dispatcher.health() {
+            Health::Starting | Health::Down(_) => Readiness::Waiting,
+            Health::Serving if self.base.dispatcher.is_in_full_force() => Readiness::Fully,
+            Health::Serving => Readiness::Partly,
+        }
     }
 
     fn waits_for(&self) -> String {
-        self.waits_for()
+        match self.base.dispatcher.health() {
+            Health::Down(_) => {
+                let cause = self.workers.cause_of_outage(&self.base.options);
+                format!("no worker can serve: {}", cause.unwrap_or_default())
+            }
+            Health::Starting | Health::Serving => outage::expectation(&self.base.options).to_owned(),
+        }
     }
 
     fn places(&self) -> usize {

@@ -3,10 +3,10 @@
 //!
 //! The decisions are carried out by one `match` over [`Action`]. Three rooms have their part in it: [`clients`] reads
 //! requests, keeps their order and writes answers; [`workers`] starts processes, gives them requests, reads their
-//! replies and sees them end; [`sessions`] joins a connection to a worker of its own. Beside them stand the sources of
-//! the reactor's events (`sources`), accepting (`listeners`), beginning and end of the pool (`lifecycle`), the dump
-//! (`describe`), and the lines of the log about the pool as a whole (`health`), its size (`resizing`) and its slow
-//! requests (`record`).
+//! replies and sees them end; [`sessions`] joins a connection to a worker of its own. A room is lent a [`Desk`] with each
+//! call, and knows no other room. What concerns several of them stands beside them: reading (`reading`), sessions with
+//! their workers (`joining`), beginning and end of the pool (`lifecycle`), the dump (`describe`), and the lines of the
+//! log about the pool and its requests (`logging`). `sources` names the sources of the reactor's events.
 //!
 //! Invariants:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
@@ -17,12 +17,10 @@
 mod clients;
 mod describe;
 mod desk;
-mod health;
 mod joining;
 mod lifecycle;
+mod logging;
 mod reading;
-mod record;
-mod resizing;
 mod sessions;
 mod sources;
 mod workers;
@@ -231,7 +229,8 @@ impl Pool {
             Action::Stop(worker, mode) => self.workers.stop_worker(&mut self.base.desk(cx), worker, mode),
             Action::QuarantineEnded(worker) => self.workers.log_cleared(&mut self.base.desk(cx), worker),
             Action::Replaced(replacement) => self.note_loss(cx, replacement),
-            Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
+            Action::Grown { slot, places } => self.log_growth(cx, slot, places),
+            Action::Shrunk { worker, slot, places } => self.log_shrinking(cx, worker, slot, places),
             Action::Rolled => self.announce_rolled(),
             Action::Health(change) => self.log_health(cx, change),
         }

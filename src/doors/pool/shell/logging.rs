@@ -1,10 +1,11 @@
-//! Lines of the log about requests: refused ones and slow ones.
+//! Lines of the log about the pool as a whole (it can serve, or cannot; it grows, or shrinks), and about single requests
+//! (refused ones and slow ones). The decisions are the core's. The lines about lost workers are in `workers::loss`.
 
 use std::time::Instant;
 
 use log::Level;
 
-use super::super::core::{ClientId, Completion, RefusedRequest};
+use super::super::core::{ClientId, Completion, HealthChange, RefusedRequest, Status, WorkerId};
 use super::super::options::Disclosure;
 use super::super::recorder::Excerpt;
 use super::super::report::{self, Topic};
@@ -14,6 +15,60 @@ use crate::net::origin::Origin;
 use crate::reactor::Context;
 
 impl Pool {
+    // ---- the pool ----------------------------------------------------------------------------------------------
+
+    pub(super) fn log_health(&mut self, cx: &mut Context<'_>, change: HealthChange) {
+        match change {
+            HealthChange::Ready => self.log_ready(),
+            HealthChange::Down { reason } => self.workers.begin_outage(&mut self.base.desk(cx), reason),
+            HealthChange::Over {
+                lasted,
+                failed,
+                first_time,
+            } => {
+                self.workers.log_outage(&mut self.base.desk(cx));
+                let were = if failed == 1 { "request was" } else { "requests were" };
+                let line = format_args!(
+                    "a worker can serve again: none could for {}, and {failed} {were} refused",
+                    amount::span(lasted)
+                );
+                self.note(cx, Level::Info, Topic::Recovery, line);
+                if first_time {
+                    self.log_ready();
+                }
+            }
+        }
+    }
+
+    fn log_ready(&self) {
+        let serves = |status| matches!(status, Status::Available | Status::Busy);
+        let serving = self.base.dispatcher.slots().filter(|slot| serves(slot.status)).count();
+        let (name, places) = (self.base.front.name(), self.base.dispatcher.places());
+        log::info!(service:% = name; "{name}: ready, {serving} of {places} workers serve");
+    }
+
+    pub(super) fn log_growth(&mut self, cx: &mut Context<'_>, slot: usize, places: usize) {
+        let most = self.base.options.policy.workers.max;
+        let line = format_args!("the load wants more workers: worker {slot} is started, {places} of at most {most}");
+        self.note(cx, Level::Info, Topic::Grown, line);
+    }
+
+    pub(super) fn log_shrinking(&mut self, cx: &mut Context<'_>, worker: WorkerId, slot: usize, places: usize) {
+        let label = self
+            .workers
+            .describe(worker)
+            .unwrap_or_else(|| format!("worker {slot}"));
+        let size = self.base.options.policy.workers;
+        let line = format_args!(
+            "{label} has not been needed for --worker-idle-timeout {} and is let go; {places} are left, of at least {}",
+            amount::span(size.idle_timeout),
+            size.min
+        );
+        self.note(cx, Level::Info, Topic::Shrunk, line);
+    }
+
+    // ---- requests ----------------------------------------------------------------------------------------------
+
     /// The part that may be shown of a request which came at this time; `None`: the time is not known. A request that
     /// was confidential when it came stays so.
     pub(super) fn disclosure_of(&self, arrived: Option<Instant>) -> Disclosure {
