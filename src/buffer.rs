@@ -1,7 +1,8 @@
 //! Bytes that wait for a descriptor to take them: appended at the end, written from the front.
 //!
 //! This is the only such buffer in the program. A connection has one for its peer (`net::conn`), a direction of the
-//! relay one for its sink, and a door that runs programs one for the input of each.
+//! relay one for its sink, and a door that runs programs one for the input of each. The standard streams and the log
+//! need none: their threads write whole batches by calls that block.
 
 use std::io::{self, ErrorKind, Write};
 

@@ -1,4 +1,5 @@
-//! The programs that talk to a daemon: one folder each, on the same event loop and the same streams as the daemon.
+//! The programs that talk to a daemon: one folder each, on the same event loop and the same
+//! connections as the daemon.
 //!
 //! [`ask`] asks a pool, for people, scripts and Squid; [`call`] has an exec door run a program. Shared by both: the
 //! standard streams on threads (`stdio`), the target of a connection (`target`), and the name of the process (`name`).
