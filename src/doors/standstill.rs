@@ -492,8 +492,8 @@ mod tests {
             let usual = 256 << 10;
             let (mut hoard, mut shares) = (Hoard::default(), Vec::new());
             shares.resize_with(20, || (Share::default(), 0_usize));
-            for (who, takes, much) in deeds {
-                let (share, input) = &mut shares[who];
+            for (index, takes, much) in deeds {
+                let (share, input) = &mut shares[index];
                 let room = hoard.room(share, *input, usual);
                 *input = if takes { *input + much.min(room) } else { input.saturating_sub(much) };
                 hoard.count(share, *input, usual);

@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn the_head_is_passed_on_in_the_form_that_every_program_reads() {
-        let anew: [(&str, &str); 5] = [
+        let rewritten: [(&str, &str); 5] = [
             ("Content-Length: 5\n\nhello", "Content-Length: 5\r\n\r\nhello"),
             ("content-length:5\r\n\r\nhello", "Content-Length: 5\r\n\r\nhello"),
             ("CONTENT-LENGTH:\t 5 \t\n\r\nhello", "Content-Length: 5\r\n\r\nhello"),
@@ -350,7 +350,7 @@ mod tests {
             ),
             ("Content-Length: 2\n\n\n\nrest", "Content-Length: 2\r\n\r\n\n\n"),
         ];
-        for (came, passes) in anew {
+        for (came, passes) in rewritten {
             assert_eq!(read(came.as_bytes()), passes.as_bytes(), "{came:?}");
         }
         let usual = b"Content-Length: 2\r\nContent-Type: application/vscode-jsonrpc; charset=utf-8\r\n\r\n{}";

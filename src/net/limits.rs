@@ -195,26 +195,26 @@ mod tests {
             let peers = [peer("10.0.0.1"), peer("10.0.0.2"), peer("2001:db8::1"), UNIX];
             let mut count = count(5, Some(2));
             let mut inside: Vec<Origin> = Vec::new();
-            for (come, who) in steps {
-                let who = peers[who].clone();
-                let place = inside.iter().position(|one| *one == who);
+            for (come, client) in steps {
+                let client = peers[client].clone();
+                let place = inside.iter().position(|one| *one == client);
                 if come {
-                    let of_his = inside.iter().filter(|one| **one == who).count();
+                    let of_its_address = inside.iter().filter(|one| **one == client).count();
                     let expected = match () {
                         () if inside.len() == 5 => Err(Full::Total),
-                        () if of_his == 2 && who != UNIX => Err(Full::Address),
+                        () if of_its_address == 2 && client != UNIX => Err(Full::Address),
                         () => Ok(()),
                     };
-                    prop_assert_eq!(count.admit(&who), expected);
-                    inside.extend(expected.is_ok().then_some(who));
+                    prop_assert_eq!(count.admit(&client), expected);
+                    inside.extend(expected.is_ok().then_some(client));
                 } else if let Some(place) = place {
                     inside.swap_remove(place);
-                    count.release(&who);
+                    count.release(&client);
                 }
                 prop_assert_eq!(count.total(), inside.len());
             }
-            for who in inside {
-                count.release(&who);
+            for client in inside {
+                count.release(&client);
             }
             prop_assert!(count.by_address.is_empty());
         }

@@ -541,16 +541,16 @@ fn the_spawn_context_changes_with_the_file_for_later_requests() {
     let text = |keys: &str| format!("[exec.jobs]\nlisten = 'unix:{}'\n{keys}\n", socket.display());
     fs::write(&file, text("env = 'WHO=before'")).unwrap();
     let daemon = Daemon::with(["run", "--config", file.to_str().unwrap()]).start();
-    let who = || run(&daemon, &["sh", "-c", "echo $WHO $PWD"], b"").text();
-    assert!(who().starts_with("before "));
+    let answer = || run(&daemon, &["sh", "-c", "echo $WHO $PWD"], b"").text();
+    assert!(answer().starts_with("before "));
     fs::write(&file, text("env = 'WHO=after'\nchdir = '/'")).unwrap();
     daemon.signal(Signal::SIGHUP);
     daemon.stderr_wait("the configuration was read again");
-    assert_eq!(who(), "after /\n");
+    assert_eq!(answer(), "after /\n");
     fs::write(&file, text("chdir = '/no/such/place'")).unwrap();
     daemon.signal(Signal::SIGHUP);
     daemon.stderr_wait("programs cannot be started in");
-    assert_eq!(who(), "after /\n", "nothing has changed");
+    assert_eq!(answer(), "after /\n", "nothing has changed");
 }
 
 /// A HUP also looks again at the limits that the daemon has by now.

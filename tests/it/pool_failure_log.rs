@@ -50,24 +50,24 @@ fn the_cause_comes_first_then_the_last_requests_then_the_refused_clients() {
     let pid = daemon.ask("pid").trim_end().to_owned();
     assert_eq!(daemon.ask("die 3"), "ERR\n");
     daemon.stderr_wait("its worker died over it");
-    let (log, who) = (whole_log(&daemon), format!("worker 0 (pid {pid})"));
+    let (log, worker) = (whole_log(&daemon), format!("worker 0 (pid {pid})"));
     let lines = lines_from(&log, "exited with", 4);
-    let story = format!("{who} exited with status 3 while it had a request in hand; started again at once");
+    let story = format!("{worker} exited with status 3 while it had a request in hand; started again at once");
     assert_eq!(lines[0], story, "{log}");
-    let given = format!("{who}: given ");
+    let given = format!("{worker}: given ");
     assert!(lines[1].starts_with(&given) && lines[1].ends_with(": \"pid\""), "{log}");
     assert!(
         lines[2].starts_with(&given) && lines[2].ends_with(" not answered: \"die 3\""),
         "{log}"
     );
     assert!(
-        lines[3].starts_with("refused 127.0.0.1:") && lines[3].contains(&who),
+        lines[3].starts_with("refused 127.0.0.1:") && lines[3].contains(&worker),
         "{log}"
     );
     // It has no other name, and there is no other line.
     let named = log.lines().filter(|line| line.contains(&pid));
     assert!(
-        named.clone().count() == 4 && named.clone().all(|line| line.contains(&who)),
+        named.clone().count() == 4 && named.clone().all(|line| line.contains(&worker)),
         "{log}"
     );
 }
@@ -84,7 +84,7 @@ fn each_way_to_be_lost_is_one_line_of_a_kind() {
         let mut client = daemon.client();
         client.send("x\n");
         let line = daemon.stderr_wait(story);
-        let who = line
+        let worker = line
             .split_once("pool: ")
             .unwrap()
             .1
@@ -92,12 +92,12 @@ fn each_way_to_be_lost_is_one_line_of_a_kind() {
             .next()
             .unwrap()
             .to_owned();
-        assert!(who.starts_with("worker 0 (pid "), "{line}");
+        assert!(worker.starts_with("worker 0 (pid "), "{line}");
         // Of two that die within a moment, the end of the second may be heard of first.
         assert!(line.contains("; started again "), "{line}");
         client.reset();
         let log = whole_log(&daemon);
-        let stories = log.lines().filter(|line| line.contains(&format!("{who}) ")));
+        let stories = log.lines().filter(|line| line.contains(&format!("{worker}) ")));
         let stories: Vec<_> = stories.filter(|line| !line.contains("refused")).collect();
         assert_eq!(stories.len(), 1, "{log}");
     };

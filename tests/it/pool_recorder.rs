@@ -34,18 +34,18 @@ fn a_worker_that_takes_too_long_is_reported_with_its_request_and_the_ones_before
     let mut client = daemon.client();
     client.send(format!("wait {} never\n", gate.path()));
     let arrival = gate.arrival();
-    let who = format!("worker 0 (pid {})", arrival.pid);
+    let worker = format!("worker 0 (pid {})", arrival.pid);
     assert_eq!(client.read_to_end(), b"ERR\n");
     arrival.wait_killed();
     let (log, request) = (whole_log(&daemon), format!("\"wait {} never\"", gate.path()));
-    let story = format!("pool: {who} took longer than --busy-timeout 1 s and is stopped; started again at once");
+    let story = format!("pool: {worker} took longer than --busy-timeout 1 s and is stopped; started again at once");
     let below: Vec<_> = log.lines().skip_while(|line| !line.ends_with(&story)).collect();
     assert_eq!(stories(&log), below[1..3], "{log}");
     // The oldest of the three was dropped for the newest.
     let [before, last] = stories(&log)[..] else {
         panic!("{log}")
     };
-    assert!(before.contains(&format!("pool: {who}: given ")), "{log}");
+    assert!(before.contains(&format!("pool: {worker}: given ")), "{log}");
     assert!(before.contains(" ago, answered after "), "{log}");
     assert!(before.ends_with(": \"echo two\\x1b[31m\""), "{log}");
     assert!(last.ends_with(&format!(" ago, not answered: {request}")), "{log}");

@@ -71,9 +71,9 @@ impl Scene {
     }
 }
 
-fn write(file: &Path, socket: &Path, who: &str, more: &str) {
+fn write(file: &Path, socket: &Path, value: &str, more: &str) {
     let text = format!(
-        "[exec.jobs]\nlisten = 'unix:{}'\nenv = 'WHO={who}'\n{more}",
+        "[exec.jobs]\nlisten = 'unix:{}'\nenv = 'WHO={value}'\n{more}",
         socket.display()
     );
     fs::write(file, text).unwrap();

@@ -335,17 +335,17 @@ mod tests {
         }))
     }
 
-    fn ask(cache: &mut Cache, request: &[u8], who: u64, now: Instant) {
+    fn ask(cache: &mut Cache, request: &[u8], client: u64, now: Instant) {
         assert_eq!(cache.look_up(request, now), Found::Nothing);
-        cache.add_leader(&request.into(), ClientId(who));
+        cache.add_leader(&request.into(), ClientId(client));
     }
 
     #[track_caller]
-    fn follow(cache: &mut Cache, request: &[u8], who: u64, now: Instant) -> Place {
+    fn follow(cache: &mut Cache, request: &[u8], client: u64, now: Instant) -> Place {
         let Found::Asked(place) = cache.look_up(request, now) else {
             panic!("{request:?} is not being asked");
         };
-        cache.add_waiter(place, ClientId(who));
+        cache.add_waiter(place, ClientId(client));
         place
     }
 
@@ -465,7 +465,7 @@ mod tests {
         const MANY: u64 = 50_000;
         let (mut cache, now) = (cache(9), Instant::now());
         ask(&mut cache, b"a", 0, now);
-        let places: Vec<_> = (1..=MANY).map(|who| follow(&mut cache, b"a", who, now)).collect();
+        let places: Vec<_> = (1..=MANY).map(|client| follow(&mut cache, b"a", client, now)).collect();
         let before = comparisons();
         assert_eq!(cache.remove_leader(b"a", ClientId(0)), Departure::Shared);
         let left: Vec<_> = places
@@ -484,8 +484,8 @@ mod tests {
         let (mut cache, now) = (cache(9), Instant::now());
         let request: Rc<[u8]> = vec![b'a'; 60_000].into();
         cache.add_leader(&request, ClientId(0));
-        for who in 1..1000 {
-            follow(&mut cache, &request, who, now);
+        for client in 1..1000 {
+            follow(&mut cache, &request, client, now);
         }
         // This variable, the key, and the request under way.
         assert_eq!(Rc::strong_count(&request), 3);

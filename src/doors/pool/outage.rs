@@ -69,7 +69,7 @@ fn cause(reason: Restart, detail: Option<&str>, start_timeout: Duration) -> Stri
 /// Returns the fate of requests during an outage.
 pub(super) fn meanwhile(options: &Options) -> String {
     let wait = span(options.policy.queue_timeout);
-    let who = match options.policy.mode {
+    let subject = match options.policy.mode {
         Mode::Request => "requests",
         Mode::Session => "connections",
     };
@@ -78,7 +78,7 @@ pub(super) fn meanwhile(options: &Options) -> String {
         None => "",
     };
     format!(
-        "{who} wait for --queue-timeout {wait} and are then {}{known}",
+        "{subject} wait for --queue-timeout {wait} and are then {}{known}",
         refusal(&options.error_reply)
     )
 }

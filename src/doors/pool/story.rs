@@ -233,10 +233,10 @@ impl Next {
         match self {
             Next::Start {
                 delay,
-                stays: Some(who),
+                stays: Some(worker),
             } => {
                 format!(
-                    "the old {who} stays in service, and another is started {}",
+                    "the old {worker} stays in service, and another is started {}",
                     when(*delay)
                 )
             }
