@@ -1,7 +1,8 @@
 //! One client of the exec door as the shell holds it: its connection, its request, and the program with its pipes.
 //!
-//! Every method here moves bytes once, in one direction, and returns what came of it. The [`Conn`] and the [`Job`] know
-//! which of their ends may give or take something, so a move that cannot do anything costs no system call.
+//! Every method here moves bytes once, in one direction, and returns what came of it. The
+//! [`Conn`](crate::net::conn::Conn) and the [`Job`] know which of their ends may give or take something, so a move that
+//! cannot do anything costs no system call.
 
 use std::time::Instant;
 
