@@ -121,7 +121,7 @@ pub(super) fn program(job: Option<&Job>, survey: &Survey, now: Instant) -> Strin
 
 /// Returns the description of a client: its address, and over a UNIX socket also the process and the user at the other
 /// end.
-pub(super) fn who(stream: &Stream, origin: &Origin) -> String {
+pub(super) fn describe_client(stream: &Stream, origin: &Origin) -> String {
     match stream.peer_credentials() {
         Ok(Some(process)) if origin.is_direct() => format!("{origin} ({process})"),
         Ok(_) | Err(_) => origin.to_string(),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use mio::Interest;
 
-use super::dump::{Dump, who};
+use super::dump::{Dump, describe_client};
 use super::front::Front;
 use super::standstill::{Advice, Hoard, Sight, Watch};
 use crate::amount;
@@ -71,8 +71,8 @@ impl ProgramClient {
     }
 
     /// Returns the client as it stands in log lines: with its user, where that is known.
-    pub(super) fn who(&self) -> String {
-        who(self.conn.socket(), &self.origin)
+    pub(super) fn description(&self) -> String {
+        describe_client(self.conn.socket(), &self.origin)
     }
 
     /// Returns the number of bytes that are held each way: to the program, and to the client.
@@ -200,7 +200,7 @@ impl ProgramClient {
         format!(
             "c[{number}] state = {state}, connected for = {connected}, client = {}, {noun} = {asked}, to program = {}, \
              to client = {to_client}",
-            self.who(),
+            self.description(),
             self.input.len()
         )
     }

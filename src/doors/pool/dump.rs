@@ -148,7 +148,7 @@ pub(super) struct ClientView {
     /// The time since the client is in this state; in `Reading` and `Writing`, since bytes have last moved.
     pub(super) since: Duration,
     pub(super) age: Duration,
-    pub(super) who: String,
+    pub(super) client: String,
     pub(super) load: Load,
 }
 
@@ -163,7 +163,9 @@ pub(super) enum Load {
 
 /// Returns the line of a client.
 pub(super) fn client(view: &ClientView) -> String {
-    let ClientView { number, state, who, .. } = view;
+    let ClientView {
+        number, state, client, ..
+    } = view;
     let load = match view.load {
         Load::Requests { unanswered, held } => {
             let held = size(u64::try_from(held).unwrap_or(u64::MAX));
@@ -175,7 +177,7 @@ pub(super) fn client(view: &ClientView) -> String {
         }
     };
     let (state, since, age) = (state.name(), span(view.since), span(view.age));
-    format!("client {number}: state = {state}, since = {since} ago, age = {age}, {load}, client = {who}")
+    format!("client {number}: state = {state}, since = {since} ago, age = {age}, {load}, client = {client}")
 }
 
 #[cfg(test)]
@@ -271,7 +273,7 @@ mod tests {
             state: ClientState::Waiting,
             since: seconds(1),
             age: seconds(4),
-            who: "127.0.0.1:9".to_owned(),
+            client: "127.0.0.1:9".to_owned(),
             load: Load::Requests {
                 unanswered: 2,
                 held: 2048,

@@ -198,7 +198,7 @@ impl CommandDoor {
         if leads {
             run.leader = Some(client);
             run.asker = job_log::asker(connection.peer.conn.socket(), &connection.peer.origin);
-            run.peer = connection.peer.who();
+            run.peer = connection.peer.description();
         } else {
             run.joined += 1;
             connection.peer.input.clear();

@@ -144,9 +144,9 @@ impl ExecDoor {
             return;
         };
         connection.encoder.turn_down(&why, connection.peer.conn.output_mut());
-        let who = connection.peer.who();
+        let client = connection.peer.description();
         self.counters.refused += 1;
-        let line = format_args!("refused {who}: {why}");
+        let line = format_args!("refused {client}: {why}");
         self.front.note(cx, Level::Warn, REFUSAL, line);
     }
 

@@ -190,7 +190,7 @@ impl ExecDoor {
         log::warn!(
             service:% = self.front.name(); "{}: {} did not get to run {}: status {status}: {why}",
             self.front.name(),
-            connection.peer.who(),
+            connection.peer.description(),
             report::command(&connection.arguments, self.options.log_arguments)
         );
         self.tell_run(cx, key, RunEvent::NotStarted);
@@ -220,7 +220,7 @@ impl ExecDoor {
         log::info!(
             service:% = self.front.name(); "{}: {} ran {}: {exit}, {} bytes in, {} out, {} err",
             self.front.name(),
-            connection.peer.who(),
+            connection.peer.description(),
             report::command(&connection.arguments, self.options.log_arguments),
             traffic.input,
             traffic.output,

@@ -16,7 +16,7 @@ use super::clients::client::{Client, Phase};
 use super::clients::exchange::State;
 use super::sessions::session::{Session, Stage};
 use super::workers::process::WorkerProcess;
-use crate::doors::dump::{Dump, FIRST, ProcessView, who};
+use crate::doors::dump::{Dump, FIRST, ProcessView, describe_client};
 use crate::process::rss::Survey;
 use crate::reactor::Key;
 
@@ -115,14 +115,14 @@ impl Pool {
             return dump::request(since, "gone", kept.as_ref());
         };
         if let Some(session) = self.sessions.get(id) {
-            return dump::request(since, &who(session.conn.socket(), &session.origin), None);
+            return dump::request(since, &describe_client(session.conn.socket(), &session.origin), None);
         }
         let bytes = self.clients.request_bytes(id);
         let excerpt = bytes.map(|bytes| Excerpt::of(bytes, self.disclosure_of(request.arrived)));
         let client = self
             .clients
             .of(id)
-            .map(|client| who(client.conn.socket(), &client.origin));
+            .map(|client| describe_client(client.conn.socket(), &client.origin));
         let client = client.as_deref().unwrap_or("gone (others wait for the answer)");
         dump::request(since, client, excerpt.as_ref())
     }
@@ -190,7 +190,7 @@ impl Pool {
             state,
             since: now.saturating_duration_since(since.unwrap_or(client.active)),
             age: now.saturating_duration_since(client.accepted),
-            who: who(client.conn.socket(), &client.origin),
+            client: describe_client(client.conn.socket(), &client.origin),
             load: Load::Requests {
                 unanswered: client.owed.count(),
                 held,
@@ -225,7 +225,7 @@ fn session_view(key: Key, session: &Session, now: Instant) -> ClientView {
         state,
         since: now.saturating_duration_since(since),
         age: now.saturating_duration_since(session.accepted),
-        who: who(session.conn.socket(), &session.origin),
+        client: describe_client(session.conn.socket(), &session.origin),
         load,
     }
 }
