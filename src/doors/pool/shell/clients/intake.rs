@@ -271,7 +271,7 @@ impl Clients {
                 }
                 desk.report(Event::Request { client: id, size });
             }
-            // Sixteen million requests are in hand.
+            // Four million requests are in hand.
             Err(_) => self.refuse_line(desk, key, Line::OneTooMany),
         }
     }
