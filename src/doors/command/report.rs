@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::core::counters::Counters;
 use super::core::scheduler::Load;
+use super::options::Rule;
 use crate::amount;
 use crate::doors::front::{Front, Topic};
 use crate::doors::job_log;
@@ -60,8 +61,8 @@ pub(super) fn snapshot(
 }
 
 /// Returns the line of one command in the dump.
-pub(super) fn dump_command(name: &str, threads: usize, queue: usize, load: Load) -> String {
-    let Load { running, waiting } = load;
+pub(super) fn dump_command(name: &str, rule: &Rule, load: Load) -> String {
+    let (Load { running, waiting }, Rule { threads, queue, .. }) = (load, rule);
     format!("{name:?} running = {running} of {threads}, waiting = {waiting} of {queue}")
 }
 

@@ -20,29 +20,37 @@ pub struct Request {
     pub arguments: Vec<Vec<u8>>,
 }
 
+/// A request that is being read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asking {
+    /// The part that was read.
+    pub request: Request,
+    /// The time at which it must be complete.
+    pub until: Instant,
+    /// The time at which a message that has begun is taken for complete.
+    pub quiet_at: Option<Instant>,
+}
+
+/// A complete request that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queued {
+    /// The complete request.
+    pub request: Request,
+    /// Its place in the queue.
+    pub ticket: Ticket,
+    /// The time since which it waits.
+    pub since: Instant,
+    /// The time until which it waits.
+    pub until: Instant,
+}
+
 /// The state of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientState {
     /// The request is not complete.
-    Asking {
-        /// The part that was read.
-        request: Request,
-        /// The time at which it must be complete.
-        until: Instant,
-        /// The time at which a message that has begun is taken for complete.
-        quiet_at: Option<Instant>,
-    },
+    Asking(Asking),
     /// The request waits until a further program of its command may run.
-    Queued {
-        /// The complete request.
-        request: Request,
-        /// Its place in the queue.
-        ticket: Ticket,
-        /// The time since which it waits.
-        since: Instant,
-        /// The time until which it waits.
-        until: Instant,
-    },
+    Queued(Queued),
     /// The client gets the output of a program.
     Following {
         /// The run of the program.
@@ -63,8 +71,8 @@ impl ClientState {
     /// The time at which [`ClientEvent::Tick`](super::event::ClientEvent::Tick) is due.
     pub fn deadline(&self) -> Option<Instant> {
         match self {
-            ClientState::Asking { until, quiet_at, .. } => Some(quiet_at.map_or(*until, |at| at.min(*until))),
-            ClientState::Queued { until, .. } | ClientState::Answered { until } => Some(*until),
+            ClientState::Asking(Asking { until, quiet_at, .. }) => Some(quiet_at.map_or(*until, |at| at.min(*until))),
+            ClientState::Queued(Queued { until, .. }) | ClientState::Answered { until } => Some(*until),
             // The run has a deadline of its own.
             ClientState::Following { stalled_until, .. } => *stalled_until,
             // The lingering close has a deadline of its own.
@@ -75,8 +83,8 @@ impl ClientState {
     /// The state's name in the dump.
     pub fn name(&self) -> &'static str {
         match self {
-            ClientState::Asking { .. } => "asking",
-            ClientState::Queued { .. } => "queued",
+            ClientState::Asking(_) => "asking",
+            ClientState::Queued(_) => "queued",
             ClientState::Following { .. } => "following",
             ClientState::Answered { .. } => "answered",
             ClientState::Closing => "parting",

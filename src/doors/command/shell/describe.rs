@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::super::core::client::ClientState;
+use super::super::core::client::{Asking, ClientState, Queued};
 use super::super::core::event::ClientId;
 use super::super::report;
 use super::CommandDoor;
@@ -16,12 +16,7 @@ impl CommandDoor {
         let commands = &self.options.commands;
         let lines = commands.iter().map(|command| {
             let (name, load) = (&command.name, self.scheduler.load(&command.name));
-            report::dump_command(
-                &String::from_utf8_lossy(name),
-                command.rule.threads,
-                command.rule.queue,
-                load,
-            )
+            report::dump_command(&String::from_utf8_lossy(name), &command.rule, load)
         });
         dump.registers(commands.len(), commands.len(), lines);
         for command in commands {
@@ -37,13 +32,13 @@ impl CommandDoor {
     pub(super) fn describe_client(&self, id: ClientId, connection: &Connection, now: Instant) -> String {
         let (state, with_arguments) = (self.scheduler.client(id), self.options.log_arguments);
         let since = match state {
-            Some(ClientState::Queued { since, .. }) => {
+            Some(ClientState::Queued(Queued { since, .. })) => {
                 format!(", since = {} ago", amount::span(now.saturating_duration_since(*since)))
             }
             _ => String::new(),
         };
         let command = match state {
-            Some(ClientState::Asking { request, .. } | ClientState::Queued { request, .. }) => {
+            Some(ClientState::Asking(Asking { request, .. }) | ClientState::Queued(Queued { request, .. })) => {
                 let name = request.name.as_deref();
                 name.map(|name| report::command(name, &request.arguments, with_arguments))
             }

@@ -165,7 +165,7 @@ impl CommandDoor {
     /// Returns true if the bytes from the client are its program's input, now or once that is started.
     fn sends_input(&self, id: ClientId) -> bool {
         match self.scheduler.client(id) {
-            Some(ClientState::Queued { .. }) => true,
+            Some(ClientState::Queued(_)) => true,
             Some(ClientState::Following { run, .. }) => self.runs.get(run).is_some_and(|run| run.leader == Some(id)),
             _ => false,
         }
@@ -223,7 +223,7 @@ impl CommandDoor {
     }
 
     fn asks(&self, id: ClientId) -> bool {
-        matches!(self.scheduler.client(id), Some(ClientState::Asking { .. }))
+        matches!(self.scheduler.client(id), Some(ClientState::Asking(_)))
     }
 
     /// Takes bytes that were read: messages, and behind the last of them input.

@@ -2,44 +2,36 @@
 
 use std::time::Instant;
 
-use super::super::client::{ClientState, Request};
+use super::super::client::{Asking, ClientState, Queued, Request};
 use super::super::event::{Action, ClientEvent, ClientId, Refusal, RunId};
 use super::{Job, Scheduler};
 use crate::doors::run::{RunEvent, RunState};
-use crate::doors::waiters::Ticket;
 
 /// The name that is answered with the names of all commands, where the operator allows that.
 const LIST: &[u8] = b"list";
 
 impl Scheduler {
-    pub(super) fn asking(
-        &mut self,
-        id: ClientId,
-        request: Request,
-        (until, quiet_at): (Instant, Option<Instant>),
-        event: ClientEvent,
-        now: Instant,
-    ) {
-        let name = request.name.clone().unwrap_or_default();
+    pub(super) fn asking(&mut self, id: ClientId, asking: Asking, event: ClientEvent, now: Instant) {
+        let name = asking.request.name.clone().unwrap_or_default();
         match event {
-            ClientEvent::Message(message) => self.take(id, request, until, message, now),
+            ClientEvent::Message(message) => self.take(id, asking, message, now),
             ClientEvent::Pending => {
                 let quiet_at = Some(now + self.timing.quiet);
-                self.ask_on(id, request, until, quiet_at);
+                self.enter(id, ClientState::Asking(Asking { quiet_at, ..asking }));
             }
-            ClientEvent::Tick if now >= until => {
+            ClientEvent::Tick if now >= asking.until => {
                 let why = if self.closes { Refusal::Stop } else { Refusal::TooSlow };
                 self.turn_down(id, name, why, now);
             }
-            ClientEvent::Tick if quiet_at.is_some_and(|at| now >= at) => {
-                self.ask_on(id, request, until, None);
+            ClientEvent::Tick if asking.quiet_at.is_some_and(|at| now >= at) => {
+                self.ask_on(id, asking);
                 self.actions.push(Action::Complete(id));
             }
             ClientEvent::TooLong => self.turn_down(id, name, Refusal::TooLong, now),
-            ClientEvent::Left => match self.wanted(&request) {
+            ClientEvent::Left => match self.wanted(&asking.request) {
                 None => self.close(id),
                 Some(wanted) => {
-                    let come = request.arguments.len();
+                    let come = asking.request.arguments.len();
                     self.turn_down(id, name, Refusal::Missing { wanted, come }, now);
                 }
             },
@@ -49,19 +41,14 @@ impl Scheduler {
             | ClientEvent::Standstill
             | ClientEvent::Progress
             | ClientEvent::Flushed
-            | ClientEvent::Tick => {
-                self.ask_on(id, request, until, quiet_at);
-            }
+            | ClientEvent::Tick => self.enter(id, ClientState::Asking(asking)),
         }
     }
 
-    fn ask_on(&mut self, id: ClientId, request: Request, until: Instant, quiet_at: Option<Instant>) {
-        let asking = ClientState::Asking {
-            request,
-            until,
-            quiet_at,
-        };
-        self.enter(id, asking);
+    /// Waits for the next message, of which nothing has come.
+    fn ask_on(&mut self, id: ClientId, asking: Asking) {
+        let quiet_at = None;
+        self.enter(id, ClientState::Asking(Asking { quiet_at, ..asking }));
     }
 
     /// The number of arguments that the requested command takes.
@@ -71,16 +58,16 @@ impl Scheduler {
     }
 
     /// Takes a name or an argument.
-    pub(super) fn take(&mut self, id: ClientId, mut request: Request, until: Instant, message: Vec<u8>, now: Instant) {
-        let Some(name) = request.name.clone() else {
-            return self.take_name(id, message, until, now);
+    fn take(&mut self, id: ClientId, mut asking: Asking, message: Vec<u8>, now: Instant) {
+        let Some(name) = asking.request.name.clone() else {
+            return self.take_name(id, asking, message, now);
         };
         let Some(rule) = self.rules.get(&name) else {
             // A reload has removed the command.
             self.counters.not_found += 1;
             return self.refuse(id, name, Refusal::NotFound, now);
         };
-        let number = request.arguments.len();
+        let number = asking.request.arguments.len();
         let judged = rule
             .arguments
             .get(number)
@@ -89,11 +76,11 @@ impl Scheduler {
             let number = number + 1;
             return self.turn_down(id, name, Refusal::Argument { number, why }, now);
         }
-        request.arguments.push(message);
-        self.go_on(id, request, until, now);
+        asking.request.arguments.push(message);
+        self.go_on(id, asking, now);
     }
 
-    fn take_name(&mut self, id: ClientId, name: Vec<u8>, until: Instant, now: Instant) {
+    fn take_name(&mut self, id: ClientId, mut asking: Asking, name: Vec<u8>, now: Instant) {
         if self.list && name == LIST {
             self.actions.push(Action::List(id));
             return self.answer(id, now);
@@ -107,21 +94,18 @@ impl Scheduler {
             self.counters.busy += 1;
             return self.refuse(id, name, Refusal::Busy, now);
         }
-        let request = Request {
-            name: Some(name),
-            arguments: Vec::new(),
-        };
-        self.go_on(id, request, until, now);
+        asking.request.name = Some(name);
+        self.go_on(id, asking, now);
     }
 
     /// Asks for the next argument, or serves the complete request.
-    fn go_on(&mut self, id: ClientId, request: Request, until: Instant, now: Instant) {
-        let wanted = self.wanted(&request).unwrap_or_default();
-        if request.arguments.len() < wanted {
-            self.ask_on(id, request, until, None);
+    fn go_on(&mut self, id: ClientId, asking: Asking, now: Instant) {
+        let wanted = self.wanted(&asking.request).unwrap_or_default();
+        if asking.request.arguments.len() < wanted {
+            self.ask_on(id, asking);
             return self.actions.push(Action::Prompt(id));
         }
-        self.serve(id, request, now);
+        self.serve(id, asking.request, now);
     }
 
     /// Serves a complete request.
@@ -147,22 +131,15 @@ impl Scheduler {
         self.refuse(id, name, Refusal::Busy, now);
     }
 
-    pub(super) fn queued(
-        &mut self,
-        id: ClientId,
-        request: Request,
-        (ticket, since, until): (Ticket, Instant, Instant),
-        event: ClientEvent,
-        now: Instant,
-    ) {
+    pub(super) fn queued(&mut self, id: ClientId, queued: Queued, event: &ClientEvent, now: Instant) {
         match event {
-            ClientEvent::Tick if now >= until => {
-                self.forget_waiting(&request, ticket);
+            ClientEvent::Tick if now >= queued.until => {
+                self.forget_waiting(&queued.request, queued.ticket);
                 self.counters.busy += 1;
-                self.refuse(id, request.name.unwrap_or_default(), Refusal::Busy, now);
+                self.refuse(id, queued.request.name.unwrap_or_default(), Refusal::Busy, now);
             }
             ClientEvent::Gone => {
-                self.forget_waiting(&request, ticket);
+                self.forget_waiting(&queued.request, queued.ticket);
                 self.close(id);
             }
             // The client sends its program's input and may end its side; it was sent prompts alone; the tick is early.
@@ -174,15 +151,7 @@ impl Scheduler {
             | ClientEvent::Standstill
             | ClientEvent::Progress
             | ClientEvent::Flushed
-            | ClientEvent::Tick => {
-                let stays = ClientState::Queued {
-                    request,
-                    ticket,
-                    since,
-                    until,
-                };
-                self.enter(id, stays);
-            }
+            | ClientEvent::Tick => self.enter(id, ClientState::Queued(queued)),
         }
     }
 
@@ -205,13 +174,8 @@ impl Scheduler {
                 self.enter(id, ClientState::Following { run, stalled_until });
             }
             ClientEvent::Progress | ClientEvent::Flushed => {
-                self.enter(
-                    id,
-                    ClientState::Following {
-                        run,
-                        stalled_until: None,
-                    },
-                );
+                let stalled_until = None;
+                self.enter(id, ClientState::Following { run, stalled_until });
             }
             ClientEvent::Tick if stalled_until.is_some_and(|until| now >= until) => {
                 self.counters.unread += 1;
@@ -289,7 +253,7 @@ impl Scheduler {
             .filter_map(|(id, state)| Some((*id, self.outdated(state)?)))
             .collect();
         for (id, name) in outdated {
-            if let Some(ClientState::Queued { request, ticket, .. }) = self.clients.remove(&id) {
+            if let Some(ClientState::Queued(Queued { request, ticket, .. })) = self.clients.remove(&id) {
                 self.forget_waiting(&request, ticket);
             }
             self.turn_down(id, name, Refusal::Changed, now);
@@ -309,8 +273,8 @@ impl Scheduler {
     /// Returns the command of a request that its rule does not allow any more.
     fn outdated(&self, state: &ClientState) -> Option<Vec<u8>> {
         let (request, is_complete) = match state {
-            ClientState::Asking { request, .. } => (request, false),
-            ClientState::Queued { request, .. } => (request, true),
+            ClientState::Asking(Asking { request, .. }) => (request, false),
+            ClientState::Queued(Queued { request, .. }) => (request, true),
             ClientState::Following { .. } | ClientState::Answered { .. } | ClientState::Closing => return None,
         };
         let (name, arguments) = (request.name.as_ref()?, &request.arguments);

@@ -1,6 +1,6 @@
 //! The check of the invariants that the comment of the scheduler names.
 
-use super::super::client::ClientState;
+use super::super::client::{ClientState, Queued};
 use super::super::event::ClientId;
 use super::Scheduler;
 
@@ -19,13 +19,14 @@ impl Scheduler {
                 line.queue.is_empty() || (rule.is_some() && !one_more),
                 "{name:?} waits in vain"
             );
-            let queued = |id: &ClientId| matches!(self.clients.get(id), Some(ClientState::Queued { .. }));
+            let queued = |id: &ClientId| matches!(self.clients.get(id), Some(ClientState::Queued(_)));
             debug_assert!(
                 line.queue.iter().all(queued),
                 "{name:?}: a client is in the queue that does not wait"
             );
             let fits = |id: &ClientId| {
-                let (Some(ClientState::Queued { request, .. }), Some(rule)) = (self.clients.get(id), rule) else {
+                let (Some(ClientState::Queued(Queued { request, .. })), Some(rule)) = (self.clients.get(id), rule)
+                else {
                     return false;
                 };
                 rule.fits(&request.arguments)

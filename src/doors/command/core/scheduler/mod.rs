@@ -25,7 +25,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
-use super::client::{ClientState, Request};
+use super::client::{Asking, ClientState, Queued, Request};
 use super::counters::Counters;
 use super::event::{Action, ClientEvent, ClientId, Refusal, RunId};
 use crate::doors::command::options::{Rule, Timing};
@@ -159,12 +159,12 @@ impl Scheduler {
 
     /// Adds a client that has connected.
     pub fn connect(&mut self, id: ClientId, now: Instant) {
-        let asking = ClientState::Asking {
+        let asking = Asking {
             request: Request::default(),
             until: now + self.timing.read_timeout,
             quiet_at: None,
         };
-        self.clients.insert(id, asking);
+        self.clients.insert(id, ClientState::Asking(asking));
     }
 
     /// Takes an event in the life of a client.
@@ -173,17 +173,8 @@ impl Scheduler {
             return;
         };
         match state {
-            ClientState::Asking {
-                request,
-                until,
-                quiet_at,
-            } => self.asking(id, request, (until, quiet_at), event, now),
-            ClientState::Queued {
-                request,
-                ticket,
-                since,
-                until,
-            } => self.queued(id, request, (ticket, since, until), event, now),
+            ClientState::Asking(asking) => self.asking(id, asking, event, now),
+            ClientState::Queued(queued) => self.queued(id, queued, &event, now),
             ClientState::Following { run, stalled_until } => self.following(id, run, stalled_until, event, now),
             ClientState::Answered { until } => self.answered(id, until, &event, now),
             ClientState::Closing => match event {
@@ -237,8 +228,8 @@ impl Scheduler {
     pub fn hasten(&mut self, by: Instant) {
         self.closes = true;
         for state in self.clients.values_mut() {
-            if let ClientState::Asking { until, .. } = state {
-                *until = by.min(*until);
+            if let ClientState::Asking(asking) = state {
+                asking.until = by.min(asking.until);
             }
         }
     }
@@ -248,7 +239,9 @@ impl Scheduler {
         let ids: Vec<_> = self.clients.keys().copied().collect();
         for id in ids {
             let name = match self.clients.get(&id) {
-                Some(ClientState::Asking { request, .. } | ClientState::Queued { request, .. }) => request.name.clone(),
+                Some(ClientState::Asking(Asking { request, .. }) | ClientState::Queued(Queued { request, .. })) => {
+                    request.name.clone()
+                }
                 Some(ClientState::Following { .. } | ClientState::Answered { .. } | ClientState::Closing) | None => {
                     continue;
                 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::client::{ClientState, Request};
+use super::super::client::{ClientState, Queued, Request};
 use super::super::event::{ClientId, RunId};
 use super::{Line, Scheduler};
 use crate::doors::waiters::Ticket;
@@ -16,21 +16,21 @@ impl Scheduler {
         // Kept also where runs are not shared: a reload may change that.
         let alike = line.alike.entry(request.arguments.clone()).or_default();
         alike.insert(ticket);
-        let queued = ClientState::Queued {
+        let queued = Queued {
             request,
             ticket,
             since,
             until,
         };
-        self.enter(id, queued);
+        self.enter(id, ClientState::Queued(queued));
     }
 
     /// The time since which the first request of a queue waits.
     pub fn waiting_since(&self, name: &[u8]) -> Option<Instant> {
         let first = self.lines.get(name)?.queue.iter().next()?;
         match self.clients.get(first)? {
-            ClientState::Queued { since, .. } => Some(*since),
-            ClientState::Asking { .. }
+            ClientState::Queued(queued) => Some(queued.since),
+            ClientState::Asking(_)
             | ClientState::Following { .. }
             | ClientState::Answered { .. }
             | ClientState::Closing => None,
@@ -47,7 +47,7 @@ impl Scheduler {
         while self.load(name).running < threads {
             let next = self.lines.get_mut(name).and_then(|line| line.queue.pop());
             let Some(id) = next else { break };
-            let Some(ClientState::Queued { request, ticket, .. }) = self.clients.remove(&id) else {
+            let Some(ClientState::Queued(Queued { request, ticket, .. })) = self.clients.remove(&id) else {
                 continue;
             };
             if let Some(line) = self.lines.get_mut(name) {
