@@ -45,36 +45,32 @@ impl RunsPrograms for ExecDoor {
 
     fn start_program(&mut self, cx: &mut Context<'_>, key: Key) {
         // The client may have been refused, or be gone, since it asked.
-        let waits = |connection: &&Connection| connection.client.is_starting();
-        let Some(connection) = self.connections.get(key).filter(waits) else {
+        let waits = |connection: &&mut Connection| connection.client.is_starting();
+        let Some(connection) = self.connections.get_mut(key).filter(waits) else {
             return;
         };
-        let arguments = connection
-            .arguments
-            .words()
-            .map(|word| OsStr::from_bytes(word).to_owned())
-            .collect();
-        let mut command = match Command::new(arguments) {
+        let words = connection.arguments.words();
+        let mut command = match Command::new(words.map(|word| OsStr::from_bytes(word).to_owned()).collect()) {
             Ok(command) => command,
             // The reader of requests has checked that there is a name.
             Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
         };
         command.client_variables = job_log::asker(connection.peer.conn.socket(), &connection.peer.origin);
         let begun = Instant::now();
-        let program = match self.take_looked(key) {
-            _ if !self.options.programs.restrict() => match self.spawner.named(command.program()) {
-                Ok(program) => program,
-                Err(error) => return self.not_started(cx, key, status_of(&error), &error.to_string()),
-            },
+        let program = match mem::take(&mut connection.looked) {
+            _ if !self.options.programs.restrict() => self.spawner.named(command.program()),
             Looked::Not => return self.look_up(cx, key, &command),
-            asked @ Looked::UnderWay { .. } => return self.put_back(key, asked),
+            asked @ Looked::UnderWay { .. } => {
+                connection.looked = asked;
+                return;
+            }
             Looked::Unfit(unfit, _) => return self.forbid(cx, key, &unfit),
             Looked::Fit(fit) => {
                 command.argv0 = fit.argv0;
-                fit.program
+                Ok(fit.program)
             }
         };
-        match self.spawner.spawn_program(&program, &command, Stdio::piped()) {
+        match program.and_then(|program| self.spawner.spawn_program(&program, &command, Stdio::piped())) {
             Ok(child) => {
                 self.statistics.times.spawn.record(begun.elapsed());
                 self.take_charge_of(cx, key, child);
@@ -164,17 +160,6 @@ impl ExecDoor {
         }
         let told = "this program is not allowed (--allow-program)";
         self.give_none(cx, key, CANNOT_RUN, told, &unfit.to_string());
-    }
-
-    fn put_back(&mut self, key: Key, looked: Looked) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.looked = looked;
-        }
-    }
-
-    fn take_looked(&mut self, key: Key) -> Looked {
-        let connection = self.connections.get_mut(key);
-        connection.map_or(Looked::Not, |connection| mem::take(&mut connection.looked))
     }
 
     /// Tells the client and the log the reason for which a complete request gets no program. The line is never left out
