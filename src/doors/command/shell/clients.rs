@@ -116,7 +116,7 @@ impl CommandDoor {
     // ---- out ---------------------------------------------------------------------------------------------------
 
     /// Begins the lingering close. Must be called once the client has everything.
-    pub(super) fn part(&mut self, cx: &mut Context<'_>, id: ClientId) {
+    pub(super) fn begin_close(&mut self, cx: &mut Context<'_>, id: ClientId) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };

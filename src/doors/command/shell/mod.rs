@@ -179,7 +179,7 @@ impl CommandDoor {
             Action::Detach { client, run } => self.detach(cx, client, run),
             Action::Program(run, step) => self.take_step(cx, run, step),
             Action::Drop(run) => self.drop_run(cx, run),
-            Action::BeginClose(id) => self.part(cx, id),
+            Action::BeginClose(id) => self.begin_close(cx, id),
             Action::LeftUnread(id) => self.log_unread(cx, id),
             Action::Close(id) => self.close(cx, id),
         }

@@ -174,7 +174,7 @@ impl ExecDoor {
     // ---- out ---------------------------------------------------------------------------------------------------
 
     /// Begins the lingering close. Must be called once the client has everything.
-    pub(super) fn part(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(super) fn begin_close(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };

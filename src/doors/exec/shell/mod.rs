@@ -227,7 +227,7 @@ impl ExecDoor {
             ClientAction::Signal(number) => self.signal_program(cx, key, number),
             ClientAction::Program(step) => self.take_step(cx, key, step),
             ClientAction::Conclude => self.conclude(key),
-            ClientAction::BeginClose => self.part(cx, key),
+            ClientAction::BeginClose => self.begin_close(cx, key),
             ClientAction::Close => self.close(cx, key),
         }
     }
