@@ -18,7 +18,7 @@ pub(super) fn listen(socket: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
 }
 
 /// The most messages that [`send_messages`] takes.
-pub const MOST_MESSAGES: usize = 8;
+pub(super) const MOST_MESSAGES: usize = 8;
 
 /// sendmmsg(2) of these messages on a connected socket, each of which may be made of pieces. Returns the number of
 /// bytes that were taken. Of more than [`MOST_MESSAGES`] the rest is left. With `more` the kernel may wait for further
