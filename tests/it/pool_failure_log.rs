@@ -409,11 +409,12 @@ fn the_count_of_replacements_that_are_meant_is_as_quiet_as_they_are() {
 #[test]
 fn last_words_of_workers_that_have_answered_do_not_flood_the_log() {
     let script = "read l; echo 'fatal: the database has gone' >&2; echo ok; exit 1";
-    let daemon = Daemon::pool(2, &shell(script), &["--queue-timeout", "60s"]);
+    let daemon = Daemon::pool(2, &shell(script), &["--queue-timeout", "60s", "--retries", "20"]);
     for _ in 0..60 {
         assert_eq!(daemon.ask("x"), "ok\n");
     }
-    // Some have got a second request before their end was heard of, so that there may be more of them.
+    // A worker may get a second request before its end is noticed: so there may be more ends, and one request may meet
+    // several of them.
     daemon.usr1_until(|stats| stats.count("restarts died") >= 60);
     let log = whole_log(&daemon);
     let told = times(&log, "the database has gone");
