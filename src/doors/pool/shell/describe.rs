@@ -13,7 +13,7 @@ use super::super::dump::{self, ClientState, ClientView, Descriptors, Load};
 use super::super::recorder::Excerpt;
 use super::Pool;
 use super::clients::client::{Client, Phase};
-use super::clients::exchange::State;
+use super::clients::exchange::{Asked, State};
 use super::sessions::session::{Session, Stage};
 use super::workers::process::WorkerProcess;
 use crate::doors::dump::{Dump, FIRST, ProcessView, describe_client};
@@ -174,12 +174,12 @@ impl Pool {
             Phase::Taking | Phase::Full | Phase::Finishing(_) => ClientState::Reading,
         };
         let oldest = owed().next().and_then(|exchange| match exchange.state {
-            State::Asked { request, .. } => self.base.dispatcher.arrival(request?),
+            State::Asked(ref asked) => self.base.dispatcher.arrival(asked.request?),
             State::Coalesced(_) | State::Answered(_) => None,
         });
         let since = oldest.filter(|_| state == ClientState::Waiting);
         let bytes = owed().take(COUNTED).map(|exchange| match &exchange.state {
-            State::Asked { bytes, .. } | State::Answered(bytes) => bytes.len(),
+            State::Asked(Asked { bytes, .. }) | State::Answered(bytes) => bytes.len(),
             State::Coalesced(_) => 0,
         });
         let held = bytes

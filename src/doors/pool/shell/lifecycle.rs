@@ -57,7 +57,7 @@ impl Pool {
     }
 
     pub(super) fn announce_rolled(&mut self) {
-        self.clients.cache_mut().end_roll();
+        self.clients.cache.end_roll();
         let but = match self.base.dispatcher.health() {
             Health::Down(_) => ", but none can serve yet",
             Health::Starting | Health::Serving => "",
@@ -194,13 +194,13 @@ impl Door for Pool {
             (doors::Options::Pool(options), PreparedPrograms::Pool(program)) => (*options, *program),
             (other, _) => return Err(doors::other_kind(self.base.front.name(), &other)),
         };
-        self.workers.set_program(program);
+        self.workers.program = program;
         if self.base.options.disclosure == Disclosure::Nothing {
             self.disclosed_from = Some(cx.now());
         }
         self.base.options = options;
         self.clients
-            .cache_mut()
+            .cache
             .set_limits(self.base.options.cache.as_ref().map(|cache| cache.limits));
         self.base.front.reload(cx, self.base.options.front.clone(), new);
         self.base
@@ -212,7 +212,7 @@ impl Door for Pool {
 
     fn set_programs(&mut self, programs: PreparedPrograms) {
         if let PreparedPrograms::Pool(program) = programs {
-            self.workers.set_program(*program);
+            self.workers.program = *program;
         }
     }
 
@@ -221,7 +221,7 @@ impl Door for Pool {
         if self.base.front.is_serving() {
             let (name, workers) = (self.base.front.name(), self.base.dispatcher.places());
             log::info!(service:% = name; "{name}: replacing every worker, {workers} of them");
-            self.clients.cache_mut().begin_roll();
+            self.clients.cache.begin_roll();
             // The operator has changed something, and is to see what they say now.
             self.workers.end_row(&self.base.options);
             self.base.report(Event::Roll);
@@ -249,7 +249,7 @@ impl Door for Pool {
 
     fn statistics(&self, now: Instant) -> Snapshot {
         let held = Held {
-            cached: self.clients.cached(),
+            cached: self.clients.cache.size(),
             sessions: self.sessions.totals(),
         };
         report::snapshot(

@@ -276,12 +276,9 @@ impl Pool {
 
     /// Takes in that a worker is lost or stopped, and what becomes of its place.
     fn note_loss(&mut self, cx: &mut Context<'_>, lost: Replacement) {
-        if self
-            .workers
-            .get(lost.worker)
-            .is_some_and(|process| process.casts_doubt_by(lost.reason))
-        {
-            self.clients.cache_mut().forget_all();
+        let process = self.workers.get(lost.worker);
+        if process.is_some_and(|process| process.casts_doubt_by(lost.reason)) {
+            self.clients.cache.forget_all();
         }
         let next = match (lost.slot, lost.delay) {
             (None, _) if self.base.front.is_stopping() => Next::TheEnd,

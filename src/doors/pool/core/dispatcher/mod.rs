@@ -149,11 +149,8 @@ impl Dispatcher {
 
     fn tick_worker(&mut self, id: WorkerId) {
         self.recycle_if_worn_out(id);
-        if self
-            .workers
-            .get(id)
-            .is_some_and(|worker| worker.has_passed_trial(self.now))
-        {
+        let worker = self.workers.get(id);
+        if worker.is_some_and(|worker| worker.has_passed_trial(self.now)) {
             self.confirm(id);
         }
         match self.workers.get(id).and_then(|worker| worker.due(self.now)) {

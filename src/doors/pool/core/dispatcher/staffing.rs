@@ -65,11 +65,8 @@ impl Dispatcher {
         let Some(Phase::Starting { deadline }) = self.workers.phase(id) else {
             return;
         };
-        if self
-            .workers
-            .get(id)
-            .is_some_and(|worker| worker.check_interval().is_some())
-        {
+        let interval = self.workers.get(id).and_then(Worker::check_interval);
+        if interval.is_some() {
             self.begin_check(id, CheckKind::Initial, deadline);
         } else {
             self.activate(id);
@@ -164,7 +161,7 @@ impl Dispatcher {
         if result == ProbeResult::Failed {
             return self.fail(id, Restart::Quarantined, Blame::NoRequest);
         }
-        let interval = self.workers.get(id).and_then(|worker| worker.check_interval());
+        let interval = self.workers.get(id).and_then(Worker::check_interval);
         // All workers are started together, and are not to be away together.
         let interval = interval.map(|interval| self.jitter.around_duration(interval));
         self.change(id, |worker, now| worker.pass_check(interval, now));

@@ -64,11 +64,7 @@ impl Clients {
 
     /// Others may share the answer to this request from now on.
     pub(crate) fn add_leader(&mut self, id: ClientId) {
-        if let Some(State::Asked {
-            bytes: Bytes::Shared(bytes),
-            ..
-        }) = self.exchanges.get(id).map(|exchange| &exchange.state)
-        {
+        if let Some(Bytes::Shared(bytes)) = self.exchanges.asked(id).map(|asked| &asked.bytes) {
             self.cache.add_leader(bytes, id);
         }
     }
@@ -89,10 +85,10 @@ impl Clients {
 
     /// A request that a worker was asked has come to its end.
     fn end_coalescing(&mut self, cx: &Context<'_>, id: ClientId, answer: Option<&[u8]>) -> Shared {
-        let Some(bytes) = self.exchanges.request_bytes(id) else {
+        let Some(asked) = self.exchanges.asked(id) else {
             return Shared::default();
         };
-        let shared = self.cache.end_request(bytes, id, answer, cx.now());
+        let shared = self.cache.end_request(&asked.bytes, id, answer, cx.now());
         if shared.is_orphan {
             self.exchanges.forget_orphan(id);
         }
@@ -123,7 +119,7 @@ impl Clients {
             return false;
         };
         let (departure, follows) = match &exchange.state {
-            State::Asked { bytes, .. } => (self.cache.remove_leader(bytes, id), false),
+            State::Asked(asked) => (self.cache.remove_leader(&asked.bytes, id), false),
             State::Coalesced(place) => (self.cache.remove_waiter(*place), true),
             State::Answered(_) => return false,
         };
@@ -136,10 +132,9 @@ impl Clients {
             Departure::Unwanted => false,
             // And now for this one, who is the last.
             Departure::UnwantedOrphan(orphan) => {
-                if let Some(State::Asked {
-                    request: Some(request), ..
-                }) = self.exchanges.forget_orphan(orphan)
-                {
+                let request = self.exchanges.asked(orphan).and_then(|asked| asked.request);
+                self.exchanges.forget_orphan(orphan);
+                if let Some(request) = request {
                     desk.report(Event::Abandoned(request));
                 }
                 false

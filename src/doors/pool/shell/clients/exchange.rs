@@ -29,18 +29,22 @@ pub(crate) struct Exchange {
 #[derive(Debug)]
 pub(crate) enum State {
     /// With the dispatcher.
-    Asked {
-        /// The bytes of the request, kept until the answer, for another worker may need them.
-        bytes: Bytes,
-        /// The dispatcher's name for it; `None` until the dispatcher has told it.
-        request: Option<RequestId>,
-        queue: QueuePlace,
-    },
+    Asked(Asked),
     /// Not with the dispatcher: its bytes are those of a request that is there already, and the answer is for both. It
     /// has no bytes of its own, for there may be thousands like it.
     Coalesced(Place),
     /// Its answer, which waits for those before it, or for its client to take those.
     Answered(Bytes),
+}
+
+/// A request that is with the dispatcher.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// The bytes of the request, kept until the answer, for another worker may need them.
+    pub(crate) bytes: Bytes,
+    /// The dispatcher's name for it; `None` until the dispatcher has told it.
+    pub(crate) request: Option<RequestId>,
+    pub(crate) queue: QueuePlace,
 }
 
 /// The bytes of a request or of an answer.
@@ -67,7 +71,7 @@ impl State {
     /// The bytes that it has held, whose buffer can serve again.
     pub(crate) fn into_bytes(self) -> Option<Bytes> {
         match self {
-            State::Asked { bytes, .. } | State::Answered(bytes) => Some(bytes),
+            State::Asked(Asked { bytes, .. }) | State::Answered(bytes) => Some(bytes),
             State::Coalesced(_) => None,
         }
     }
@@ -115,27 +119,23 @@ impl Exchanges {
         self.table.get_mut(Key::from_bits(id.0))
     }
 
-    /// Takes the dispatcher's name from a request, so that its close reports nothing to the dispatcher.
-    pub(crate) fn clear_request(&mut self, id: ClientId) {
-        if let Some(Exchange {
-            state: State::Asked { request, .. },
-            ..
-        }) = self.get_mut(id)
-        {
-            *request = None;
+    /// A request that is with the dispatcher.
+    pub(crate) fn asked(&self, id: ClientId) -> Option<&Asked> {
+        match &self.get(id)?.state {
+            State::Asked(asked) => Some(asked),
+            State::Coalesced(_) | State::Answered(_) => None,
+        }
+    }
+
+    pub(crate) fn asked_mut(&mut self, id: ClientId) -> Option<&mut Asked> {
+        match &mut self.get_mut(id)?.state {
+            State::Asked(asked) => Some(asked),
+            State::Coalesced(_) | State::Answered(_) => None,
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.table.len() == 0
-    }
-
-    /// The bytes of a request that is in hand.
-    pub(crate) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
-        match &self.get(id)?.state {
-            State::Asked { bytes, .. } => Some(bytes),
-            State::Coalesced(_) | State::Answered(_) => None,
-        }
     }
 
     /// The exchanges of one connection, the oldest first.
@@ -183,8 +183,8 @@ impl Exchanges {
     }
 
     /// Takes out an exchange whose connection has gone before.
-    pub(crate) fn forget_orphan(&mut self, id: ClientId) -> Option<State> {
-        self.table.remove(Key::from_bits(id.0)).map(|exchange| exchange.state)
+    pub(crate) fn forget_orphan(&mut self, id: ClientId) {
+        self.table.remove(Key::from_bits(id.0));
     }
 
     /// Returns true if the oldest of a connection has its answer already.
@@ -199,11 +199,11 @@ mod tests {
     use super::*;
 
     fn asked(text: &[u8]) -> State {
-        State::Asked {
+        State::Asked(Asked {
             bytes: Bytes::Own(text.to_vec()),
             request: None,
             queue: QueuePlace::WithWorker,
-        }
+        })
     }
 
     fn connections() -> (Key, Key) {
@@ -243,7 +243,7 @@ mod tests {
         exchanges.open(&mut owed, one, asked(b"a")).unwrap();
         let second = exchanges.open(&mut owed, one, asked(b"b")).unwrap();
         exchanges.get_mut(second).unwrap().state = State::Answered(Bytes::Own(b"B".to_vec()));
-        assert!(exchanges.request_bytes(second).is_none());
+        assert!(exchanges.asked(second).is_none());
         assert!(!exchanges.oldest_is_answered(&owed));
         exchanges.close_oldest(&mut owed);
         assert!(exchanges.oldest_is_answered(&owed));

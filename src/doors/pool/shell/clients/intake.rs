@@ -13,7 +13,7 @@ use log::Level;
 use super::Clients;
 use super::client::{After, Client, Phase};
 use super::coalescing::Route;
-use super::exchange::{Bytes, Owed, QueuePlace, State};
+use super::exchange::{Asked, Bytes, Owed, QueuePlace, State};
 use super::transcode;
 use crate::amount;
 use crate::doors::pool::core::Event;
@@ -21,18 +21,11 @@ use crate::doors::pool::options::Options;
 use crate::doors::pool::report::Topic;
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
-use crate::framing::{Frame, Framer, Progress, Unfit};
+use crate::framing::{Frame, Progress, Unfit};
 use crate::net::conn::{Conn, Received};
 use crate::net::origin::Origin;
 use crate::net::stream::PeerState;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
-
-/// The beginning of the bytes at hand.
-enum Heard {
-    Unfinished,
-    Request(Frame),
-    Wrong(Line),
-}
 
 /// A mistake in a client's request.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +91,13 @@ impl Clients {
             alarm: Alarm::default(),
             is_watched: false,
         };
-        self.insert(desk, client)
+        match self.table.insert(client) {
+            Ok(key) => Some(key),
+            Err(client) => {
+                desk.release_connection(&client.origin);
+                None
+            }
+        }
     }
 
     // ---- reading -----------------------------------------------------------------------------------------------
@@ -217,17 +216,17 @@ impl Clients {
             client.phase = Phase::Full;
             return 0;
         }
-        match hear(&mut client.framer, bytes) {
-            Heard::Unfinished => 0,
-            Heard::Wrong(line) => {
-                self.refuse_line(desk, key, line);
-                0
-            }
-            Heard::Request(frame) => {
+        let wrong = match client.framer.advance(bytes) {
+            Progress::NeedMore => return 0,
+            Progress::Frame(frame) => {
                 self.take_request(desk, key, &frame, bytes);
-                frame.length
+                return frame.length;
             }
-        }
+            Progress::TooLong => Line::TooLong,
+            Progress::Malformed(reason) => Line::Malformed(reason),
+        };
+        self.refuse_line(desk, key, wrong);
+        0
     }
 
     /// Takes in the request that lies at the beginning of `bytes`.
@@ -256,11 +255,11 @@ impl Clients {
         } else {
             Bytes::Own(wire)
         };
-        let state = State::Asked {
+        let state = State::Asked(Asked {
             bytes,
             request: None,
             queue: QueuePlace::WithWorker,
-        };
+        });
         let Some(client) = self.table.get_mut(key) else {
             return;
         };
@@ -355,14 +354,5 @@ impl Clients {
     pub(crate) fn read_later(&mut self, cx: &mut Context<'_>, key: Key) {
         self.touch(key);
         cx.resume_later(PoolSource::Client.at(key));
-    }
-}
-
-fn hear(framer: &mut Framer, bytes: &[u8]) -> Heard {
-    match framer.advance(bytes) {
-        Progress::NeedMore => Heard::Unfinished,
-        Progress::TooLong => Heard::Wrong(Line::TooLong),
-        Progress::Malformed(reason) => Heard::Wrong(Line::Malformed(reason)),
-        Progress::Frame(frame) => Heard::Request(frame),
     }
 }

@@ -33,7 +33,7 @@ const SPARE_BYTES: usize = 1024 * 1024;
 pub(crate) struct Clients {
     table: GenerationalSlab<Client>,
     exchanges: Exchanges,
-    cache: Cache,
+    pub(crate) cache: Cache,
     /// Clients with output that is to be written at the end of the turn.
     unflushed: Vec<Key>,
     /// Clients whose alarm and registration are to be brought in line with their state at the end of the step.
@@ -132,16 +132,7 @@ impl Clients {
 
     /// The bytes of a request that has no answer yet.
     pub(crate) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
-        self.exchanges.request_bytes(id)
-    }
-
-    /// Entries of the cache, and the bytes that they take.
-    pub(crate) fn cached(&self) -> (usize, usize) {
-        self.cache.size()
-    }
-
-    pub(crate) fn cache_mut(&mut self) -> &mut Cache {
-        &mut self.cache
+        Some(&self.exchanges.asked(id)?.bytes)
     }
 
     /// Returns true if every request belongs to a client that is there.
@@ -149,27 +140,12 @@ impl Clients {
         self.len() > 0 || (self.exchanges.is_empty() && self.cache.is_idle())
     }
 
-    fn insert(&mut self, desk: &mut Desk<'_>, client: Client) -> Option<Key> {
-        match self.table.insert(client) {
-            Ok(key) => Some(key),
-            Err(client) => {
-                desk.release_connection(&client.origin);
-                None
-            }
-        }
-    }
-
     /// The dispatcher has named a request, and says where it is. `false`: its client has gone.
     pub(crate) fn set_request(&mut self, id: ClientId, named: RequestId, place: QueuePlace) -> bool {
-        let Some(Exchange {
-            state: State::Asked { request, queue, .. },
-            ..
-        }) = self.exchanges.get_mut(id)
-        else {
-            return false;
-        };
-        (*request, *queue) = (Some(named), place);
-        true
+        let asked = self.exchanges.asked_mut(id);
+        asked
+            .map(|asked| (asked.request, asked.queue) = (Some(named), place))
+            .is_some()
     }
 
     /// A copy of some bytes in a buffer that has served before, where there is one.

@@ -140,20 +140,16 @@ impl Clients {
     }
 
     fn buffer_answer(&mut self, desk: &mut Desk<'_>, key: Key, bytes: &[u8]) {
-        let Clients {
-            table,
-            spare,
-            unflushed,
-            ..
-        } = self;
-        let Some(client) = table.get_mut(key) else { return };
+        let Some(client) = self.table.get_mut(key) else {
+            return;
+        };
         if client.conn.unwritten() == 0 {
             client.write_by = desk.cx.now() + desk.options.write_timeout;
         }
-        client.conn.lend_memory(|| spare.take());
+        client.conn.lend_memory(|| self.spare.take());
         client.conn.output_mut().extend_from_slice(bytes);
         if !std::mem::replace(&mut client.is_listed, true) {
-            unflushed.push(key);
+            self.unflushed.push(key);
         }
     }
 
@@ -341,7 +337,7 @@ impl Clients {
             };
             // One without a name yet is withdrawn when the dispatcher's decision about it is carried out.
             let named = match &state {
-                State::Asked { request, .. } => *request,
+                State::Asked(asked) => asked.request,
                 State::Coalesced(_) | State::Answered(_) => None,
             };
             self.keep_bytes_of(state);

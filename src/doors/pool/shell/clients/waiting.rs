@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Clients;
-use super::exchange::{Exchange, QueuePlace, State};
+use super::exchange::QueuePlace;
 use crate::doors::pool::core::{ClientId, Event, RequestId};
 use crate::doors::pool::options::{HalfClose, Options};
 use crate::doors::pool::shell::PoolSource;
@@ -43,17 +43,10 @@ impl Clients {
         desk.cx.clear_alarm(&mut self.queue_alarm);
         let mut begun = std::mem::take(&mut self.unwatched);
         for id in begun.drain(..) {
-            if let Some(Exchange {
-                client: Some(key),
-                state:
-                    State::Asked {
-                        queue: QueuePlace::Waiting,
-                        ..
-                    },
-                ..
-            }) = self.exchanges.get(id)
-            {
-                self.watch(desk, *key);
+            let asked = self.exchanges.asked(id);
+            let waits = asked.is_some_and(|asked| asked.queue == QueuePlace::Waiting);
+            if let Some(key) = self.key_of(id).filter(|_| waits) {
+                self.watch(desk, key);
             }
         }
         // Its memory serves again, unless that was for a rush that is over.
@@ -81,43 +74,29 @@ impl Clients {
         if options.persistent.is_some() && client.is_watched {
             return false;
         }
-        let waited = matches!(
-            exchange,
-            Exchange {
-                state: State::Asked {
-                    queue: QueuePlace::Waiting,
-                    ..
-                },
-                ..
-            }
-        );
+        let asked = self.exchanges.asked(id);
+        let waited = asked.is_some_and(|asked| asked.queue == QueuePlace::Waiting);
         waited && means_gone(options, client.conn.socket().peer_state())
     }
 
     /// Notes that a worker is found for a request. Returns false if the worker is not to be given it, because its
     /// client has gone and no other waits for the answer.
     pub(crate) fn start_request(&mut self, desk: &mut Desk<'_>, id: ClientId, request: RequestId) -> bool {
-        if self.has_left(desk.options, id) && self.withdraw(desk, id, request) {
-            return false;
+        if self.has_left(desk.options, id) {
+            // Or the close would report it as abandoned to a worker that works on it.
+            if let Some(asked) = self.exchanges.asked_mut(id) {
+                asked.request = None;
+            }
+            if let Some(key) = self.key_of(id) {
+                self.close(desk, key);
+            }
+            if self.exchanges.get(id).is_none() {
+                desk.report(Event::Withdrawn(request));
+                return false;
+            }
         }
         self.set_request(id, request, QueuePlace::WithWorker);
         true
-    }
-
-    /// Withdraws the request of a client that has gone before its worker was given a byte. Returns true if no other
-    /// client waits for the answer, so that the worker is not to be given it.
-    pub(crate) fn withdraw(&mut self, desk: &mut Desk<'_>, id: ClientId, request: RequestId) -> bool {
-        let key = self.key_of(id);
-        // Or the close would report it as abandoned to a worker that works on it.
-        self.exchanges.clear_request(id);
-        if let Some(key) = key {
-            self.close(desk, key);
-        }
-        let is_unwanted = self.exchanges.get(id).is_none();
-        if is_unwanted {
-            desk.report(Event::Withdrawn(request));
-        }
-        is_unwanted
     }
 
     /// Brings alarm and registration of a client in line with what is waited for. The alarm is never put off, only

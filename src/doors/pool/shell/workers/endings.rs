@@ -122,12 +122,12 @@ impl Workers {
     /// Reaps a process that has ended, unless the losses before its own are to be logged first. Returns true if its
     /// exit is what says that its reply is whole.
     pub(crate) fn reap_in_order(&mut self, desk: &mut Desk<'_>, id: WorkerId) -> bool {
-        let waits = self.has_losses_before(id);
+        let is_next = self.dying.first() == Some(&id);
         if let Some(process) = self.get_mut(id) {
-            process.losing.exit_waits = waits;
-        }
-        if waits {
-            return false;
+            process.losing.exit_waits = process.losing.loss.is_some() && !is_next;
+            if process.losing.exit_waits {
+                return false;
+            }
         }
         self.advance_ending(desk, id, KillEvent::Exited);
         let is_successful = matches!(

@@ -87,12 +87,6 @@ impl Workers {
         before.filter(is_dead).copied().collect()
     }
 
-    /// Returns true if its loss is to be logged, but that of a worker which was lost before it is not yet.
-    pub(crate) fn has_losses_before(&self, id: WorkerId) -> bool {
-        let is_lost = self.get(id).is_some_and(|process| process.losing.loss.is_some());
-        is_lost && self.dying.first() != Some(&id)
-    }
-
     /// Its story is told: that of the next one may be due.
     fn remove_dying(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         self.dying.retain(|dying| *dying != id);

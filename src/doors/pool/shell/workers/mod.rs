@@ -29,7 +29,8 @@ use process::WorkerProcess;
 /// All workers of a pool that have a process, and what is known of lost ones.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    program: PreparedProgram,
+    /// Workers are started with this.
+    pub(crate) program: PreparedProgram,
     processes: Processes,
     /// Workers whose process is still to be started.
     waiting: VecDeque<WorkerId>,
@@ -90,11 +91,6 @@ impl Workers {
             echoes: Echoes::default(),
             stepped_back: None,
         }
-    }
-
-    /// Starts workers with this from now on.
-    pub(crate) fn set_program(&mut self, program: PreparedProgram) {
-        self.program = program;
     }
 
     pub(crate) fn get(&self, id: WorkerId) -> Option<&WorkerProcess> {

@@ -73,8 +73,9 @@ impl WorkerProcess {
 
     /// Notes of a worker that has ended in its session if we had sent it a signal, which may be the reason.
     pub(crate) fn note_signalled(&mut self) {
-        if let WorkerProtocol::Session(tie) = &mut self.protocol {
-            tie.was_signalled = self.ending.has_signalled();
+        let was_signalled = self.ending.has_signalled();
+        if let Some(tie) = self.session_tie() {
+            tie.was_signalled = was_signalled;
         }
     }
 
@@ -92,6 +93,13 @@ impl WorkerProcess {
     pub(crate) fn session(&self) -> Option<Key> {
         match &self.protocol {
             WorkerProtocol::Session(tie) => tie.session,
+            WorkerProtocol::InOrder | WorkerProtocol::Numbered | WorkerProtocol::Once => None,
+        }
+    }
+
+    pub(super) fn session_tie(&mut self) -> Option<&mut SessionTie> {
+        match &mut self.protocol {
+            WorkerProtocol::Session(tie) => Some(tie),
             WorkerProtocol::InOrder | WorkerProtocol::Numbered | WorkerProtocol::Once => None,
         }
     }

@@ -4,7 +4,6 @@ use mio::unix::pipe::{Receiver, Sender};
 
 use super::Workers;
 use super::process::WorkerProcess;
-use super::protocol::WorkerProtocol;
 use crate::doors::pool::core::WorkerId;
 use crate::process::child::Child;
 use crate::reactor::Key;
@@ -24,7 +23,7 @@ impl Workers {
     pub(crate) fn attach_session(&mut self, id: WorkerId, key: Key) -> Option<Streams> {
         let process = self.get_mut(id)?;
         let (stdin, stdout) = (process.child.stdin.take()?, process.child.stdout.take()?);
-        if let WorkerProtocol::Session(tie) = &mut process.protocol {
+        if let Some(tie) = process.session_tie() {
             (tie.session, tie.has_begun) = (Some(key), true);
         }
         Some(Streams {
@@ -37,11 +36,7 @@ impl Workers {
 
     /// Takes a worker away from its session.
     pub(crate) fn detach_session(&mut self, id: WorkerId) {
-        if let Some(WorkerProcess {
-            protocol: WorkerProtocol::Session(tie),
-            ..
-        }) = self.get_mut(id)
-        {
+        if let Some(tie) = self.get_mut(id).and_then(WorkerProcess::session_tie) {
             tie.session = None;
         }
     }

@@ -80,21 +80,15 @@ impl Workers {
         id: WorkerId,
         with: impl FnOnce(&mut Repeats, &mut StderrLog, &mut Words, &mut dyn FnMut(&str)) -> T,
     ) -> Option<T> {
-        let Workers {
-            processes,
-            repeats,
-            echoes,
-            ..
-        } = self;
         let front = &mut *desk.front;
-        let process = processes.get_mut(id)?;
+        let process = self.processes.get_mut(id)?;
         let (label, pid, now) = (process.label(), process.pid(), desk.cx.now());
         let Complaints {
             stderr, words, said, ..
         } = &mut process.complaints;
         let mut is_any_left_out = false;
         let mut tell = |line: &str| {
-            let is_echo = echoes.hear(said, gist(line, pid), now);
+            let is_echo = self.echoes.hear(said, gist(line, pid), now);
             if !is_echo {
                 let name = front.name();
                 log::info!(service:% = name; "{name}: {label}: {line}");
@@ -102,7 +96,7 @@ impl Workers {
                 is_any_left_out = true;
             }
         };
-        let outcome = with(repeats, stderr, words, &mut tell);
+        let outcome = with(&mut self.repeats, stderr, words, &mut tell);
         if is_any_left_out {
             front.plan_upkeep(&mut desk.cx, None);
         }
