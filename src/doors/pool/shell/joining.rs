@@ -40,9 +40,7 @@ impl Pool {
             Caller::Present => {}
             Caller::Unknown => return self.base.report(Event::Withdrawn(request)),
             Caller::Gone => {
-                if let Some(session) = self.sessions.remove(cx, key) {
-                    self.base.desk(cx).release_connection(&session.origin);
-                }
+                self.sessions.close(&mut self.base.desk(cx), key);
                 return self.base.report(Event::Withdrawn(request));
             }
         }
@@ -50,10 +48,8 @@ impl Pool {
             return;
         }
         let streams = self.workers.attach_session(id, key);
-        let has_begun = streams.is_some_and(|streams| {
-            self.sessions
-                .begin(&mut self.base.desk(cx), key, (id, request), streams)
-        });
+        let has_begun =
+            streams.is_some_and(|streams| self.sessions.begin(&mut self.base.desk(cx), key, assignment, streams));
         if !has_begun {
             self.workers.detach_session(id);
             let fault = Fault::InputClosed(request);
@@ -185,14 +181,5 @@ impl Pool {
             self.workers.detach_session(worker);
         }
         self.clients.adopt_finished(&mut self.base.desk(cx), session, farewell);
-    }
-
-    /// Closes all sessions, whatever is still on its way.
-    pub(super) fn close_sessions(&mut self, cx: &mut Context<'_>) {
-        for key in self.sessions.keys() {
-            if let Some(session) = self.sessions.remove(cx, key) {
-                self.base.desk(cx).release_connection(&session.origin);
-            }
-        }
     }
 }

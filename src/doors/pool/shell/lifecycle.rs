@@ -91,7 +91,9 @@ impl Pool {
         for key in self.clients.keys() {
             self.clients.close(&mut self.base.desk(cx), key);
         }
-        self.close_sessions(cx);
+        for key in self.sessions.keys() {
+            self.sessions.close(&mut self.base.desk(cx), key);
+        }
     }
 
     // ---- in between --------------------------------------------------------------------------------------------

@@ -80,70 +80,71 @@ impl Reply<'_> {
 
 impl Service for Pool {
     fn handle_ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
-        match PoolSource::from_source(source) {
-            Some(PoolSource::Client) => self.client_ready(cx, source.key, readiness),
-            Some(PoolSource::WorkerOutput) => {
-                self.read_worker(cx, source.key, readiness.read_closed || readiness.hung_up)
-            }
-            Some(PoolSource::Session) => self.session_ready(cx, source.key, readiness),
-            Some(PoolSource::Listener) => self.accept(cx, source.key),
-            Some(PoolSource::WorkerInput) => self.input_ready(cx, source.key),
-            Some(PoolSource::WorkerErrors) => self.workers.stderr_ready(&mut self.base.desk(cx), source.key),
-            Some(PoolSource::WorkerExit) => self.exit_ready(cx, source.key),
+        let Some(kind) = PoolSource::from_source(source) else {
+            return;
+        };
+        match kind {
+            PoolSource::Client => self.client_ready(cx, source.key, readiness),
+            PoolSource::WorkerOutput => self.read_worker(cx, source.key, readiness.read_closed || readiness.hung_up),
+            PoolSource::Session => self.session_ready(cx, source.key, readiness),
+            PoolSource::Listener => self.accept(cx, source.key),
+            PoolSource::WorkerInput => self.input_ready(cx, source.key),
+            PoolSource::WorkerErrors => self.workers.stderr_ready(&mut self.base.desk(cx), source.key),
+            PoolSource::WorkerExit => self.exit_ready(cx, source.key),
             // These are alarms and leftovers, never registered with the poll.
-            Some(
-                PoolSource::WorkerEnding
-                | PoolSource::Spawning
-                | PoolSource::Dispatcher
-                | PoolSource::Queue
-                | PoolSource::Upkeep
-                | PoolSource::Drain,
-            )
-            | None => {}
+            PoolSource::WorkerEnding
+            | PoolSource::Spawning
+            | PoolSource::Dispatcher
+            | PoolSource::Queue
+            | PoolSource::Upkeep
+            | PoolSource::Drain => {}
         }
         self.end_step(cx);
     }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_>, source: Source) {
-        match PoolSource::from_source(source) {
-            Some(PoolSource::Client) => self.client_timeout(cx, source.key),
-            Some(PoolSource::Session) => self.session_timeout(cx, source.key),
-            Some(PoolSource::Dispatcher) => {
+        let Some(kind) = PoolSource::from_source(source) else {
+            return;
+        };
+        match kind {
+            PoolSource::Client => self.client_timeout(cx, source.key),
+            PoolSource::Session => self.session_timeout(cx, source.key),
+            PoolSource::Dispatcher => {
                 cx.clear_alarm(&mut self.dispatcher_alarm);
                 self.base.report(Event::Tick);
             }
-            Some(PoolSource::Queue) => self.clients.watch_waiting(&mut self.base.desk(cx)),
-            Some(PoolSource::WorkerEnding) => self.workers.ending_timeout(&mut self.base.desk(cx), source.key),
-            Some(PoolSource::Listener) => self.retry_accepting(cx, source.key),
-            Some(PoolSource::WorkerOutput) => self.reply_timeout(cx, source.key),
-            Some(PoolSource::WorkerErrors) => self.workers.stderr_timeout(&mut self.base.desk(cx), source.key),
-            Some(PoolSource::Upkeep) => self.upkeep(cx),
-            Some(PoolSource::Drain) => self.drain_timeout(cx),
+            PoolSource::Queue => self.clients.watch_waiting(&mut self.base.desk(cx)),
+            PoolSource::WorkerEnding => self.workers.ending_timeout(&mut self.base.desk(cx), source.key),
+            PoolSource::Listener => self.retry_accepting(cx, source.key),
+            PoolSource::WorkerOutput => self.reply_timeout(cx, source.key),
+            PoolSource::WorkerErrors => self.workers.stderr_timeout(&mut self.base.desk(cx), source.key),
+            PoolSource::Upkeep => self.upkeep(cx),
+            PoolSource::Drain => self.drain_timeout(cx),
             // These have no alarm.
-            Some(PoolSource::WorkerInput | PoolSource::WorkerExit | PoolSource::Spawning) | None => {}
+            PoolSource::WorkerInput | PoolSource::WorkerExit | PoolSource::Spawning => {}
         }
         self.end_step(cx);
     }
 
     fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
-        match PoolSource::from_source(source) {
-            Some(PoolSource::Listener) => self.accept(cx, source.key),
-            Some(PoolSource::Session) => self.pump(cx, source.key),
-            Some(PoolSource::Client) => self.resume_client(cx, source.key),
-            Some(PoolSource::WorkerOutput) => self.read_worker(cx, source.key, true),
-            Some(PoolSource::WorkerErrors) => self.workers.stderr_ready(&mut self.base.desk(cx), source.key),
-            Some(PoolSource::WorkerInput) => self.read_after_closed_input(cx, source.key),
-            Some(PoolSource::Spawning) => self.spawn_waiting(cx),
-            Some(PoolSource::WorkerExit) => self.exit_ready(cx, source.key),
+        let Some(kind) = PoolSource::from_source(source) else {
+            return;
+        };
+        match kind {
+            PoolSource::Listener => self.accept(cx, source.key),
+            PoolSource::Session => self.pump(cx, source.key),
+            PoolSource::Client => self.resume_client(cx, source.key),
+            PoolSource::WorkerOutput => self.read_worker(cx, source.key, true),
+            PoolSource::WorkerErrors => self.workers.stderr_ready(&mut self.base.desk(cx), source.key),
+            PoolSource::WorkerInput => self.read_after_closed_input(cx, source.key),
+            PoolSource::Spawning => self.spawn_waiting(cx),
+            PoolSource::WorkerExit => self.exit_ready(cx, source.key),
             // These never leave anything over.
-            Some(
-                PoolSource::WorkerEnding
-                | PoolSource::Dispatcher
-                | PoolSource::Queue
-                | PoolSource::Upkeep
-                | PoolSource::Drain,
-            )
-            | None => {}
+            PoolSource::WorkerEnding
+            | PoolSource::Dispatcher
+            | PoolSource::Queue
+            | PoolSource::Upkeep
+            | PoolSource::Drain => {}
         }
         self.end_step(cx);
     }

@@ -5,7 +5,7 @@ use log::Level;
 
 use super::clients::intake::Piece;
 use super::sessions::session::Running;
-use super::workers::output::{NextReply, Output, Reading};
+use super::workers::output::{NextReply, Outcome, Output, Reading};
 use super::workers::process::{Stage, WorkerProcess};
 use super::{Pool, PoolSource};
 use crate::doors::front::OverLimit;
@@ -21,13 +21,6 @@ const READS_PER_TURN: usize = 4;
 
 /// Processes started in one turn: a start takes a few tenths of a millisecond, in which no client is served.
 const SPAWNS_PER_TURN: usize = 4;
-
-/// The state of a worker's output after it was read.
-enum Outcome {
-    Drained,
-    MoreLater,
-    Closed,
-}
 
 impl Pool {
     // ---- connections -------------------------------------------------------------------------------------------
@@ -284,7 +277,7 @@ impl Pool {
                     }
                 }
             }
-            if !matches!(outcome, Outcome::MoreLater) {
+            if outcome != Outcome::MoreLater {
                 break;
             }
         }

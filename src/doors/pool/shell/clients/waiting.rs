@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Clients;
-use super::exchange::QueuePlace;
+use super::exchange::{QueuePlace, State};
 use crate::doors::pool::core::{ClientId, Event, RequestId};
 use crate::doors::pool::options::{HalfClose, Options};
 use crate::doors::pool::shell::PoolSource;
@@ -74,8 +74,7 @@ impl Clients {
         if options.persistent.is_some() && client.is_watched {
             return false;
         }
-        let asked = self.exchanges.asked(id);
-        let waited = asked.is_some_and(|asked| asked.queue == QueuePlace::Waiting);
+        let waited = matches!(&exchange.state, State::Asked(asked) if asked.queue == QueuePlace::Waiting);
         waited && means_gone(options, client.conn.socket().peer_state())
     }
 

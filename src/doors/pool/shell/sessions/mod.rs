@@ -14,7 +14,7 @@ use std::time::Instant;
 use log::Level;
 use mio::Interest;
 
-use crate::doors::pool::core::{ClientId, Event, RequestId, WorkerId};
+use crate::doors::pool::core::{Assignment, ClientId, Event, RequestId, WorkerId};
 use crate::doors::pool::report::{SessionTotals, Topic};
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
@@ -26,7 +26,6 @@ use crate::net::stream::PeerState;
 use crate::process::child::Child;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
-use crate::relay::direction::Transfer;
 use session::{Running, Session, Stage, Standing, Volume};
 
 /// All connections in session mode.
@@ -186,33 +185,17 @@ impl Sessions {
     }
 
     /// Begins a session with a worker. Returns false if the worker's input cannot be watched.
-    pub(crate) fn begin(
-        &mut self,
-        desk: &mut Desk<'_>,
-        key: Key,
-        (worker, request): (WorkerId, RequestId),
-        streams: Streams,
-    ) -> bool {
+    pub(crate) fn begin(&mut self, desk: &mut Desk<'_>, key: Key, begun: Assignment, mut streams: Streams) -> bool {
         let Some(session) = self.table.get_mut(key) else {
             return false;
         };
-        let transfer = if streams.is_on_terminal {
-            Transfer::Copy
-        } else {
-            Transfer::Splice
-        };
-        let ends = (streams.stdin, streams.stdout);
-        let first = (session.conn.take_early(), streams.said);
-        let mut running = Running::new(request, worker, ends, transfer, first, desk.cx.now());
-        let watched = running.stdin_mut().map_or(Ok(()), |stdin| {
-            desk.cx
-                .register(PoolSource::WorkerInput.worker(worker), stdin, Interest::WRITABLE)
-        });
-        if let Err(error) = watched {
+        let source = PoolSource::WorkerInput.worker(begun.worker);
+        if let Err(error) = desk.cx.register(source, &mut streams.stdin, Interest::WRITABLE) {
             let line = format_args!("cannot watch a worker: {error}");
             desk.note(Level::Error, Topic::System, line);
             return false;
         }
+        let running = Running::new(begun, session.conn.take_early(), streams, desk.cx.now());
         session.stage = Stage::Running(Box::new(running));
         self.begun += 1;
         true
@@ -369,6 +352,13 @@ impl Sessions {
     }
 
     // ---- going -------------------------------------------------------------------------------------------------
+
+    /// Takes a session out of the table and closes its connection.
+    pub(crate) fn close(&mut self, desk: &mut Desk<'_>, key: Key) {
+        if let Some(session) = self.remove(&mut desk.cx, key) {
+            desk.release_connection(&session.origin);
+        }
+    }
 
     /// Takes a session out of the table. Its connection is still counted, and its worker knows it still.
     pub(crate) fn remove(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Session> {

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use mio::unix::pipe::{Receiver, Sender};
 
-use crate::doors::pool::core::{RequestId, WorkerId};
+use crate::doors::pool::core::{Assignment, RequestId, WorkerId};
+use crate::doors::pool::shell::workers::sessions::Streams;
 use crate::doors::standstill;
 use crate::net::conn::Conn;
 use crate::net::origin::Origin;
@@ -109,32 +110,26 @@ pub(crate) struct Volume {
 }
 
 impl Running {
-    /// A session begins. `early` was read from the client before, `said` from the worker behind its ready line. From
-    /// here on bytes go past the client's [`Conn`], whose buffers stay empty.
-    pub(crate) fn new(
-        request: RequestId,
-        worker: WorkerId,
-        (stdin, stdout): (Sender, Receiver),
-        transfer: Transfer,
-        (early, said): (Vec<u8>, Vec<u8>),
-        now: Instant,
-    ) -> Self {
+    /// A session begins. `early` was read from the client before. From here on bytes go past the client's [`Conn`],
+    /// whose buffers stay empty.
+    pub(crate) fn new(begun: Assignment, early: Vec<u8>, streams: Streams, now: Instant) -> Self {
+        let transfer = if streams.is_on_terminal {
+            Transfer::Copy
+        } else {
+            Transfer::Splice
+        };
         Self {
-            request,
-            worker: Some(worker),
-            stdin: Some(stdin),
-            stdout,
+            request: begun.request,
+            worker: Some(begun.worker),
+            stdin: Some(streams.stdin),
+            stdout: streams.stdout,
             up: Pump::new(transfer, early),
-            down: Pump::new(transfer, said),
+            down: Pump::new(transfer, streams.said),
             client: ClientSide::There,
             active: now,
             standstill: Standstill::default(),
             again: None,
         }
-    }
-
-    pub(crate) fn stdin_mut(&mut self) -> Option<&mut Sender> {
-        self.stdin.as_mut()
     }
 
     pub(crate) fn volume(&self) -> Volume {

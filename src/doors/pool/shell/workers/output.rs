@@ -29,6 +29,14 @@ pub(crate) enum Output {
     Closed,
 }
 
+/// The state of a worker's output, or of its standard error, after it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Drained,
+    MoreLater,
+    Closed,
+}
+
 /// The beginning of a worker's output.
 #[derive(Default)]
 pub(crate) enum NextReply<'b> {

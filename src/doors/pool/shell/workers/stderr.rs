@@ -6,6 +6,7 @@ use std::io::Read;
 use log::Level;
 
 use super::Workers;
+use super::output::Outcome;
 use super::process::Complaints;
 use crate::doors::pool::core::WorkerId;
 use crate::doors::pool::gist::gist;
@@ -18,13 +19,6 @@ use crate::reactor::{Context, Key};
 
 /// Reads from one worker before its loss is logged.
 const READS: usize = 4;
-
-/// The state of a worker's standard error after it was read.
-enum Outcome {
-    Drained,
-    MoreLater,
-    Closed,
-}
 
 impl Workers {
     /// Reads what a worker complains about, for the log. One read a turn: a buffer full of the shortest lines takes
