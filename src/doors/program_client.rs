@@ -1,5 +1,5 @@
-//! The client of a program: its connection, and its input on the way to the program. It is the part of a client that the
-//! exec and the command door have in common.
+//! The client of a program: its connection, and its input on the way to the program. It is the part of a client that
+//! the exec and the command door have in common.
 //!
 //! The life of a client: it is [made](ProgramClient::new) of a connection that the door admits, and
 //! [registered](ProgramClient::register). Its bytes are [read](ProgramClient::room) as far as the program takes them; a
@@ -171,8 +171,8 @@ impl ProgramClient {
 
     // ---- dump --------------------------------------------------------------------------------------------------
 
-    /// Begins the dump of a door of this kind. `held` are the bytes that are held for each client: its input, and what it
-    /// is to get.
+    /// Begins the dump of a door of this kind. `held` are the bytes that are held for each client: its input, and what
+    /// it is to get.
     pub(super) fn begin_dump<'d>(
         front: &'d Front,
         kind: &str,

@@ -95,8 +95,8 @@ pub enum Sent {
     Nothing,
     /// The kernel has taken this number of bytes.
     Bytes(usize),
-    /// The peer takes nothing more, and the write buffer is dropped. What the peer has sent before may still be read: the
-    /// owner reads it, or [abandons](Conn::abandon) the connection.
+    /// The peer takes nothing more, and the write buffer is dropped. What the peer has sent before may still be read:
+    /// the owner reads it, or [abandons](Conn::abandon) the connection.
     Failed,
 }
 

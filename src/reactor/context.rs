@@ -76,8 +76,9 @@ impl Context<'_> {
         self.token(at).into()
     }
 
-    /// Arms, moves or (with `None`) disarms an alarm. When it goes off, [`Service::handle_timeout`](super::Service::handle_timeout)
-    /// is called with `at`, and the owner must call [`clear_alarm`](Self::clear_alarm).
+    /// Arms, moves or (with `None`) disarms an alarm. When it goes off,
+    /// [`Service::handle_timeout`](super::Service::handle_timeout) is called with `at`, and the owner must call
+    /// [`clear_alarm`](Self::clear_alarm).
     pub fn set_alarm(&mut self, alarm: &mut Alarm, at: Source, deadline: Option<Instant>) {
         let token = self.token(at);
         self.shared.timers.set(alarm, token, deadline);

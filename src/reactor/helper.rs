@@ -1,7 +1,8 @@
 //! Threads for work that may block, and the way of their results back to the loop.
 //!
 //! A helper thread owns a [`Sender`]. Each value that it sends is put into the service's [`Mailbox`] and wakes the
-//! loop, which calls [`Service::receive_mail`](super::Service::receive_mail). Nothing else is shared between the threads.
+//! loop, which calls [`Service::receive_mail`](super::Service::receive_mail). Nothing else is shared between the
+//! threads.
 
 use std::sync::Arc;
 use std::sync::mpsc;

@@ -1,6 +1,6 @@
 //! The rules of the house, held by a machine: the map of imports, the length of files and functions, the place of
-//! `unsafe`, the ignorance of a core, plain words, that every counter is counted and shown, and that paths exist. No room has an
-//! exception.
+//! `unsafe`, the ignorance of a core, plain words, that every counter is counted and shown, and that paths exist. No
+//! room has an exception.
 
 mod paths;
 mod source;

@@ -16,8 +16,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// The time that processes left behind by a daemon may take to go: promise 6 of design.md says a second, the rest is
-/// for a loaded machine, and no test that passes waits for any of it.
+/// The time that processes left behind by a daemon may take to go: the daemon promises a second, the rest is for a
+/// loaded machine, and no test that passes waits for any of it.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Makes orphans of this process's descendants its own children.

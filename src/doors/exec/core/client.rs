@@ -7,8 +7,8 @@
 //! ```
 //!
 //! [`Run`] decides the life of the program; this file decides when the client is answered and when its connection ends.
-//! A program whose outputs are cut has been reaped, and its pipes hold a known [`Rest`], which the client gets at its own
-//! pace. A client that is gone does not end the connection before its program is concluded (`Abandoned`).
+//! A program whose outputs are cut has been reaped, and its pipes hold a known [`Rest`], which the client gets at its
+//! own pace. A client that is gone does not end the connection before its program is concluded (`Abandoned`).
 
 use std::time::{Duration, Instant};
 
@@ -332,8 +332,8 @@ impl Client {
             }
             (ClientEvent::Tick, _) if now >= until => vec![self.close()],
             (ClientEvent::Gone | ClientEvent::Abort, _) => vec![self.close()],
-            // A client may end its side and still read. Nothing runs that could be ended, and the conclusion is still to
-            // be sent; the tick is early.
+            // A client may end its side and still read. Nothing runs that could be ended, and the conclusion is still
+            // to be sent; the tick is early.
             (
                 ClientEvent::Arguments
                 | ClientEvent::Wrong(_)

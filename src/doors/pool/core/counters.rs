@@ -130,8 +130,8 @@ impl Counters {
         self.hung_up += 1;
     }
 
-    /// Counts an answer, already counted as given after the processing time `served`, as a refusal: it cannot be written in
-    /// its client's framing.
+    /// Counts an answer, already counted as given after the processing time `served`, as a refusal: it cannot be
+    /// written in its client's framing.
     pub fn count_unfit_answer(&mut self, served: Duration) {
         self.uncount_reply(served);
         self.failed += 1;

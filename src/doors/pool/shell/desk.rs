@@ -75,8 +75,8 @@ impl Desk<'_> {
         self.outbox.has_freed_descriptor = true;
     }
 
-    /// Registers a connection with the poll, once and for all. Returns false if that fails, which is logged: nothing would
-    /// be heard of the connection.
+    /// Registers a connection with the poll, once and for all. Returns false if that fails, which is logged: nothing
+    /// would be heard of the connection.
     pub(super) fn watch(&mut self, at: Source, conn: &mut Conn, origin: &Origin, is_watched: &mut bool) -> bool {
         if *is_watched {
             return true;

@@ -141,8 +141,8 @@ impl Door for Pool {
         &mut self.base.front
     }
 
-    /// Starts the first worker at once: a program that cannot be started at all ends the daemon here. The others follow in
-    /// the next turns, while the pool serves already.
+    /// Starts the first worker at once: a program that cannot be started at all ends the daemon here. The others follow
+    /// in the next turns, while the pool serves already.
     fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.settle(cx, None);
         self.plan_upkeep(cx);

@@ -1,5 +1,6 @@
-//! Lines of the log about the pool as a whole (it can serve, or cannot; it grows, or shrinks), and about single requests
-//! (refused ones and slow ones). The decisions are the core's. The lines about lost workers are in `workers::loss`.
+//! Lines of the log about the pool as a whole (it can serve, or cannot; it grows, or shrinks), and about single
+//! requests (refused ones and slow ones). The decisions are the core's. The lines about lost workers are in
+//! `workers::loss`.
 
 use std::time::Instant;
 

@@ -3,10 +3,10 @@
 //!
 //! The decisions are carried out by one `match` over [`Action`]. Three rooms have their part in it: [`clients`] reads
 //! requests, keeps their order and writes answers; [`workers`] starts processes, gives them requests, reads their
-//! replies and sees them end; [`sessions`] joins a connection to a worker of its own. A room is lent a [`Desk`] with each
-//! call, and knows no other room. What concerns several of them stands beside them: reading (`reading`), sessions with
-//! their workers (`joining`), beginning and end of the pool (`lifecycle`), the dump (`describe`), and the lines of the
-//! log about the pool and its requests (`logging`). `sources` names the sources of the reactor's events.
+//! replies and sees them end; [`sessions`] joins a connection to a worker of its own. A room is lent a [`Desk`] with
+//! each call, and knows no other room. What concerns several of them stands beside them: reading (`reading`), sessions
+//! with their workers (`joining`), beginning and end of the pool (`lifecycle`), the dump (`describe`), and the lines of
+//! the log about the pool and its requests (`logging`). `sources` names the sources of the reactor's events.
 //!
 //! Invariants:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.

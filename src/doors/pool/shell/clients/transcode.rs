@@ -5,8 +5,8 @@
 //! ([`Framing::passed_on`](crate::framing::Framing::passed_on)). A reply that the clients' framing cannot express is a
 //! refusal to its client and no harm to another, because the worker has answered and is in step.
 //!
-//! The worker's reading of a request is the one that counts, and runtimes disagree about the end of a line. So a request
-//! that a worker might take for more than one is refused ([`LineRules`]).
+//! The worker's reading of a request is the one that counts, and runtimes disagree about the end of a line. So a
+//! request that a worker might take for more than one is refused ([`LineRules`]).
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
 //! Standard output of workers: start-up talk, then replies.
 //!
-//! The pool drives this (`shell::reading`): it reads a piece ([`Workers::read`]), takes the replies out of it one by
-//! one ([`Workers::next_reply`]), each of which it settles before the next is judged, and lets the rest be kept
-//! ([`Workers::keep_partial`]). The usual reply lies in the piece whole and alone, and goes from there to its client.
+//! The pool drives this (`shell::reading`): it reads a piece ([`WorkerProcess::read`]), takes the replies out of it one
+//! by one ([`WorkerProcess::next_reply`]), each of which it settles before the next is judged, and lets the rest be
+//! kept ([`WorkerProcess::keep_partial`]). The usual reply lies in the piece whole and alone, and goes from there to
+//! its client.
 
 use std::io;
 use std::time::Instant;
@@ -284,10 +285,10 @@ impl WorkerProcess {
 }
 
 impl Workers {
-    /// Calls sched_yield(2), at most once a turn, before the answers of a worker with more than [`MANY_IN_HAND`] requests
-    /// are read. A worker writes its answers one at a time, and the first of them wakes this loop. Where both run on the
-    /// same processor, the worker then goes on first, and one read takes many answers instead of one. With fewer requests
-    /// in hand the call would cost time and save nothing.
+    /// Calls sched_yield(2), at most once a turn, before the answers of a worker with more than [`MANY_IN_HAND`]
+    /// requests are read. A worker writes its answers one at a time, and the first of them wakes this loop. Where both
+    /// run on the same processor, the worker then goes on first, and one read takes many answers instead of one. With
+    /// fewer requests in hand the call would cost time and save nothing.
     pub(crate) fn yield_to_writer(&mut self, id: WorkerId, now: Instant) {
         let has_many = self.get(id).is_some_and(|process| process.given.len() > MANY_IN_HAND);
         if has_many && self.stepped_back != Some(now) {
