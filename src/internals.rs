@@ -73,12 +73,13 @@ pub mod log {
     pub use crate::log::{ROOMS, room};
 }
 
-/// Addresses, access lists, and the list of sockets that a predecessor hands over.
+/// Addresses, access lists, the header of a proxy, and the list of sockets that a predecessor hands over.
 pub mod net {
     pub use crate::net::access::{AccessList, parse_net};
     pub use crate::net::addr::{ConnectAddr, ListenAddr, PeerAddr};
     pub use crate::net::handover;
-    pub use crate::net::origin::Origin;
+    pub use crate::net::origin::{Asserted, Origin};
+    pub use crate::net::proxy;
 }
 
 /// Spawning, and the standard error of children.

@@ -132,6 +132,7 @@ mod tests {
     const UNIX: Origin = Origin {
         peer: PeerAddr::Unix,
         asserted: None,
+        details: None,
         door: None,
     };
 

@@ -7,9 +7,10 @@
 //!    the service manager ([`inherit`]), or from the daemon of which this one is the successor ([`handover`]).
 //! 3. [`accept`] takes a bounded number of connections from it in a turn, and pauses when the machine is short of
 //!    descriptors or memory; [`listening`] does so for all listeners of a service, on the loop.
-//! 4. [`access`] decides by the connection's [`origin`] if the client may connect at all, [`limits`] if there is room
+//! 4. If the connection begins with a header of the PROXY protocol, [`proxy`] finds in it which client it comes from.
+//! 5. [`access`] decides by the connection's [`origin`] if the client may connect at all, [`limits`] if there is room
 //!    for one connection more.
-//! 5. From then on it is a [`Conn`](conn::Conn) over one of the transports of [`stream`], until its lingering close is
+//! 6. From then on it is a [`Conn`](conn::Conn) over one of the transports of [`stream`], until its lingering close is
 //!    over.
 //!
 //! The invariants: every descriptor is close-on-exec and non-blocking from the system call that makes it. Nothing here
@@ -33,6 +34,7 @@ pub mod limits;
 pub mod listener;
 pub mod listening;
 pub mod origin;
+pub mod proxy;
 pub mod standard;
 pub mod stream;
 mod sys;

@@ -12,14 +12,15 @@
 //! - The process at the other end of a UNIX socket is the client only if [nothing stands
 //!   between](Origin::is_direct): lists of users refuse whatever was handed over or comes from behind a proxy.
 //!
-//! Nothing in the program asserts an address or hands a connection over yet: the PROXY protocol, tunnels and the doors
-//! that pass connections on will.
+//! The header of the [PROXY protocol](super::proxy) asserts addresses. Nothing hands a connection over yet: tunnels and
+//! the doors that pass connections on will.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use super::addr::{PeerAddr, canonical};
+use super::proxy::Details;
 
 /// The origin of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Origin {
     pub peer: PeerAddr,
     /// The client behind the peer, as a trusted header or tunnel has asserted it. `None`: the peer is the client.
     pub asserted: Option<Asserted>,
+    /// The names that such a header has given beside, for the log.
+    pub details: Option<Rc<Details>>,
     /// The name of the door that has accepted the connection and handed it over. `None`: no other door has.
     pub door: Option<Rc<str>>,
 }
@@ -39,6 +42,8 @@ pub enum Asserted {
     Address(SocketAddr),
     /// Its address is not known, or it has none.
     Unknown,
+    /// It is the proxy itself, which looks if the door answers. Its address is that of the peer.
+    Proxy,
 }
 
 impl Origin {
@@ -48,6 +53,7 @@ impl Origin {
         Origin {
             peer,
             asserted: None,
+            details: None,
             door: None,
         }
     }
@@ -56,7 +62,7 @@ impl Origin {
     #[must_use]
     pub fn client(&self) -> Option<PeerAddr> {
         match self.asserted {
-            None => Some(self.peer),
+            None | Some(Asserted::Proxy) => Some(self.peer),
             Some(Asserted::Address(address)) => Some(PeerAddr::Tcp(canonical(address))),
             Some(Asserted::Unknown) => None,
         }
@@ -69,11 +75,15 @@ impl Origin {
         self.client().and_then(|client| client.ip())
     }
 
-    /// Returns true if the client is a process of this machine.
+    /// Returns true if the client is a process of this machine. A proxy that speaks for itself does not count as one,
+    /// because another machine may have made it speak.
     #[must_use]
     pub fn is_local(&self) -> bool {
         let is_local = |end: PeerAddr| end.ip().is_none_or(|ip| ip.is_loopback());
-        is_local(self.peer) && self.client().is_some_and(is_local)
+        match self.asserted {
+            Some(Asserted::Unknown | Asserted::Proxy) => false,
+            None | Some(Asserted::Address(_)) => is_local(self.peer) && self.client().is_some_and(is_local),
+        }
     }
 
     /// Returns true if the process at the other end of the socket is the client, and the connection was handed over by
@@ -84,13 +94,19 @@ impl Origin {
     }
 }
 
-/// The client as it stands in log lines.
+/// The client as it stands in log lines, with the proxy that it came by.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.client() {
-            Some(client) => client.fmt(f),
-            None => write!(f, "unknown (by way of {})", self.peer),
+        let (peer, details) = (self.peer, self.details.as_deref());
+        match self.asserted {
+            None => return peer.fmt(f),
+            Some(Asserted::Proxy) => return write!(f, "{peer} (the proxy itself)"),
+            Some(Asserted::Address(address)) => PeerAddr::tcp(address).fmt(f)?,
+            Some(Asserted::Unknown) => f.write_str("unknown")?,
         }
+        write!(f, " (by way of {peer}")?;
+        details.map_or(Ok(()), |details| details.fmt(f))?;
+        f.write_str(")")
     }
 }
 
@@ -132,6 +148,7 @@ mod tests {
     const UNIX: &str = "unix";
     const NONE: &str = "";
     const UNKNOWN: &str = "unknown";
+    const PROXY: &str = "proxy";
 
     #[rustfmt::skip]
     const TABLE: &[Row] = &[
@@ -142,19 +159,23 @@ mod tests {
         row(("192.0.2.7:1", NONE), false, false, false, "192.0.2.7:1"),
         row((UNIX, NONE), true, true, true, "unix"),
         // The asserted address counts, for better and for worse.
-        row(("192.0.2.7:1", "10.0.0.1:2"), false, true, true, "10.0.0.1:2"),
-        row(("127.0.0.1:1", "192.0.2.7:2"), false, false, false, "192.0.2.7:2"),
-        row((UNIX, "192.0.2.7:2"), false, false, false, "192.0.2.7:2"),
-        row((UNIX, "[::ffff:192.0.2.7]:2"), false, false, false, "192.0.2.7:2"),
-        row((UNIX, "10.0.0.1:2"), false, true, true, "10.0.0.1:2"),
+        row(("192.0.2.7:1", "10.0.0.1:2"), false, true, true, "10.0.0.1:2 (by way of 192.0.2.7:1)"),
+        row(("127.0.0.1:1", "192.0.2.7:2"), false, false, false, "192.0.2.7:2 (by way of 127.0.0.1:1)"),
+        row((UNIX, "192.0.2.7:2"), false, false, false, "192.0.2.7:2 (by way of unix)"),
+        row((UNIX, "[::ffff:192.0.2.7]:2"), false, false, false, "192.0.2.7:2 (by way of unix)"),
+        row((UNIX, "10.0.0.1:2"), false, true, true, "10.0.0.1:2 (by way of unix)"),
         // A remote proxy does not make its client local.
-        row(("192.0.2.7:1", "127.0.0.1:2"), false, true, true, "127.0.0.1:2"),
-        row(("127.0.0.1:1", "127.0.0.1:2"), true, true, true, "127.0.0.1:2"),
-        row((UNIX, "127.0.0.1:2"), true, true, true, "127.0.0.1:2"),
+        row(("192.0.2.7:1", "127.0.0.1:2"), false, true, true, "127.0.0.1:2 (by way of 192.0.2.7:1)"),
+        row(("127.0.0.1:1", "127.0.0.1:2"), true, true, true, "127.0.0.1:2 (by way of 127.0.0.1:1)"),
+        row((UNIX, "127.0.0.1:2"), true, true, true, "127.0.0.1:2 (by way of unix)"),
         // A client without an address is remote, and passes no list.
         row(("127.0.0.1:1", UNKNOWN), false, false, false, "unknown (by way of 127.0.0.1:1)"),
         row(("10.0.0.1:1", UNKNOWN), false, false, false, "unknown (by way of 10.0.0.1:1)"),
         row((UNIX, UNKNOWN), false, false, false, "unknown (by way of unix)"),
+        // A proxy that speaks for itself is remote, and held against the lists by its own address.
+        row(("127.0.0.1:1", PROXY), false, true, true, "127.0.0.1:1 (the proxy itself)"),
+        row(("192.0.2.7:1", PROXY), false, false, false, "192.0.2.7:1 (the proxy itself)"),
+        row((UNIX, PROXY), false, true, true, "unix (the proxy itself)"),
     ];
 
     fn origin(peer: &str, asserted: &str) -> Origin {
@@ -165,6 +186,7 @@ mod tests {
         let asserted = match asserted {
             NONE => None,
             UNKNOWN => Some(Asserted::Unknown),
+            PROXY => Some(Asserted::Proxy),
             text => Some(Asserted::Address(text.parse().unwrap())),
         };
         Origin {
@@ -208,6 +230,21 @@ mod tests {
             }
             assert!(!origin.is_direct(), "it was handed over");
         }
+    }
+
+    #[test]
+    fn the_names_that_a_proxy_gives_stand_in_the_log_and_cannot_break_its_lines() {
+        let details = Details {
+            authority: Some("www.example\n".to_owned()),
+            tls: Some("TLSv1.3".to_owned()),
+            subject: Some("a \"b\"".to_owned()),
+        };
+        let origin = Origin {
+            details: Some(Rc::new(details)),
+            ..origin("10.0.0.1:1", "192.0.2.7:2")
+        };
+        let shown = r#"192.0.2.7:2 (by way of 10.0.0.1:1, for "www.example\n", with "TLSv1.3", subject "a \"b\"")"#;
+        assert_eq!(origin.to_string(), shown);
     }
 
     #[test]

@@ -178,6 +178,11 @@ fn handover() {
 }
 
 #[test]
+fn proxy_header() {
+    run("proxy_header");
+}
+
+#[test]
 fn ask_input() {
     run("ask_input");
 }

@@ -28,7 +28,7 @@ pub use command::fuzz_command_exchange;
 pub use config::{fuzz_config_file, fuzz_quantities, fuzz_torc_cfg};
 pub use exec::{fuzz_exec_request, fuzz_sockproc_request};
 pub use framing::{fuzz_channel, fuzz_framings, fuzz_line, fuzz_ready_line};
-pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks};
+pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks, fuzz_proxy_header};
 pub use pool::fuzz_dispatcher;
 pub use process::fuzz_stderr_log;
 pub use readings::{fuzz_heads, fuzz_line_rules};
@@ -52,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     ("addresses", fuzz_addresses),
     ("networks", fuzz_networks),
     ("handover", fuzz_handover),
+    ("proxy_header", fuzz_proxy_header),
     ("ask_input", fuzz_ask_input),
     ("ask_reply", fuzz_ask_reply),
     ("asker", fuzz_asker),

@@ -1,10 +1,12 @@
-//! Addresses, networks, and the table of sockets handed over.
+//! Addresses, networks, the header of a proxy, and the table of sockets handed over.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use iotcpd::internals::net::{AccessList, ConnectAddr, ListenAddr, Origin, PeerAddr, handover, parse_net};
+use iotcpd::internals::net::{
+    AccessList, Asserted, ConnectAddr, ListenAddr, Origin, PeerAddr, handover, parse_net, proxy,
+};
 
 /// `ListenAddr` and `ConnectAddr`: what can be read is written back as text that means the same, and neither that text
 /// nor an error holds control characters, which would break a line of the log.
@@ -36,6 +38,39 @@ pub fn fuzz_handover(input: &[u8]) {
         Ok(entries),
         "{text:?} is written as {written:?}"
     );
+}
+
+/// `proxy::parse`: the finding about some bytes is the last one about each longer piece, a header is as long as it says,
+/// and its names upset no line of the log.
+pub fn fuzz_proxy_header(input: &[u8]) {
+    let whole = proxy::parse(input);
+    for end in 0..input.len() {
+        match proxy::parse(&input[..end]) {
+            proxy::Parsed::NeedMore { has_signature } => {
+                let may_go_on = !has_signature || whole != proxy::Parsed::NoHeader;
+                assert!(may_go_on, "a signature of {end} bytes was none");
+            }
+            decided => assert_eq!(decided, whole, "{end} bytes decide otherwise than all"),
+        }
+    }
+    if let proxy::Parsed::NeedMore { .. } = whole {
+        assert!(
+            input.len() < proxy::LONGEST,
+            "a header of {} bytes needs more",
+            input.len()
+        );
+    }
+    if let proxy::Parsed::Header(header) = whole {
+        assert!((1..=input.len().min(proxy::LONGEST)).contains(&header.length));
+        let origin = Origin {
+            asserted: Some(header.client),
+            details: header.details.map(Into::into),
+            ..Origin::direct(PeerAddr::Unix)
+        };
+        let written = shown::<_, String>(&Ok(&origin));
+        let is_known = matches!(header.client, Asserted::Address(_));
+        assert_eq!(origin.ip().is_some(), is_known, "{written}");
+    }
 }
 
 fn shown<T: ToString, E: ToString>(outcome: &Result<T, E>) -> String {

@@ -1,0 +1,157 @@
+//! Version 2: a binary header of a stated length, with fields (TLVs) behind the addresses.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Fault, Header, LONGEST, Parsed, SIGNATURE_2};
+use crate::net::origin::Asserted;
+
+/// The length of the part in front of the addresses.
+const FIXED: usize = 16;
+
+/// The command of a header about the connection of the proxy itself.
+const LOCAL: u8 = 0x20;
+/// The command of a header about a client's connection.
+const PROXY: u8 = 0x21;
+
+/// The types of the TLVs that are kept.
+const AUTHORITY: u8 = 0x02;
+const SSL: u8 = 0x20;
+/// The types of the TLVs within the one about TLS.
+const SSL_VERSION: u8 = 0x21;
+const SSL_COMMON_NAME: u8 = 0x22;
+/// The length of the part in front of these: flags (1) and the outcome of the verification (4).
+const SSL_FIXED: usize = 5;
+
+/// The longest name that is kept, in bytes: that of a host name. A longer one is cut.
+const LONGEST_NAME: usize = 255;
+
+/// The names that a header gives beside the client's address, for the log. They are the client's own words: nothing is
+/// decided by them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The name of the host that the client has asked the proxy for.
+    pub authority: Option<String>,
+    /// The version of TLS that the client speaks with the proxy.
+    pub tls: Option<String>,
+    /// The common name in the client's certificate.
+    pub subject: Option<String>,
+}
+
+/// Writes each name behind a comma, in quotes where a client has chosen it.
+impl fmt::Display for Details {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(authority) = &self.authority {
+            write!(f, ", for {authority:?}")?;
+        }
+        if let Some(tls) = &self.tls {
+            write!(f, ", with {tls:?}")?;
+        }
+        if let Some(subject) = &self.subject {
+            write!(f, ", subject {subject:?}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Parses bytes that begin with the signature.
+pub(super) fn parse(bytes: &[u8]) -> Parsed {
+    let rest = bytes.get(SIGNATURE_2.len()..).unwrap_or_default();
+    if rest.first().is_some_and(|command| !matches!(*command, LOCAL | PROXY)) {
+        return Parsed::Wrong(Fault::Command);
+    }
+    if rest.get(1).is_some_and(|family| family >> 4 > 3 || family & 0xf > 2) {
+        return Parsed::Wrong(Fault::Family);
+    }
+    let [command, family, high, low, body @ ..] = rest else {
+        return Parsed::NeedMore { has_signature: true };
+    };
+    let length = usize::from(u16::from_be_bytes([*high, *low]));
+    if FIXED + length > LONGEST {
+        return Parsed::Wrong(Fault::TooLong);
+    }
+    let Some(body) = body.get(..length) else {
+        return Parsed::NeedMore { has_signature: true };
+    };
+    let found = match *command {
+        // The family is to be ignored, and with it all that follows.
+        LOCAL => Ok((Asserted::Proxy, None)),
+        _ => of_client(*family, body),
+    };
+    match found {
+        Ok((client, details)) => Parsed::Header(Header {
+            length: FIXED + length,
+            client,
+            details,
+        }),
+        Err(fault) => Parsed::Wrong(fault),
+    }
+}
+
+/// Reads the addresses and the TLVs of a client's connection.
+fn of_client(family: u8, body: &[u8]) -> Result<(Asserted, Option<Details>), Fault> {
+    let (client, rest) = match (family >> 4, family & 0xf) {
+        // Without a family or a transport the addresses are to be ignored; their length is not known either.
+        (0, _) | (_, 0) => return Ok((Asserted::Unknown, None)),
+        (1, _) => internet::<4>(body).ok_or(Fault::TooShort)?,
+        (2, _) => internet::<16>(body).ok_or(Fault::TooShort)?,
+        // Two names of UNIX sockets, 108 bytes each.
+        (_, _) => (Asserted::Unknown, body.get(216..).ok_or(Fault::TooShort)?),
+    };
+    let details = details(rest)?;
+    Ok((client, (details != Details::default()).then_some(details)))
+}
+
+/// Reads two addresses of `N` bytes and two ports. Returns the source, and the bytes behind them.
+fn internet<const N: usize>(body: &[u8]) -> Option<(Asserted, &[u8])>
+where
+    IpAddr: From<[u8; N]>,
+{
+    let (source, rest) = body.split_first_chunk::<N>()?;
+    let (_, rest) = rest.split_first_chunk::<N>()?;
+    let ([high, low, _, _], rest) = rest.split_first_chunk::<4>()?;
+    let port = u16::from_be_bytes([*high, *low]);
+    Some((Asserted::Address(SocketAddr::new(IpAddr::from(*source), port)), rest))
+}
+
+/// Reads the TLVs that are kept. Each one counts when it comes first.
+fn details(mut rest: &[u8]) -> Result<Details, Fault> {
+    let mut details = Details::default();
+    while let Some((kind, value)) = next(&mut rest)? {
+        match kind {
+            AUTHORITY => keep(&mut details.authority, value),
+            SSL => {
+                let mut within = value.get(SSL_FIXED..).ok_or(Fault::Tlv)?;
+                while let Some((kind, value)) = next(&mut within)? {
+                    match kind {
+                        SSL_VERSION => keep(&mut details.tls, value),
+                        SSL_COMMON_NAME => keep(&mut details.subject, value),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(details)
+}
+
+/// Takes the TLV at the beginning of `rest`: its type and its value.
+fn next<'b>(rest: &mut &'b [u8]) -> Result<Option<(u8, &'b [u8])>, Fault> {
+    let bytes: &'b [u8] = rest;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let [kind, high, low, behind @ ..] = bytes else {
+        return Err(Fault::Tlv);
+    };
+    let length = usize::from(u16::from_be_bytes([*high, *low]));
+    let (value, behind) = behind.split_at_checked(length).ok_or(Fault::Tlv)?;
+    *rest = behind;
+    Ok(Some((*kind, value)))
+}
+
+fn keep(name: &mut Option<String>, value: &[u8]) {
+    let value = value.get(..LONGEST_NAME).unwrap_or(value);
+    name.get_or_insert_with(|| String::from_utf8_lossy(value).into_owned());
+}
