@@ -162,6 +162,11 @@ const ADVICE: &[Advice] = &[
         text: "the addresses that may not connect are said by --deny",
     },
     Advice {
+        words: "proxy-protocol proxy accept-proxy-protocol expect-proxy send-proxy trusted-proxies real-ip",
+        about: "accept-proxy",
+        text: "the proxies whose PROXY header names the client are said by --accept-proxy",
+    },
+    Advice {
         words: "stats statistics status metrics info",
         about: "",
         text: "a running daemon prints its statistics at kill -USR1, and what each worker does at kill -USR2",

@@ -36,6 +36,7 @@ type Beside = (&'static [&'static str], &'static str);
 
 const NOTHING: Beside = (&[], "");
 const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
+const PROXIED: Beside = (&["--accept-proxy=unix"], "accept-proxy = 'unix'");
 const PERSISTENT: Beside = (&["--persistent"], "persistent = true");
 const SESSION: Beside = (&["--mode=session"], "mode = 'session'");
 const CACHE: Beside = (&["--cache-size=1M"], "cache-size = '1M'");
@@ -143,6 +144,18 @@ const SAMPLES: &[Sample] = &[
         NOTHING,
     ),
     ("deny", &["--deny=10.1.0.0/16"], "deny = '10.1.0.0/16'", NOTHING),
+    (
+        "accept-proxy",
+        &["--accept-proxy=10.0.0.5", "--accept-proxy", "unix"],
+        "accept-proxy = ['10.0.0.5', 'unix']",
+        NOTHING,
+    ),
+    (
+        "accept-proxy-optional",
+        &["--accept-proxy-optional"],
+        "accept-proxy-optional = true",
+        PROXIED,
+    ),
     (
         "max-connections",
         &["--max-connections", "9"],

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::front::Front;
 use crate::amount;
 use crate::net::origin::Origin;
 use crate::net::stream::Stream;
@@ -45,6 +46,19 @@ impl<'d> Dump<'d> {
             "{kind} of iotcpd {version}, pid = {pid}, up since {since} ({uptime}), {load}"
         ));
         dump
+    }
+
+    /// Adds the connections that are not admitted yet; nothing if there are none.
+    pub(super) fn arrivals(&mut self, front: &Front, now: Instant) {
+        let (total, arrivals) = front.arrivals(now);
+        if total > 0 {
+            self.line(format_args!("arrivals: {total} whose PROXY header is awaited"));
+            let lines = arrivals.map(|it| {
+                let (peer, connected, received) = (it.peer, amount::span(it.connected), it.received);
+                format!("arrival: by way of = {peer}, connected for = {connected}, received = {received}")
+            });
+            self.list(FIRST, total, lines);
+        }
     }
 
     /// Adds a line that begins with the door's name.

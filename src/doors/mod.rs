@@ -22,8 +22,9 @@ pub mod waiters;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use front::Front;
+use front::admission::Admission;
 use front::options::{DescriptorNeeds, FrontOptions};
+use front::{Front, OverLimit};
 
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
@@ -32,7 +33,7 @@ use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
 use crate::net::origin::Origin;
 use crate::process::spawn::{PreparedProgram, SpawnDefaults, Spawner};
-use crate::reactor::{Context, Service};
+use crate::reactor::{Context, Key, Readiness as SourceReadiness, Service};
 use crate::stats::Snapshot;
 
 /// Listeners, each with the address that the operator has written for it.
@@ -266,6 +267,9 @@ pub trait Door: Service {
     /// Takes a connection that the access list permits: serves it, or refuses it.
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin);
 
+    /// Refuses a connection over a limit, in the door's protocol, and logs it.
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit);
+
     /// Takes on new options and the programs that were prepared for them; `new` are the listeners for addresses that
     /// were not listened on before.
     ///
@@ -311,8 +315,42 @@ pub trait Door: Service {
         }
         // After a hand-over the door drains already, and its clients have had all the time that they wanted.
         if self.front().is_draining() {
-            let hasten = Some(cx.now() + LAST_REQUEST);
-            self.shutdown(cx, Shutdown::Drain { hasten });
+            let by = cx.now() + LAST_REQUEST;
+            self.front_mut().hasten_arrivals(cx, by);
+            self.shutdown(cx, Shutdown::Drain { hasten: Some(by) });
+        }
+    }
+
+    /// Must be called when there is an event for a connection whose preface is read.
+    fn arrival_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: SourceReadiness) {
+        let admission = self.front_mut().arrival_ready(cx, key, readiness);
+        self.follow_admission(cx, admission);
+    }
+
+    /// Must be called when such a connection is resumed.
+    fn resume_arrival(&mut self, cx: &mut Context<'_>, key: Key) {
+        let admission = self.front_mut().resume_arrival(cx, key);
+        self.follow_admission(cx, admission);
+    }
+
+    /// Must be called when the alarm of such a connection has gone off.
+    fn arrival_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+        let admission = self.front_mut().arrival_timeout(cx, key);
+        self.follow_admission(cx, admission);
+    }
+
+    /// Admits a connection whose preface was read, or turns it away. A door that drains gives its client no longer than
+    /// the others.
+    fn follow_admission(&mut self, cx: &mut Context<'_>, admission: Admission) {
+        match admission {
+            Admission::Granted(conn, origin) => {
+                Door::admit(self, cx, conn, origin);
+                if let Some(by) = self.front().hastened() {
+                    self.shutdown(cx, Shutdown::Drain { hasten: Some(by) });
+                }
+            }
+            Admission::Full(conn, origin, over) => self.turn_away(cx, conn, &origin, over),
+            Admission::Nothing => {}
         }
     }
 
@@ -341,7 +379,7 @@ pub trait Door: Service {
 
     /// Returns true if the door has drained, or was aborted, to the end: the daemon may drop it.
     fn is_finished(&self) -> bool {
-        !self.front().is_serving() && self.is_idle()
+        !self.front().is_serving() && !self.front().has_arrivals() && self.is_idle()
     }
 }
 
@@ -351,7 +389,10 @@ impl<D: Door + ?Sized> Accepting for D {
     }
 
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
-        if self.front_mut().permits(cx, &origin) {
+        if self.front().awaits_preface(origin.peer) {
+            let admission = self.front_mut().receive(cx, conn, origin.peer);
+            self.follow_admission(cx, admission);
+        } else if self.front_mut().permits(cx, &origin) {
             Door::admit(self, cx, conn, origin);
         }
     }

@@ -182,7 +182,9 @@ impl ProgramClient {
         let (total, most) = (front.connections(), front.options().connection_limits.total);
         let (to_program, to_client) = held.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
         let load = format_args!("clients = {total} of {most}, to program = {to_program}, to client = {to_client}");
-        Dump::begin(front.name(), kind, front.uptime(now), String::new(), load)
+        let mut dump = Dump::begin(front.name(), kind, front.uptime(now), String::new(), load);
+        dump.arrivals(front, now);
+        dump
     }
 
     /// Returns the line of the dump for a client with this number. `asked` names the program that it has asked for, if

@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::addr::PeerAddr;
 use super::origin::Origin;
 
 /// The networks that may connect and the networks that may not. The default permits all clients.
@@ -32,9 +33,46 @@ impl AccessList {
         let Some(ip) = origin.ip() else {
             return origin.is_direct() || (self.allow.is_empty() && self.deny.is_empty());
         };
-        let holds = |nets: &[IpNet]| nets.iter().any(|net| canonical(*net).contains(&ip));
-        !holds(&self.deny) && (self.allow.is_empty() || holds(&self.allow))
+        !hold(&self.deny, ip) && (self.allow.is_empty() || hold(&self.allow, ip))
     }
+
+    /// Returns true if the peer of a socket may not connect, not even as a proxy.
+    pub fn denies(&self, peer: PeerAddr) -> bool {
+        peer.ip().is_some_and(|ip| hold(&self.deny, ip))
+    }
+}
+
+/// The proxies whose PROXY headers are believed. The default believes none.
+///
+/// From each of them a header is expected at the beginning of every connection. A connection from any other peer is
+/// that peer's own, and bytes that look like a header are data.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustedProxies {
+    /// The networks that they are in.
+    pub nets: Vec<IpNet>,
+    /// True if every process at the other end of a UNIX socket is one.
+    pub unix: bool,
+    /// True if a connection may also come without a header, and is the proxy's own then.
+    pub is_optional: bool,
+}
+
+impl TrustedProxies {
+    /// Returns true if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.nets.is_empty() && !self.unix
+    }
+
+    /// Returns true if a header is expected from this peer.
+    pub fn include(&self, peer: PeerAddr) -> bool {
+        match peer.ip() {
+            Some(ip) => hold(&self.nets, ip),
+            None => self.unix,
+        }
+    }
+}
+
+fn hold(nets: &[IpNet], ip: IpAddr) -> bool {
+    nets.iter().any(|net| canonical(*net).contains(&ip))
 }
 
 /// IPv4-mapped networks (`::ffff:10.0.0.0/104`) as IPv4 ones; others unchanged. A network wider than the mapped range
@@ -129,7 +167,6 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::addr::PeerAddr;
     use super::*;
 
     fn nets(texts: &[&str]) -> Vec<IpNet> {
@@ -158,6 +195,40 @@ mod tests {
     fn without_a_list_all_clients_are_permitted() {
         let list = AccessList::default();
         assert!(list.permits(&peer("192.0.2.1")) && list.permits(&peer("::1")) && list.permits(&UNIX));
+    }
+
+    #[test]
+    fn a_header_is_expected_from_the_listed_proxies_alone() {
+        let end = |text: &str| PeerAddr::tcp(text.parse().expect("an address"));
+        let mut proxies = TrustedProxies::default();
+        assert!(proxies.is_empty() && !proxies.include(end("10.0.0.5:1")) && !proxies.include(PeerAddr::Unix));
+        proxies.nets = nets(&["10.0.0.5", "fd00::/8"]);
+        for (text, expected) in [
+            ("10.0.0.5:1", true),
+            ("[::ffff:10.0.0.5]:1", true),
+            ("10.0.0.6:1", false),
+            ("[fd00::1]:1", true),
+        ] {
+            assert_eq!(proxies.include(end(text)), expected, "{text}");
+        }
+        assert!(
+            !proxies.include(PeerAddr::Unix),
+            "processes of this machine are no proxies unless it is said"
+        );
+        proxies.unix = true;
+        assert!(proxies.include(PeerAddr::Unix));
+    }
+
+    #[test]
+    fn a_denied_proxy_is_refused_before_its_header_is_read() {
+        let list = AccessList {
+            allow: nets(&["192.0.2.0/24"]),
+            deny: nets(&["10.6.6.6"]),
+        };
+        let end = |text: &str| PeerAddr::tcp(text.parse().expect("an address"));
+        assert!(list.denies(end("10.6.6.6:1")) && list.denies(end("[::ffff:10.6.6.6]:1")));
+        assert!(!list.denies(end("10.0.0.5:1")), "a proxy need not be in --allow");
+        assert!(!list.denies(PeerAddr::Unix));
     }
 
     #[test]

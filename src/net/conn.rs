@@ -127,6 +127,13 @@ impl Conn {
         }
     }
 
+    /// The same connection for its next owner, as if nothing had been read of it: reads return `early` first, and then
+    /// ask the socket. Must be called before anything was written, and while it is not registered.
+    #[must_use]
+    pub fn restart(self, early: Vec<u8>) -> Self {
+        Self::with_early(self.stream, early)
+    }
+
     /// The socket, for its options and for what the kernel knows of the peer. Bytes go through the connection.
     #[must_use]
     pub fn socket(&self) -> &Stream {

@@ -7,7 +7,7 @@
 //! **One address** is an IPv4 address, or an IPv6 network of 64 bits, because that is the least that a customer or host
 //! is given (RFC 6177, RFC 4291 §2.5.1): a client with one address there has 2^64 of them, and a limit for each would
 //! be none. It is the client's address; clients of unknown address are counted under that of the proxy which they came
-//! by. Local processes on UNIX sockets count in the total only.
+//! by. While a connection's client is not known yet it counts in the total only. Local processes on UNIX sockets count in the total only.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -104,6 +104,25 @@ impl ConnectionCount {
         }
     }
 
+    /// Counts one more connection whose client is not known yet: in the total alone. Must be followed by
+    /// [`release_unidentified`](Self::release_unidentified), before the connection is admitted or when it has ended.
+    ///
+    /// # Errors
+    /// The limit that is reached. Nothing is counted then.
+    pub fn count_unidentified(&mut self) -> Result<(), Full> {
+        if self.total >= self.limits.total {
+            return Err(Full::Total);
+        }
+        self.total += 1;
+        Ok(())
+    }
+
+    /// Uncounts a connection whose client was not known.
+    pub fn release_unidentified(&mut self) {
+        debug_assert!(self.total > 0, "released more often than counted");
+        self.total = self.total.saturating_sub(1);
+    }
+
     /// The number of connections.
     pub fn total(&self) -> usize {
         self.total
@@ -148,6 +167,18 @@ mod tests {
         assert_eq!(count.admit(&peer("10.0.0.2")), Err(Full::Total));
         count.release(&UNIX);
         assert_eq!(count.admit(&peer("10.0.0.2")), Ok(()));
+    }
+
+    #[test]
+    fn a_connection_of_no_known_client_takes_a_place_of_the_total_alone() {
+        let mut count = count(2, Some(1));
+        assert_eq!(count.count_unidentified(), Ok(()));
+        assert_eq!(count.count_unidentified(), Ok(()));
+        assert_eq!(count.count_unidentified(), Err(Full::Total));
+        assert_eq!(count.admit(&peer("10.0.0.1")), Err(Full::Total));
+        count.release_unidentified();
+        assert_eq!(count.admit(&peer("10.0.0.1")), Ok(()));
+        assert_eq!(count.total(), 2);
     }
 
     #[test]

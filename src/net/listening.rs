@@ -4,12 +4,9 @@
 //! resumed, [`Accepting::retry_accepting`] when its alarm has gone off. Whenever the service has closed a descriptor it
 //! calls [`Listening::descriptor_freed`]. Which clients are admitted is decided by the service.
 //!
-//! **A phase before the admission.** A PROXY header, a TLS handshake or the names of a ClientHello are read between
-//! accept and [`Accepting::admit`], and the place for that is [`Accepting::accept_batch`]. A listener that expects such
-//! a beginning will hold the connection in a table here, with a deadline and a limit in bytes of its own, instead of
-//! admitting it at once. When the beginning is complete the connection is admitted like any other: the bytes behind it
-//! are its [early bytes](Conn::with_early), and the address that it has asserted is in its [`Origin`]. A door sees no
-//! difference, and no door needs to change.
+//! Bytes that are read before a client is admitted (the header of a proxy) are the service's affair as well: it holds
+//! the connection back in [`Accepting::admit`], and admits it later with the [early bytes](Conn::with_early) and an
+//! [`Origin`] that names the client.
 
 use std::fmt;
 use std::io;
@@ -34,7 +31,8 @@ pub trait Accepting {
     /// The listeners of the service.
     fn listening_mut(&mut self) -> &mut Listening;
 
-    /// Takes in a connection, or refuses it.
+    /// Takes in a connection that was accepted this moment, refuses it, or holds it back until it is known which client
+    /// it comes from.
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin);
 
     /// Logs that accepting pauses. The line gives the reason and the remedy.

@@ -175,7 +175,7 @@ mod tests {
         // A proxy that speaks for itself is remote, and held against the lists by its own address.
         row(("127.0.0.1:1", PROXY), false, true, true, "127.0.0.1:1 (the proxy itself)"),
         row(("192.0.2.7:1", PROXY), false, false, false, "192.0.2.7:1 (the proxy itself)"),
-        row((UNIX, PROXY), false, true, true, "unix (the proxy itself)"),
+        row((UNIX, PROXY), false, false, false, "unix (the proxy itself)"),
     ];
 
     fn origin(peer: &str, asserted: &str) -> Origin {

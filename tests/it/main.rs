@@ -126,6 +126,8 @@ mod pool_worker_deaths;
 #[cfg(test)]
 mod pool_worker_selection;
 #[cfg(test)]
+mod proxy_protocol;
+#[cfg(test)]
 mod quickstart;
 #[cfg(test)]
 mod readiness;

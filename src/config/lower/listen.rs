@@ -9,7 +9,7 @@ use super::{KEY, KeyRef, Mistakes};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::units::FileMode;
 use crate::doors::front::options::{FrontOptions, LimitKind};
-use crate::net::access::{AccessList, parse_net};
+use crate::net::access::{AccessList, TrustedProxies, parse_net};
 use crate::net::addr::{ListenAddr, UnixAddr};
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
@@ -44,6 +44,7 @@ pub(super) struct Listening {
     pub(super) unix_socket: UnixSocketOptions,
     pub(super) backlog: u32,
     pub(super) access: AccessList,
+    pub(super) proxies: TrustedProxies,
     pub(super) connection_limits: ConnectionLimits,
 }
 
@@ -61,6 +62,7 @@ impl Listening {
             unix_socket: self.unix_socket,
             backlog: self.backlog,
             access: self.access,
+            proxies: self.proxies,
             connection_limits: self.connection_limits,
             limit_kind,
             stop_timeout,
@@ -108,6 +110,7 @@ pub(super) fn listening(
             .count("backlog", spec.backlog, 1..=ceilings.backlog)
             .unwrap_or(DEFAULT_BACKLOG),
         access: access(mistakes, spec),
+        proxies: proxies(mistakes, spec),
         connection_limits: connection_limits(mistakes, spec, ceilings),
     }
 }
@@ -183,9 +186,28 @@ fn access(mistakes: &mut Mistakes, spec: &ListenSpec) -> AccessList {
     }
 }
 
+/// The word for the processes at the other end of UNIX sockets.
+const UNIX: &str = "unix";
+
+fn proxies(mistakes: &mut Mistakes, spec: &ListenSpec) -> TrustedProxies {
+    let proxies = TrustedProxies {
+        nets: networks(mistakes, "accept-proxy", &spec.accept_proxy),
+        unix: spec.accept_proxy.iter().any(|text| text == UNIX),
+        is_optional: spec.accept_proxy_optional,
+    };
+    if proxies.is_optional && spec.accept_proxy.is_empty() {
+        let text = format!("there is no {KEY}accept-proxy, so no header is accepted");
+        let remedy = format!("name the proxies with {KEY}accept-proxy, or leave it out");
+        mistakes.add(KeyRef::key("accept-proxy-optional"), text, remedy);
+    }
+    proxies
+}
+
+/// Reads the networks of a list. The word [`UNIX`], which only a list of proxies may have, is passed over there.
 fn networks(mistakes: &mut Mistakes, key: &'static str, texts: &[String]) -> Vec<IpNet> {
     let mut networks = Vec::with_capacity(texts.len());
-    for (index, text) in texts.iter().enumerate() {
+    let is_network = |(_, text): &(usize, &String)| key != "accept-proxy" || *text != UNIX;
+    for (index, text) in texts.iter().enumerate().filter(is_network) {
         match parse_net(text) {
             Ok(network) => networks.push(network),
             Err(error) => {
@@ -294,6 +316,44 @@ mod tests {
         );
         assert!(lines[1].starts_with("socket-owner: there is no user"), "{lines:?}");
         assert!(lines[2].starts_with("socket-group: there is no group"), "{lines:?}");
+    }
+
+    #[test]
+    fn proxies_are_networks_and_the_processes_on_unix_sockets() {
+        let spec = ListenSpec {
+            listen: texts(&["127.0.0.1:1"]),
+            accept_proxy: texts(&["10.0.0.5", "unix", "fd00::/8"]),
+            accept_proxy_optional: true,
+            ..ListenSpec::default()
+        };
+        let proxies = lower(&spec).ok().unwrap().proxies;
+        assert_eq!((proxies.nets.len(), proxies.unix, proxies.is_optional), (2, true, true));
+        let spec = ListenSpec {
+            listen: texts(&["127.0.0.1:1"]),
+            allow: texts(&["unix"]),
+            accept_proxy: texts(&["unix", "haproxy.example"]),
+            ..ListenSpec::default()
+        };
+        let origins: Vec<_> = told(&spec).into_iter().map(|(origin, _)| origin).collect();
+        assert_eq!(
+            origins,
+            [KeyRef::element("allow", 0), KeyRef::element("accept-proxy", 1)]
+        );
+    }
+
+    #[test]
+    fn an_optional_header_needs_a_proxy_that_may_send_it() {
+        let spec = ListenSpec {
+            listen: texts(&["127.0.0.1:1"]),
+            accept_proxy_optional: true,
+            ..ListenSpec::default()
+        };
+        let told = told(&spec);
+        assert_eq!(told.len(), 1);
+        assert!(
+            told[0].1.starts_with("accept-proxy-optional: there is no accept-proxy"),
+            "{told:?}"
+        );
     }
 
     #[test]

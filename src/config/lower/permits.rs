@@ -18,6 +18,7 @@ pub(super) fn permits(
     let programs = programs(mistakes, spec);
     check_clients(mistakes, spec, addresses);
     check_exposed(mistakes, spec, addresses);
+    check_proxies(mistakes, spec);
     (clients, programs)
 }
 
@@ -91,6 +92,29 @@ fn check_exposed(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(KeyRef,
     }
 }
 
+/// Adds a mistake if proxies bring clients from other machines and the programs are not listed, wherever the door listens
+/// and whatever a header claims; or if the lists of users would refuse every client, because none of them is known behind a
+/// proxy.
+fn check_proxies(mistakes: &mut Mistakes, spec: &ExecSpec) {
+    if spec.listen.accept_proxy.is_empty() {
+        return;
+    }
+    let key = KeyRef::key("accept-proxy");
+    if spec.allow_program.is_empty() {
+        let text = "whoever reached the proxy from another machine could run anything here";
+        let remedy = format!("say with {KEY}allow-program what may be run, or leave it out");
+        mistakes.add(key, text, remedy);
+    }
+    let has_users = !spec.allow_user.is_empty() || !spec.allow_group.is_empty();
+    if has_users && !spec.listen.accept_proxy_optional {
+        let text = format!("behind a proxy no user is known, and {KEY}allow-user or {KEY}allow-group asks for one");
+        let remedy = format!(
+            "leave out the lists of users, or say {KEY}accept-proxy-optional for clients that come without one"
+        );
+        mistakes.add(key, text, remedy);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +177,40 @@ mod tests {
             spec.allow_program = texts(&["/usr/bin/uptime"]);
             assert_eq!(told(&spec, &[address]), [""; 0]);
         }
+    }
+
+    #[test]
+    fn a_proxy_brings_other_machines_wherever_the_door_listens() {
+        let mut spec = ExecSpec::default();
+        spec.listen.accept_proxy = texts(&["unix"]);
+        for address in ["127.0.0.1:1", "unix:/x", "systemd"] {
+            spec.allow_program.clear();
+            let refused = told(&spec, &[address]);
+            assert!(
+                refused.len() == 1 && refused[0].starts_with("accept-proxy: "),
+                "{refused:?}"
+            );
+            assert!(refused[0].contains("allow-program"), "{refused:?}");
+            spec.allow_program = texts(&["/usr/bin/uptime"]);
+            assert_eq!(told(&spec, &[address]), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_list_of_users_would_refuse_every_client_of_a_proxy() {
+        let mut spec = ExecSpec {
+            allow_user: texts(&["root"]),
+            allow_program: texts(&["/usr/bin/uptime"]),
+            ..ExecSpec::default()
+        };
+        spec.listen.accept_proxy = texts(&["unix"]);
+        let refused = told(&spec, &["unix:/x"]);
+        assert!(
+            refused.len() == 1 && refused[0].contains("no user is known"),
+            "{refused:?}"
+        );
+        spec.listen.accept_proxy_optional = true;
+        assert_eq!(told(&spec, &["unix:/x"]), [""; 0]);
     }
 
     #[test]

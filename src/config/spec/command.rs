@@ -154,6 +154,8 @@ fn overlay_listening(said: &mut Vec<&'static str>, over: ListenSpec, under: &mut
         socket_group,
         allow,
         deny,
+        accept_proxy,
+        accept_proxy_optional,
         max_connections,
         max_connections_per_ip,
     } = over;
@@ -164,6 +166,13 @@ fn overlay_listening(said: &mut Vec<&'static str>, over: ListenSpec, under: &mut
     overlay(said, "socket-group", socket_group, &mut under.socket_group);
     overlay(said, "allow", allow, &mut under.allow);
     overlay(said, "deny", deny, &mut under.deny);
+    overlay(said, "accept-proxy", accept_proxy, &mut under.accept_proxy);
+    overlay(
+        said,
+        "accept-proxy-optional",
+        accept_proxy_optional,
+        &mut under.accept_proxy_optional,
+    );
     overlay(said, "max-connections", max_connections, &mut under.max_connections);
     overlay(
         said,
@@ -230,7 +239,7 @@ mod tests {
             let name = flag.get_long().unwrap();
             let value = match name {
                 "list" | "log-args" => Some("no"),
-                "debug" => None,
+                "debug" | "accept-proxy-optional" => None,
                 "socket-mode" => Some("0660"),
                 _ => Some("7"),
             };

@@ -39,6 +39,13 @@ pub struct ListenSpec {
     /// These addresses may not connect over TCP, whatever --allow says; may be repeated
     #[arg(long, value_name = "CIDR", help_heading = "Who may connect")]
     pub deny: Vec<String>,
+    /// From these proxies a PROXY header that names the client is expected: an address, a network, or "unix" for UNIX
+    /// sockets; may be repeated
+    #[arg(long, value_name = "CIDR", help_heading = "Who may connect")]
+    pub accept_proxy: Vec<String>,
+    /// Their connections may also come without the header, and are their own then
+    #[arg(long, help_heading = "Who may connect")]
+    pub accept_proxy_optional: bool,
     /// At most this many clients at once [default: 4096]
     #[arg(long, value_name = "NUM", help_heading = "Who may connect")]
     pub max_connections: Option<Whole>,

@@ -71,6 +71,16 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
     ("socket-group", &["--socket-group", "7"], "socket-group = \"7\""),
     ("allow", &["--allow=127.0.0.0/8"], "allow = \"127.0.0.0/8\""),
     ("deny", &["--deny=127.1.0.0/16"], "deny = [\"127.1.0.0/16\"]"),
+    (
+        "accept-proxy",
+        &["--accept-proxy=10.0.0.0/24"],
+        "accept-proxy = [\"10.0.0.0/24\"]",
+    ),
+    (
+        "accept-proxy-optional",
+        &["--accept-proxy=unix", "--accept-proxy-optional"],
+        "accept-proxy-optional = true\naccept-proxy = \"unix\"",
+    ),
     ("max-connections", &["--max-connections", "9"], "max-connections = 9"),
     (
         "max-connections-per-ip",

@@ -72,6 +72,20 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
     ("socket-group", &["--socket-group", "7"], "socket-group = '7'"),
     ("allow", &["--allow=127.0.0.0/8"], "allow = '127.0.0.0/8'"),
     ("deny", &["--deny=127.1.0.0/16"], "deny = ['127.1.0.0/16']"),
+    (
+        "accept-proxy",
+        &["--accept-proxy=10.0.0.5", "--allow-program=/bin/ls"],
+        "accept-proxy = '10.0.0.5'\nallow-program = '/bin/ls'",
+    ),
+    (
+        "accept-proxy-optional",
+        &[
+            "--accept-proxy=unix",
+            "--accept-proxy-optional",
+            "--allow-program=/bin/ls",
+        ],
+        "accept-proxy = 'unix'\naccept-proxy-optional = true\nallow-program = '/bin/ls'",
+    ),
     ("max-connections", &["--max-connections", "9"], "max-connections = 9"),
     (
         "max-connections-per-ip",

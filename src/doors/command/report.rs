@@ -53,6 +53,7 @@ pub(super) fn snapshot(
         ("exit signal", runs.exit_signal),
         ("connections", as_count(front.connections())),
         ("refused denied", refused.denied),
+        ("refused proxy", refused.bad_header),
         ("refused max-conn", refused.over_total + refused.over_address),
         ("bytes in", traffic.input),
         ("bytes out", traffic.output),

@@ -4,14 +4,18 @@
 //! It has the door's name, its listeners and its access list, counts its connections, keeps its event log, and knows
 //! how far the door is on its way to its end. The life of a connection here: a listener accepts it while the daemon has
 //! descriptors, the access list permits it or not, the door asks for a place for it ([`Front::count_in`]), and gives
-//! the place back when the connection has ended ([`Front::connection_closed`]).
+//! the place back when the connection has ended ([`Front::connection_closed`]). From a trusted proxy a preface comes
+//! first: the way of such a connection is in [`admission`].
 //!
-//! A door gives the front three kinds of its sources ([`FrontKind`]), and passes their events on. What does not belong
-//! here: the bytes of a connection, and the programs behind the door.
+//! A door gives the front four kinds of its sources ([`FrontKind`]), and passes their events on. What does not belong
+//! here: the bytes of a client, and the programs behind the door.
 
+pub mod admission;
+mod arrivals;
 mod drain;
 mod journal;
 pub mod options;
+mod preface;
 
 use std::fmt;
 use std::io;
@@ -27,6 +31,7 @@ use crate::reactor::{Context, Kind, Source};
 use crate::stats::{Snapshot, Value};
 
 use super::Listeners;
+use arrivals::Arrivals;
 use drain::Drain;
 use journal::Journal;
 pub(super) use journal::Topic;
@@ -44,6 +49,8 @@ pub(super) struct FrontKind {
     pub(super) module: &'static str,
     /// The kind of its listeners.
     pub(super) listener: Kind,
+    /// The kind of its connections whose preface is read.
+    pub(super) arrival: Kind,
     /// The source of the event log's alarm.
     pub(super) upkeep: Source,
     /// The source of the alarm that ends draining.
@@ -60,10 +67,13 @@ pub struct Front {
     kind: FrontKind,
     options: FrontOptions,
     listening: Listening,
+    arrivals: Arrivals,
     count: ConnectionCount,
     refused: Refused,
     journal: Journal,
     drain: Drain,
+    /// The time by which clients must have completed their requests, once the door drains.
+    hasten: Option<Instant>,
     started: Instant,
 }
 
@@ -76,6 +86,8 @@ pub(super) struct Refused {
     pub(super) over_total: u64,
     /// The connections over the limit on those from one address.
     pub(super) over_address: u64,
+    /// The connections without the PROXY header that was asked of them.
+    pub(super) bad_header: u64,
 }
 
 impl Front {
@@ -83,10 +95,12 @@ impl Front {
     pub(super) fn new(kind: FrontKind, options: FrontOptions, listeners: Listeners, now: Instant) -> Self {
         Front {
             listening: Listening::new(kind.listener, listeners),
+            arrivals: Arrivals::new(kind.arrival),
             count: ConnectionCount::new(options.connection_limits.clone()),
             refused: Refused::default(),
             journal: Journal::new(kind.module, kind.upkeep),
             drain: Drain::new(kind.drain),
+            hasten: None,
             started: now,
             kind,
             options,
@@ -115,6 +129,7 @@ impl Front {
         self.count.set_limits(self.options.connection_limits.clone());
         let FrontOptions { name, listen, .. } = &self.options;
         self.listening.replace(cx, name, listen, new);
+        self.close_untrusted(cx);
     }
 
     // ---- listeners ---------------------------------------------------------------------------------------------
@@ -166,13 +181,16 @@ impl Front {
     /// # Errors
     /// The limit that is reached; it was counted, and the caller logs it.
     pub(super) fn count_in(&mut self, origin: &Origin) -> Result<(), OverLimit> {
-        self.count.admit(origin).map_err(|full| {
-            match full {
-                Full::Total => self.refused.over_total += 1,
-                Full::Address => self.refused.over_address += 1,
-            }
-            OverLimit(full)
-        })
+        self.count.admit(origin).map_err(|full| self.over_limit(full))
+    }
+
+    /// Counts a connection over this limit.
+    fn over_limit(&mut self, full: Full) -> OverLimit {
+        match full {
+            Full::Total => self.refused.over_total += 1,
+            Full::Address => self.refused.over_address += 1,
+        }
+        OverLimit(full)
     }
 
     /// Gives the place of a connection back.
@@ -277,15 +295,17 @@ impl Front {
     pub(super) fn expire_drain(&mut self, cx: &mut Context<'_>) -> bool {
         let stops = self.drain.expire(cx);
         if stops {
+            self.close_arrivals(cx);
             let (name, fate) = (&self.options.name, self.kind.at_stop_timeout);
             log::warn!(target: self.kind.module, service:% = name; "{name}: --stop-timeout is over; {fate}");
         }
         stops
     }
 
-    /// Stops accepting and draining.
+    /// Stops accepting and draining, and closes connections that are not admitted yet.
     pub(super) fn stop(&mut self, cx: &mut Context<'_>) {
         self.listening.close();
+        self.close_arrivals(cx);
         self.drain.stop(cx);
     }
 
@@ -306,7 +326,7 @@ impl Front {
 
 /// A limit on connections that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct OverLimit(Full);
+pub struct OverLimit(Full);
 
 impl OverLimit {
     pub(super) fn topic(self) -> Topic {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::net::access::AccessList;
+use crate::net::access::{AccessList, TrustedProxies};
 use crate::net::addr::ListenAddr;
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
@@ -20,6 +20,8 @@ pub struct FrontOptions {
     pub backlog: u32,
     /// The addresses that may connect over TCP.
     pub access: AccessList,
+    /// The proxies whose PROXY headers are believed.
+    pub proxies: TrustedProxies,
     /// The greatest number of connections, in total and from one address.
     pub connection_limits: ConnectionLimits,
     /// The answer to the question whether the limit on the total may be lowered.
@@ -113,6 +115,7 @@ impl FrontOptions {
             unix_socket: UnixSocketOptions::default(),
             backlog: 1,
             access: AccessList::default(),
+            proxies: TrustedProxies::default(),
             connection_limits: ConnectionLimits {
                 total: 10,
                 per_address: None,

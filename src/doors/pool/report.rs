@@ -278,7 +278,7 @@ fn restart_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
 
 fn refusal_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, front: &Front) {
     let (refusals, refused) = (&dispatcher.counters().refusals, front.refused());
-    let rows: [(Label, u64); 14] = [
+    let rows: [(Label, u64); 15] = [
         ("refused queue-full", refusals.queue_full),
         ("refused queue-time", refusals.queue_timeout),
         ("refused busy-time", refusals.busy_timeout),
@@ -293,6 +293,7 @@ fn refusal_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, front: &Front)
         ("refused max-conn", refused.over_total),
         ("refused max-per-ip", refused.over_address),
         ("refused denied", refused.denied),
+        ("refused proxy", refused.bad_header),
     ];
     for (label, value) in rows {
         snapshot.count(label, value);

@@ -8,7 +8,6 @@ use super::super::core::reply;
 use super::super::report;
 use super::connection::Connection;
 use super::{CommandDoor, CommandSource};
-use crate::doors::front::OverLimit;
 use crate::doors::program_client::ProgramClient;
 use crate::doors::programs::{REFUSAL, SYSTEM, UNREAD};
 use crate::net::conn::{CloseStep, Conn};
@@ -38,15 +37,6 @@ impl CommandDoor {
         self.scheduler.connect(id, cx.now());
         self.trace(id, format_args!("connected"));
         self.pump(cx, id);
-    }
-
-    /// Refuses a client over the limit.
-    pub(super) fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
-        let mut wire = Vec::new();
-        reply::refusal(b"", &Refusal::Busy, &mut wire);
-        conn.turn_away(&wire, false);
-        let line = format_args!("refused {origin}: as many connections as {} allows", over.flag());
-        self.front.note(cx, Level::Warn, over.topic(), line);
     }
 
     pub(super) fn client_ready(&mut self, cx: &mut Context<'_>, id: ClientId, readiness: Readiness) {

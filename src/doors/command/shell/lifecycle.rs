@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use log::Level;
+
+use super::super::core::event::Refusal;
+use super::super::core::reply;
 use super::super::core::scheduler::{Rules, Scheduler};
 use super::super::options::Options;
 use super::super::report;
 use super::connection::Connection;
 use super::{CommandDoor, CommandSource, Programs};
 use crate::doors::dump::{FIRST, FIRST_PROCESSES};
-use crate::doors::front::{Front, FrontKind};
+use crate::doors::front::{Front, FrontKind, OverLimit};
 use crate::doors::program_client::ProgramClient;
 use crate::doors::programs::ProgramStatistics;
 use crate::doors::standstill::Hoard;
@@ -27,6 +31,7 @@ impl CommandDoor {
         let kind = FrontKind {
             module: module_path!(),
             listener: CommandSource::Listener.kind(),
+            arrival: CommandSource::Arrival.kind(),
             upkeep: CommandSource::Upkeep.only(),
             drain: CommandSource::Drain.only(),
             at_stop_timeout: "what still runs is ended",
@@ -68,6 +73,14 @@ impl Door for CommandDoor {
             Ok(()) => self.add_client(cx, conn, origin),
             Err(over) => self.turn_away(cx, conn, &origin, over),
         }
+    }
+
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
+        let mut wire = Vec::new();
+        reply::refusal(b"", &Refusal::Busy, &mut wire);
+        conn.turn_away(&wire, false);
+        let line = format_args!("refused {origin}: as many connections as {} allows", over.flag());
+        self.front.note(cx, Level::Warn, over.topic(), line);
     }
 
     /// The options are for requests that are completed from now on. A program that runs goes on as it was started.

@@ -57,6 +57,7 @@ source_kinds! {
     /// The kinds of sources a command door has.
     enum CommandSource {
         Listener,
+        Arrival,
         Client,
         Run,
         Stdin,
@@ -85,6 +86,7 @@ impl Service for CommandDoor {
         match CommandSource::from_source(source) {
             Some(CommandSource::Listener) => self.accept(cx, source.key),
             Some(CommandSource::Client) => self.client_ready(cx, ClientId(number), readiness),
+            Some(CommandSource::Arrival) => self.arrival_ready(cx, source.key, readiness),
             Some(of @ (CommandSource::Stdin | CommandSource::Output)) => self.pipe_ready(cx, RunId(number), of),
             Some(CommandSource::Exit) => self.exit_ready(cx, RunId(number)),
             // These sources are never registered with the poll.
@@ -104,6 +106,7 @@ impl Service for CommandDoor {
         match CommandSource::from_source(source) {
             Some(CommandSource::Listener) => self.retry_accepting(cx, source.key),
             Some(CommandSource::Client) => self.client_timeout(cx, ClientId(number)),
+            Some(CommandSource::Arrival) => self.arrival_timeout(cx, source.key),
             Some(CommandSource::Run) => self.run_timeout(cx, RunId(number)),
             Some(CommandSource::Ending) => self.kill_timeout(cx, RunId(number)),
             Some(CommandSource::Upkeep) => self.front.sum_up(cx),
@@ -119,6 +122,7 @@ impl Service for CommandDoor {
         match CommandSource::from_source(source) {
             Some(CommandSource::Listener) => self.accept(cx, source.key),
             Some(CommandSource::Client) => self.pump(cx, ClientId(number)),
+            Some(CommandSource::Arrival) => self.resume_arrival(cx, source.key),
             Some(CommandSource::Run) => self.pump_run(cx, RunId(number)),
             Some(CommandSource::Starting) => self.start_waiting(cx),
             // These sources are never resumed.

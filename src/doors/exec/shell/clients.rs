@@ -12,6 +12,7 @@ use super::lookups::{self, Looked};
 use super::permits::{may_run_anything, permit_client};
 use super::signals::Signals;
 use super::{ExecDoor, ExecSource};
+use crate::doors::Door;
 use crate::doors::front::Topic;
 use crate::doors::program_client::ProgramClient;
 use crate::doors::programs::{REFUSAL, SYSTEM, UNREAD};
@@ -32,16 +33,16 @@ impl ExecDoor {
             self.front.deny(cx, origin, why);
             return None;
         }
-        let (topic, why) = if let Err(why) = permit_client(&self.options.clients, &conn, origin) {
+        if let Err(why) = permit_client(&self.options.clients, &conn, origin) {
             self.counters.forbidden_clients += 1;
-            (report::FORBIDDEN_CLIENT, why)
-        } else if let Err(over) = self.front.count_in(origin) {
-            (over.topic(), format!("{over} ({})", over.flag()))
-        } else {
-            return Some(conn);
-        };
-        self.turn_away(cx, conn, origin, topic, &why);
-        None
+            self.turn_down(cx, conn, origin, report::FORBIDDEN_CLIENT, &why);
+            return None;
+        }
+        if let Err(over) = self.front.count_in(origin) {
+            self.turn_away(cx, conn, origin, over);
+            return None;
+        }
+        Some(conn)
     }
 
     /// Adds the client of a connection that is permitted, and serves it.
@@ -75,7 +76,7 @@ impl ExecDoor {
     }
 
     /// Refuses a client that is not admitted, in its protocol.
-    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, topic: Topic, why: &str) {
+    pub(super) fn turn_down(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, topic: Topic, why: &str) {
         let mut wire = Vec::new();
         self.options.protocol.encoder().turn_down(why, &mut wire);
         conn.turn_away(&wire, true);

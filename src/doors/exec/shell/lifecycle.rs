@@ -11,7 +11,7 @@ use super::lookups::Desk;
 use super::permits::check_listeners;
 use super::{ExecDoor, ExecSource};
 use crate::doors::dump::FIRST_PROCESSES;
-use crate::doors::front::{Front, FrontKind};
+use crate::doors::front::{Front, FrontKind, OverLimit};
 use crate::doors::program_client::ProgramClient;
 use crate::doors::programs::ProgramStatistics;
 use crate::doors::standstill::Hoard;
@@ -39,6 +39,7 @@ impl ExecDoor {
         let kind = FrontKind {
             module: module_path!(),
             listener: ExecSource::Listener.kind(),
+            arrival: ExecSource::Arrival.kind(),
             upkeep: ExecSource::Upkeep.only(),
             drain: ExecSource::Drain.only(),
             at_stop_timeout: "what still runs is ended",
@@ -87,6 +88,11 @@ impl Door for ExecDoor {
         if let Some(conn) = self.permit(cx, conn, &origin) {
             self.add_client(cx, conn, origin);
         }
+    }
+
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
+        let why = format!("{over} ({})", over.flag());
+        self.turn_down(cx, conn, origin, over.topic(), &why);
     }
 
     /// The options are for clients that connect from now on.

@@ -69,6 +69,7 @@ source_kinds! {
     /// The kinds of sources an exec door has.
     enum ExecSource {
         Listener,
+        Arrival,
         Client,
         Stdin,
         Stdout,
@@ -86,6 +87,7 @@ impl Service for ExecDoor {
         match ExecSource::from_source(source) {
             Some(ExecSource::Listener) => self.accept(cx, source.key),
             Some(ExecSource::Client) => self.client_ready(cx, source.key, readiness),
+            Some(ExecSource::Arrival) => self.arrival_ready(cx, source.key, readiness),
             Some(of @ (ExecSource::Stdin | ExecSource::Stdout | ExecSource::Stderr)) => {
                 self.pipe_ready(cx, source.key, of)
             }
@@ -99,6 +101,7 @@ impl Service for ExecDoor {
         match ExecSource::from_source(source) {
             Some(ExecSource::Listener) => self.retry_accepting(cx, source.key),
             Some(ExecSource::Client) => self.client_timeout(cx, source.key),
+            Some(ExecSource::Arrival) => self.arrival_timeout(cx, source.key),
             Some(ExecSource::Ending) => self.kill_timeout(cx, source.key),
             Some(ExecSource::Upkeep) => self.front.sum_up(cx),
             Some(ExecSource::Drain) => self.drain_timeout(cx),
@@ -114,6 +117,7 @@ impl Service for ExecDoor {
         match ExecSource::from_source(source) {
             Some(ExecSource::Listener) => self.accept(cx, source.key),
             Some(ExecSource::Client) => self.pump(cx, source.key),
+            Some(ExecSource::Arrival) => self.resume_arrival(cx, source.key),
             Some(ExecSource::Starting) => self.start_waiting(cx),
             // These sources are never resumed.
             Some(

@@ -16,7 +16,7 @@ use super::workers::Workers;
 use super::workers::process::Stage;
 use super::{Pool, PoolSource};
 use crate::amount;
-use crate::doors::front::{Front, FrontKind};
+use crate::doors::front::{Front, FrontKind, OverLimit};
 use crate::doors::{self, Door, Listeners, PreparedPrograms, Readiness, Shutdown};
 use crate::error::{Blame, Error};
 use crate::net::conn::Conn;
@@ -35,6 +35,7 @@ impl Pool {
         let kind = FrontKind {
             module: module_path!(),
             listener: PoolSource::Listener.kind(),
+            arrival: PoolSource::Arrival.kind(),
             upkeep: PoolSource::Upkeep.only(),
             drain: PoolSource::Drain.only(),
             at_stop_timeout: "what is still in hand is refused",
@@ -70,7 +71,8 @@ impl Pool {
 
     /// The end comes nearer when the last client is served and when the last process has gone.
     pub(super) fn advance_drain(&mut self, cx: &mut Context<'_>) {
-        if self.base.front.is_draining() && !self.clients.any_unserved() && self.sessions.len() == 0 {
+        let is_served = !self.clients.any_unserved() && self.sessions.len() == 0;
+        if self.base.front.is_draining() && !self.base.front.has_arrivals() && is_served {
             self.stop(cx, StopMode::EndInput);
         }
         if self.is_finished() {
@@ -183,6 +185,12 @@ impl Door for Pool {
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
         self.add_connection(cx, conn, origin);
         self.end_step(cx);
+    }
+
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
+        conn.turn_away(&self.base.options.error_reply, false);
+        let line = format_args!("refused {origin}: as many connections as {} allows", over.flag());
+        self.base.front.note(cx, Level::Warn, over.topic(), line);
     }
 
     fn reload(

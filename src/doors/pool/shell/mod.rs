@@ -88,6 +88,7 @@ impl Service for Pool {
             PoolSource::WorkerOutput => self.read_worker(cx, source.key, readiness.read_closed || readiness.hung_up),
             PoolSource::Session => self.session_ready(cx, source.key, readiness),
             PoolSource::Listener => self.accept(cx, source.key),
+            PoolSource::Arrival => self.arrival_ready(cx, source.key, readiness),
             PoolSource::WorkerInput => self.input_ready(cx, source.key),
             PoolSource::WorkerErrors => self.workers.stderr_ready(&mut self.base.desk(cx), source.key),
             PoolSource::WorkerExit => self.exit_ready(cx, source.key),
@@ -116,6 +117,7 @@ impl Service for Pool {
             PoolSource::Queue => self.clients.watch_waiting(&mut self.base.desk(cx)),
             PoolSource::WorkerEnding => self.workers.ending_timeout(&mut self.base.desk(cx), source.key),
             PoolSource::Listener => self.retry_accepting(cx, source.key),
+            PoolSource::Arrival => self.arrival_timeout(cx, source.key),
             PoolSource::WorkerOutput => self.reply_timeout(cx, source.key),
             PoolSource::WorkerErrors => self.workers.stderr_timeout(&mut self.base.desk(cx), source.key),
             PoolSource::Upkeep => self.upkeep(cx),
@@ -132,6 +134,7 @@ impl Service for Pool {
         };
         match kind {
             PoolSource::Listener => self.accept(cx, source.key),
+            PoolSource::Arrival => self.resume_arrival(cx, source.key),
             PoolSource::Session => self.pump(cx, source.key),
             PoolSource::Client => self.resume_client(cx, source.key),
             PoolSource::WorkerOutput => self.read_worker(cx, source.key, true),

@@ -1,14 +1,12 @@
 //! The loops that read: what comes from a client or a worker is taken piece by piece, and each piece is settled before
 //! the next is judged, because what becomes of it may change what the next one means.
 
-use log::Level;
-
 use super::clients::intake::Piece;
 use super::sessions::session::Running;
 use super::workers::output::{NextReply, Outcome, Output, Reading};
 use super::workers::process::{Stage, WorkerProcess};
 use super::{Pool, PoolSource};
-use crate::doors::front::OverLimit;
+use crate::doors::Door;
 use crate::doors::pool::core::WorkerId;
 use crate::net::conn::Conn;
 use crate::net::origin::Origin;
@@ -36,13 +34,6 @@ impl Pool {
         if let Some(key) = self.clients.add(&mut self.base.desk(cx), conn, origin) {
             self.read_client(cx, key);
         }
-    }
-
-    /// Refuses a connection over the limit.
-    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
-        conn.turn_away(&self.base.options.error_reply, false);
-        let line = format_args!("refused {origin}: as many connections as {} allows", over.flag());
-        self.base.front.note(cx, Level::Warn, over.topic(), line);
     }
 
     // ---- clients -----------------------------------------------------------------------------------------------

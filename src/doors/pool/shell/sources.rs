@@ -8,6 +8,7 @@ source_kinds! {
     /// The kinds of sources a pool has.
     pub(super) enum PoolSource {
         Listener,
+        Arrival,
         Client,
         WorkerOutput,
         WorkerInput,
