@@ -11,6 +11,8 @@ pub use crate::framing::line_rules::{LineEnd, LineRules};
 
 use crate::process::spec::ProcessSpec;
 
+#[cfg(test)]
+use crate::doors::front::options::LimitKind;
 use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
 use crate::doors::pattern::Pattern;
 
@@ -290,6 +292,43 @@ impl Policy {
             max_age: None,
             probe_interval: None,
             rest: Duration::ZERO,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Options {
+    /// The options of a pool that gives each connection its one worker, and ends no session for its length.
+    pub(in crate::doors::pool) fn of_sessions(process: ProcessSpec) -> Options {
+        let forever = Duration::from_secs(3600);
+        Options {
+            front: FrontOptions::sample(LimitKind::Fixed),
+            process,
+            has_default_worker: false,
+            policy: Policy {
+                mode: Mode::Session,
+                ready_line: false,
+                ..Policy::for_tests(1)
+            },
+            ready_line: None,
+            probe: None,
+            framings: Framings::default(),
+            line_rules: LineRules::default(),
+            max_request: 1000,
+            max_reply: 1000,
+            persistent: None,
+            cache: None,
+            read_timeout: forever,
+            write_timeout: forever,
+            error_reply: Vec::new(),
+            half_close: HalfClose::Answer,
+            kill_timeout: Duration::from_secs(3),
+            max_rss: None,
+            record: 0,
+            disclosure: Disclosure::Excerpts,
+            slow_log: None,
+            session_idle: None,
+            max_buffer: 4096,
         }
     }
 }

@@ -88,9 +88,12 @@ impl Pool {
     }
 
     pub(super) fn session_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+        if self.sessions.handle_alarm(&mut self.base.desk(cx), key) {
+            self.pump(cx, key);
+        }
         let worker = self.sessions.worker_of(key);
         let child = worker.and_then(|worker| self.workers.child(worker));
-        let outcome = self.sessions.handle_timeout(&mut self.base.desk(cx), key, child);
+        let outcome = self.sessions.end_overdue(&mut self.base.desk(cx), key, child);
         self.follow(cx, key, outcome);
     }
 
@@ -181,5 +184,92 @@ impl Pool {
             self.workers.detach_session(worker);
         }
         self.clients.adopt_finished(&mut self.base.desk(cx), session, farewell);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::time::{Duration, Instant};
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+    use crate::doors::Door;
+    use crate::doors::pool::options::Options;
+    use crate::net::addr::PeerAddr;
+    use crate::net::conn::Conn;
+    use crate::net::origin::Origin;
+    use crate::net::stream::Stream;
+    use crate::process::spawn::{PreparedProgram, SpawnDefaults};
+    use crate::process::spec::ProcessSpec;
+    use crate::reactor::{Reactor, ServiceId};
+
+    const IDLE: Duration = Duration::from_millis(1);
+
+    /// A loop with one pool in session mode, whose worker runs this script of the shell, and one session.
+    fn session(script: &str) -> (Reactor<Pool>, ServiceId, UnixStream) {
+        let process = ProcessSpec::new(["sh", "-c", script].map(Into::into).to_vec()).unwrap();
+        let program = PreparedProgram::prepare(&process, &SpawnDefaults::default()).unwrap();
+        let pool = Pool::new(Options::of_sessions(process), program, Vec::new(), Instant::now());
+        let mut reactor = Reactor::new(&[]).unwrap();
+        let id = reactor.add(Box::new(pool)).unwrap();
+        let (served, client) = UnixStream::pair().unwrap();
+        served.set_nonblocking(true).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let conn = Conn::new(Stream::Unix(mio::net::UnixStream::from_std(served)));
+        let begin = |pool: &mut Pool, cx: &mut Context<'_>| {
+            pool.start(cx).unwrap();
+            Door::admit(pool, cx, conn, Origin::direct(PeerAddr::Unix));
+        };
+        reactor.with(id, begin).unwrap();
+        (reactor, id, client)
+    }
+
+    fn read(mut client: &UnixStream) -> String {
+        let mut buffer = [0; 100];
+        match client.read(&mut buffer) {
+            Ok(length) => String::from_utf8_lossy(&buffer[..length]).into_owned(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => String::new(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A loop that is busy with other clients when the time is over has not heard yet of what a worker wrote before.
+    #[test]
+    fn output_that_is_there_when_the_idle_timeout_is_over_reaches_the_client() {
+        let (mut reactor, id, mut client) = session("read a; echo first; read b; echo second; echo >&2; read c");
+        client.write_all(b"a\n").unwrap();
+        let mut heard = String::new();
+        while heard != "first\n" {
+            reactor.turn(None).unwrap();
+            heard += &read(&client);
+        }
+        client.write_all(b"b\n").unwrap();
+        let carried = |pool: &Pool| pool.sessions.totals().up;
+        while reactor.with(id, |pool, _| carried(pool)) != Some(4) {
+            reactor.turn(None).unwrap();
+        }
+        reactor.with(id, |pool, _| {
+            let worker = pool.workers.iter().next().unwrap();
+            let errors = worker.child.stderr.as_ref().unwrap();
+            let mut wanted = [PollFd::new(errors.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut wanted, PollTimeout::from(30_000_u16)), Ok(1));
+            pool.base.options.session_idle = Some(IDLE);
+        });
+        let since = Instant::now();
+        while since.elapsed() < IDLE {}
+        let ends = |pool: &mut Pool, cx: &mut Context<'_>| {
+            let key = pool.sessions.keys()[0];
+            pool.session_timeout(cx, key);
+            pool.sessions.len() == 0
+        };
+        assert_eq!(reactor.with(id, ends), Some(false), "the session has ended");
+        assert_eq!(read(&client), "second\n");
+        let since = Instant::now();
+        while since.elapsed() < IDLE {}
+        assert_eq!(reactor.with(id, ends), Some(true), "the session goes on");
     }
 }

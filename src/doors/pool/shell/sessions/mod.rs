@@ -288,15 +288,32 @@ impl Sessions {
         }
     }
 
-    /// Handles the alarm of a session. `child`: the process of its worker, while there is one.
-    pub(crate) fn handle_timeout(&mut self, desk: &mut Desk<'_>, key: Key, child: Option<&Child>) -> Outcome {
+    /// Handles the alarm of a session. Returns true if the session is overdue: it is to be [pumped](Self::pump) once more
+    /// before [`end_overdue`](Self::end_overdue), because bytes may have come in time of which no event has told yet.
+    pub(crate) fn handle_alarm(&mut self, desk: &mut Desk<'_>, key: Key) -> bool {
+        let Some(session) = self.table.get_mut(key) else {
+            return false;
+        };
+        desk.cx.clear_alarm(&mut session.alarm);
+        let Stage::Running(running) = &mut session.stage else {
+            return false;
+        };
+        let is_overdue = running.is_overdue(desk.options, desk.cx.now());
+        if is_overdue {
+            running.expect_edges();
+        }
+        is_overdue
+    }
+
+    /// Ends a session whose deadline has passed, and does what else is due. `child`: the process of its worker, while
+    /// there is one.
+    pub(crate) fn end_overdue(&mut self, desk: &mut Desk<'_>, key: Key, child: Option<&Child>) -> Outcome {
         let Some(session) = self.table.get_mut(key) else {
             return Outcome::GoesOn;
         };
-        desk.cx.clear_alarm(&mut session.alarm);
         let (origin, now) = (session.origin.clone(), desk.cx.now());
         if let Stage::Running(running) = &mut session.stage {
-            if running.is_one_sided() && running.active + desk.options.write_timeout <= now {
+            if running.take_by(desk.options).is_some_and(|at| at <= now) {
                 if running.worker.is_some() {
                     let line = format_args!("{origin} had gone, and its worker went on for --write-timeout");
                     desk.note(Level::Debug, Topic::HungUp, line);
@@ -308,11 +325,7 @@ impl Sessions {
                 desk.note(Level::Warn, Topic::WriteTimeout, line);
                 return Outcome::Vanished;
             }
-            if desk
-                .options
-                .session_idle
-                .is_some_and(|idle| running.active + idle <= now)
-            {
+            if running.idle_at(desk.options).is_some_and(|at| at <= now) {
                 desk.counters.idle_closed += 1;
                 let line = format_args!("ended the session of {origin}: no byte for --idle-timeout");
                 desk.note(Level::Info, Topic::Idle, line);
@@ -337,10 +350,8 @@ impl Sessions {
             Stage::Running(running) => {
                 // With both there is no other: a session lasts as long as both ends want it to, and the dispatcher
                 // keeps --busy-timeout.
-                let write_timeout = desk.options.write_timeout;
-                let taken_by = running.is_one_sided().then(|| running.active + write_timeout);
-                let idle_at = desk.options.session_idle.map(|idle| running.active + idle);
                 let looked = running.standstill.deadline();
+                let (taken_by, idle_at) = (running.take_by(desk.options), running.idle_at(desk.options));
                 [running.deadline(), looked, taken_by, idle_at]
                     .into_iter()
                     .flatten()

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use mio::unix::pipe::{Receiver, Sender};
 
 use crate::doors::pool::core::{Assignment, RequestId, WorkerId};
+use crate::doors::pool::options::Options;
 use crate::doors::pool::shell::workers::sessions::Streams;
 use crate::doors::standstill;
 use crate::net::conn::Conn;
@@ -183,6 +184,31 @@ impl Running {
     /// has its time.
     pub(crate) fn is_one_sided(&self) -> bool {
         self.worker.is_none() || self.client == ClientSide::Gone
+    }
+
+    /// The deadline of the side that is left for taking something of what the other has left; `None` while both are
+    /// there.
+    pub(crate) fn take_by(&self, options: &Options) -> Option<Instant> {
+        self.is_one_sided().then(|| self.active + options.write_timeout)
+    }
+
+    /// The deadline for a byte either way, if there is one.
+    pub(crate) fn idle_at(&self, options: &Options) -> Option<Instant> {
+        options.session_idle.map(|idle| self.active + idle)
+    }
+
+    /// Returns true if one of these two deadlines has passed.
+    pub(crate) fn is_overdue(&self, options: &Options, now: Instant) -> bool {
+        let deadlines = [self.take_by(options), self.idle_at(options)];
+        deadlines.into_iter().flatten().any(|at| at <= now)
+    }
+
+    /// Lets both directions be tried again, because an edge may not have been reported yet.
+    pub(crate) fn expect_edges(&mut self) {
+        for pump in [&mut self.up, &mut self.down] {
+            pump.handle(Event::SourceReady);
+            pump.handle(Event::SinkReady);
+        }
     }
 
     pub(crate) fn mark_worker_writable(&mut self) {
