@@ -389,7 +389,7 @@ impl Dispatcher {
             } else if phase.is_some_and(Phase::has_process)
                 && let Some(successor) = self.add(Place::Successor(slot), Duration::ZERO)
             {
-                self.places.begin_turn(slot, successor);
+                self.places.fill(Place::Successor(slot), successor);
                 break;
             }
         }

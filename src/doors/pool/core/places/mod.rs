@@ -135,7 +135,7 @@ impl Places {
         Vacancy::Empty { delay }
     }
 
-    /// Puts a worker into the place that a lost one has left.
+    /// Puts a new worker into the place that a lost one has left, or that one is to take over.
     pub(super) fn fill(&mut self, place: Place, worker: WorkerId) {
         let (Place::Serving(number) | Place::Successor(number)) = place else {
             return;
@@ -216,19 +216,13 @@ impl Places {
     }
 
     /// The next worker to be replaced, with its place; `None` when there is none. A successor for it must be given to
-    /// [`begin_turn`](Self::begin_turn); without one it is passed over by the next call.
+    /// [`fill`](Self::fill); without one it is passed over by the next call.
     pub(super) fn next_turn(&mut self) -> Option<(usize, WorkerId)> {
         loop {
             let turn = self.rotation.next()?;
             if self.get(turn.slot).map(|slot| slot.serving) == Some(turn.worker) {
                 return Some((turn.slot, turn.worker));
             }
-        }
-    }
-
-    pub(super) fn begin_turn(&mut self, number: usize, successor: WorkerId) {
-        if let Some(slot) = self.get_mut(number) {
-            slot.successor = Some(successor);
         }
     }
 

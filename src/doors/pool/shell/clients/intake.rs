@@ -202,7 +202,7 @@ impl Clients {
                 return;
             }
         }
-        self.keep_buffer(rest);
+        self.spare.keep(rest);
     }
 
     /// Takes in the request at the beginning of `bytes`, if it is whole and the client may have one more in hand, or
@@ -240,17 +240,17 @@ impl Clients {
         }
         let mut wire = self.spare.take();
         if let Err(unfit) = transcode::request(options.framings, options.line_rules, frame, bytes, &mut wire) {
-            self.keep_buffer(wire);
+            self.spare.keep(wire);
             return self.refuse_line(desk, key, Line::Unfit(unfit));
         }
         let route = self.choose_route(desk, key, &wire, frame.payload_in(bytes));
         if matches!(route, Route::Answered) {
-            return self.keep_buffer(wire);
+            return self.spare.keep(wire);
         }
         let size = options.framings.searched_for_its_end(wire.len());
         let bytes = if matches!(route, Route::Leader) {
             let bytes = Rc::from(wire.as_slice());
-            self.keep_buffer(wire);
+            self.spare.keep(wire);
             Bytes::Shared(bytes)
         } else {
             Bytes::Own(wire)
@@ -300,7 +300,7 @@ impl Clients {
         };
         let input = std::mem::take(&mut client.input);
         self.take_request(desk, key, &frame, &input);
-        self.keep_buffer(input);
+        self.spare.keep(input);
         self.touch(key);
     }
 

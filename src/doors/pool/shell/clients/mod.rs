@@ -188,10 +188,6 @@ impl Clients {
         }
     }
 
-    pub(crate) fn keep_buffer(&mut self, buffer: Vec<u8>) {
-        self.spare.keep(buffer);
-    }
-
     /// Keeps the buffer of a state for the next, where it was its own.
     pub(crate) fn keep_bytes_of(&mut self, state: State) {
         if let Some(Bytes::Own(buffer)) = state.into_bytes() {

@@ -127,7 +127,7 @@ impl Clients {
 
     /// Writes the last words to a client at once; gathers all others until the end of the turn.
     fn write_answer(&mut self, desk: &mut Desk<'_>, key: Key, bytes: &[u8]) -> Result<(), Origin> {
-        let Some(client) = self.get_mut(key) else {
+        let Some(client) = self.table.get_mut(key) else {
             return Ok(());
         };
         if let Phase::Finishing(after) = client.phase
@@ -135,14 +135,6 @@ impl Clients {
         {
             return self.write_final(desk, key, bytes, after);
         }
-        self.buffer_answer(desk, key, bytes);
-        Ok(())
-    }
-
-    fn buffer_answer(&mut self, desk: &mut Desk<'_>, key: Key, bytes: &[u8]) {
-        let Some(client) = self.table.get_mut(key) else {
-            return;
-        };
         if client.conn.unwritten() == 0 {
             client.write_by = desk.cx.now() + desk.options.write_timeout;
         }
@@ -151,6 +143,7 @@ impl Clients {
         if !std::mem::replace(&mut client.is_listed, true) {
             self.unflushed.push(key);
         }
+        Ok(())
     }
 
     fn write_final(&mut self, desk: &mut Desk<'_>, key: Key, bytes: &[u8], after: After) -> Result<(), Origin> {
@@ -199,33 +192,25 @@ impl Clients {
     /// Goes on with a client that has taken some of its answers.
     fn continue_after_write(&mut self, desk: &mut Desk<'_>, key: Key) {
         self.write_ready_answers(desk, key);
-        let idle_until = idle_until(desk.options, desk.cx.now());
-        let limit = most_unanswered(desk.options);
-        let drains = !desk.front.is_serving();
-        let Some(client) = self.get_mut(key) else {
+        let Some(client) = self.table.get_mut(key) else {
             return;
         };
         if client.conn.unwritten() == 0 {
-            let buffer = client.conn.release_memory();
+            self.spare.keep(client.conn.release_memory());
             if client.has_nothing_open() {
-                client.read_by = idle_until;
-                if drains && client.phase == Phase::Taking {
+                client.read_by = idle_until(desk.options, desk.cx.now());
+                if client.phase == Phase::Taking && !desk.front.is_serving() {
                     // A request that it has sent meanwhile is served before the connection is closed.
                     desk.cx.resume_later(PoolSource::Client.at(key));
                 }
             }
-            let (phase, is_idle) = (client.phase, client.is_idle());
-            self.keep_buffer(buffer);
-            if let Phase::Finishing(after) = phase
-                && is_idle
+            if let Phase::Finishing(after) = client.phase
+                && client.is_idle()
             {
                 return self.lingering_close(desk, key, after);
             }
         }
-        let Some(client) = self.get_mut(key) else {
-            return;
-        };
-        if client.phase == Phase::Full && client.has_room(limit) {
+        if client.phase == Phase::Full && client.has_room(most_unanswered(desk.options)) {
             desk.cx.resume_later(PoolSource::Client.at(key));
         }
         self.touch(key);
@@ -324,8 +309,8 @@ impl Clients {
             return;
         };
         desk.cx.set_alarm(&mut client.alarm, PoolSource::Client.at(key), None);
-        self.keep_buffer(client.input);
-        self.keep_buffer(client.conn.release_memory());
+        self.spare.keep(client.input);
+        self.spare.keep(client.conn.release_memory());
         drop(client.conn);
         while let Some(oldest) = client.owed.oldest() {
             if self.leave_coalesced(desk, ClientId(oldest.to_bits())) {

@@ -27,11 +27,9 @@ impl Clients {
             self.unwatched.push(id);
         }
         if self.queue_alarm.at().is_none() {
-            desk.cx.set_alarm(
-                &mut self.queue_alarm,
-                PoolSource::Queue.only(),
-                Some(desk.cx.now() + UNWATCHED_WAIT),
-            );
+            let at = desk.cx.now() + UNWATCHED_WAIT;
+            desk.cx
+                .set_alarm(&mut self.queue_alarm, PoolSource::Queue.only(), Some(at));
         }
     }
 

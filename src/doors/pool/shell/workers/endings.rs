@@ -183,12 +183,10 @@ impl Workers {
         let Some(mut process) = self.remove(id) else {
             return;
         };
-        desk.cx
-            .set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), None);
-        desk.cx
-            .set_alarm(&mut process.complaints.alarm, PoolSource::WorkerErrors.worker(id), None);
-        desk.cx
-            .set_alarm(&mut process.reply_alarm, PoolSource::WorkerOutput.worker(id), None);
+        let cx = &mut desk.cx;
+        cx.set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), None);
+        cx.set_alarm(&mut process.complaints.alarm, PoolSource::WorkerErrors.worker(id), None);
+        cx.set_alarm(&mut process.reply_alarm, PoolSource::WorkerOutput.worker(id), None);
         let (label, goes_on) = (process.label(), process.child.has_left_background());
         drop(process);
         desk.outbox.has_freed_descriptor = true;

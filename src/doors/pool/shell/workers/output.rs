@@ -123,12 +123,8 @@ impl WorkerProcess {
             if !self.look.covers(read) {
                 self.look.had_read = self.bytes_read();
             }
-            let over = desk.cx.now() + pause;
-            desk.cx.set_alarm(
-                &mut self.reply_alarm,
-                PoolSource::WorkerOutput.worker(self.id),
-                Some(over),
-            );
+            let (source, over) = (PoolSource::WorkerOutput.worker(self.id), desk.cx.now() + pause);
+            desk.cx.set_alarm(&mut self.reply_alarm, source, Some(over));
         }
         match self.addressee(&self.reply) {
             Addressee::Request { to, .. } if !is_probe => desk.report(Event::ReplyBegun(self.id, to)),
