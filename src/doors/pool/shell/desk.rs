@@ -1,8 +1,8 @@
 //! The desk: what a room is lent by the pool while it works, and where it leaves what it has found out.
 //!
-//! The pool owns [`Base`], and lends a room a [`Desk`] of it with each call. A room reports events for the dispatcher
-//! here, in the order in which they happen, and never learns what comes of them: the pool hands them over once the room
-//! has returned. So no room calls another, and none is called while it works.
+//! The pool owns the [`Base`], and lends a room a [`Desk`] of it, and of the reactor, with each call. A room reports
+//! events for the dispatcher here, in the order in which they happen, and never learns what comes of them: the pool
+//! hands them over once the room has returned. So no room calls another, and none is called while it works.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -46,7 +46,7 @@ pub(super) struct Desk<'p> {
 }
 
 impl Base {
-    /// Lends a room all that it is to have of this. The dispatcher's decisions are the pool's alone to fetch.
+    /// Lends a room its part of this. Of the dispatcher that is the counters: only the pool fetches its decisions.
     pub(super) fn desk<'p>(&'p mut self, cx: &'p mut Context<'_>) -> Desk<'p> {
         Desk {
             cx: cx.reborrow(),

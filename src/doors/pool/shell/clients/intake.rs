@@ -188,8 +188,8 @@ impl Clients {
         self.get_mut(key).map(|client| std::mem::take(&mut client.input))
     }
 
-    /// Keeps what is unfinished of a client's input after `taken` bytes of requests. `had_begun`: some of it was kept
-    /// before.
+    /// Keeps the unfinished rest of a client's input. `is_new_request`: the rest begins a request of which nothing was kept
+    /// before, so its time begins now.
     pub(crate) fn keep_rest(&mut self, options: &Options, key: Key, rest: Vec<u8>, is_new_request: bool, now: Instant) {
         let client = self.table.get_mut(key);
         let client = client.filter(|client| matches!(client.phase, Phase::Taking | Phase::Full));
