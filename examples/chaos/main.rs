@@ -22,7 +22,7 @@
 //! | what a worker has said in its session arrives | a wrong answer: one that is cut although its worker had come to its end, and before idle time-out |
 //! | a pool has no more workers than it may | a block of statistics with more |
 //! | total = replied + failed + timeout + in hand | a block of statistics in which it is not so, or requests in hand at the end |
-//! | an answered client is counted as replied | fewer replied than answers seen, or more than those and the clients that left; after an upgrade only the latter, as the counts before it went with the old process |
+//! | an answered client is counted as replied | fewer replied than answers seen, or more than those, the clients that left and the sessions that were cut; after an upgrade only the latter, as the counts before it went with the old process |
 //! | an upgrade always succeeds, and the old process finishes what it has | one that fails; another status than 0 |
 //! | TERM ends it with 0, nothing outlives it, and nothing one that is killed | another status, or none in time; a process that bears its mark |
 //!
@@ -293,12 +293,18 @@ impl Chaos {
         for pool in statistics {
             sum.add(pool);
             let replied = pool.count("queries replied");
-            let (answered, left) = tally.answered_and_left(&pool.name);
+            let (answered, left, refused) = tally.answered_left_refused(&pool.name);
             let at_least = if was_upgraded { 0 } else { answered };
             let name = &pool.name;
-            if !(at_least..=answered + left).contains(&replied) {
+            // A session that was cut is one for the daemon, which has carried what there was.
+            let is_session = self
+                .targets
+                .iter()
+                .any(|target| target.mode.name == name && target.mode.is_session);
+            let cut = if is_session { refused } else { 0 };
+            if !(at_least..=answered + left + cut).contains(&replied) {
                 self.broken.push(format!(
-                    "{name}: {replied} counted as replied, {answered} answers seen, {left} clients left"
+                    "{name}: {replied} counted as replied, {answered} answers seen, {left} clients left, {cut} sessions cut"
                 ));
             }
             if answered == 0 {

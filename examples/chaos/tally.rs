@@ -93,9 +93,11 @@ impl Tally {
         })
     }
 
-    /// Returns the number of requests in this mode that were answered, and of those whose client left first.
-    pub(crate) fn answered_and_left(&self, mode: &str) -> (u64, u64) {
-        self.modes.get(mode).map_or((0, 0), |row| (row.answered, row.left))
+    /// Returns the number of requests in this mode that were answered, of those whose client left first, and of those
+    /// that were refused.
+    pub(crate) fn answered_left_refused(&self, mode: &str) -> (u64, u64, u64) {
+        let row = self.modes.get(mode).copied().unwrap_or_default();
+        (row.answered, row.left, row.refused)
     }
 
     /// Broken promises, with what is needed to look into them.
