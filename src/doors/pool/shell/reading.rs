@@ -188,6 +188,7 @@ impl Pool {
         if process.is_some_and(|process| process.is_for_sessions() && !process.is_starting()) {
             return self.session_worker_ready(cx, id, Running::mark_worker_readable);
         }
+        self.workers.yield_to_writer(id, cx.now());
         match self.read_output(cx, id, to_the_end) {
             Outcome::Drained => {}
             Outcome::MoreLater => cx.resume_later(PoolSource::WorkerOutput.worker(id)),
@@ -198,7 +199,6 @@ impl Pool {
     /// Reads the last answers of a worker that has closed its input, before it is given up.
     pub(super) fn read_after_closed_input(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
-        self.workers.yield_to_writer(id, cx.now());
         if let Outcome::MoreLater = self.read_output(cx, id, true) {
             return cx.resume_later(PoolSource::WorkerInput.worker(id));
         }
