@@ -11,7 +11,7 @@ use super::run_queue::RunQueue;
 use super::timers::{Alarm, Timers};
 use super::token::{ServiceId, Source, Token};
 
-/// The size in bytes of the loop's one read buffer, and so the most that one read takes from one source.
+/// The size in bytes of a read buffer of the loop, and so the most that one read takes from one source.
 pub const READ_BUFFER: usize = 64 * 1024;
 
 /// The state that outlives a turn and that services use through [`Context`].
@@ -21,7 +21,8 @@ pub(super) struct Shared {
     pub(super) timers: Timers,
     pub(super) run_queue: RunQueue,
     pub(super) waker: Arc<mio::Waker>,
-    pub(super) read_buffer: Vec<u8>,
+    /// The buffers that are not lent.
+    pub(super) read_buffers: Vec<Vec<u8>>,
 }
 
 /// The reactor as one service sees it during one call.
@@ -97,17 +98,18 @@ impl Context<'_> {
         self.shared.run_queue.push(token);
     }
 
-    /// Takes the loop's one read buffer of [`READ_BUFFER`] bytes. Must be [returned](Self::return_buffer) before the
-    /// call ends.
+    /// Takes a read buffer of [`READ_BUFFER`] bytes. Must be [returned](Self::return_buffer) before the call ends. One
+    /// is nearly always enough; a worker whose loss is found in what it wrote has its last words read into a second one,
+    /// which is kept as well, so that no loss costs an allocation.
     pub fn lend_buffer(&mut self) -> Vec<u8> {
-        let mut buffer = std::mem::take(&mut self.shared.read_buffer);
+        let mut buffer = self.shared.read_buffers.pop().unwrap_or_default();
         buffer.resize(READ_BUFFER, 0);
         buffer
     }
 
     /// Returns the buffer of [`lend_buffer`](Self::lend_buffer).
     pub fn return_buffer(&mut self, buffer: Vec<u8>) {
-        self.shared.read_buffer = buffer;
+        self.shared.read_buffers.push(buffer);
     }
 
     /// Returns a channel from helper threads to this loop that holds at most `capacity` values.

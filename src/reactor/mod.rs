@@ -136,7 +136,7 @@ impl<S: Service + ?Sized> Reactor<S> {
             timers: Timers::default(),
             run_queue: RunQueue::default(),
             waker,
-            read_buffer: Vec::new(),
+            read_buffers: Vec::new(),
         };
         Ok(Reactor {
             poll,
@@ -343,5 +343,20 @@ mod tests {
         let unique: std::collections::BTreeSet<_> = ids.iter().collect();
         assert_eq!(unique.len(), ids.len());
         assert!(!unique.contains(&REACTOR), "the reactor's own id is left out");
+    }
+    #[test]
+    fn a_second_buffer_that_was_lent_is_lent_again() {
+        let mut reactor: Reactor<Idle> = Reactor::new(&[]).unwrap();
+        let id = reactor.add(Box::new(Idle)).unwrap();
+        let lend_two = |_: &mut Idle, cx: &mut Context<'_>| {
+            let (first, second) = (cx.lend_buffer(), cx.lend_buffer());
+            let at = std::collections::BTreeSet::from([first.as_ptr().addr(), second.as_ptr().addr()]);
+            assert!(first.len() == READ_BUFFER && second.len() == READ_BUFFER);
+            cx.return_buffer(second);
+            cx.return_buffer(first);
+            at
+        };
+        let before = reactor.with(id, lend_two);
+        assert_eq!(reactor.with(id, lend_two), before, "no third one was allocated");
     }
 }
