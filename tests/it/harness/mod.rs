@@ -33,6 +33,7 @@ pub(crate) use transcript::untimed;
 pub(crate) use worker::{ScriptedWorker, worker_command, worker_path};
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 pub(crate) use tempfile::TempDir;
@@ -49,9 +50,17 @@ pub(crate) fn temp_dir() -> TempDir {
         .expect("make a temporary directory")
 }
 
-/// A TCP port of 127.0.0.1 that was free a moment ago, for programs that cannot be given port 0.
+/// A TCP port of 127.0.0.1 that was free a moment ago, for programs that cannot be given port 0, or come back to it. It
+/// lies below the ports that the kernel gives to programs that ask for any (32768 and up, ip(7)), so no other test's
+/// daemon is given it meanwhile.
 #[track_caller]
 pub(crate) fn free_port() -> u16 {
-    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind any port of 127.0.0.1");
-    probe.local_addr().expect("a bound socket has an address").port()
+    static DRAWN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let place = std::process::id().wrapping_mul(97) + DRAWN.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + u16::try_from(place % 20_000).expect("less than 20,000");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
