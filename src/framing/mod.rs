@@ -20,8 +20,9 @@
 //! [`line`](mod@line), with the same functions. [`line_rules`] has the bytes that a request to a reader of lines must
 //! not hold, because the reader might take it for two.
 //!
-//! Four modules do not cut a stream into messages. [`search`] waits for one line of a stream and skips everything
-//! before it. [`channel`] reads and writes the number before a line where several requests are under way at a time.
+//! Five modules do not cut a stream into messages. [`search`] waits for one line of a stream and skips everything
+//! before it. [`channel`] reads and writes the number before a line where several requests are under way at a time;
+//! [`multiplex`] has the other lines of a client's connection with such numbers.
 //! [`netstring_pieces`] reads netstrings that are pieces of something longer, and [`signals`] has the names of signals
 //! that some of these carry.
 
@@ -30,6 +31,8 @@ pub mod content_length;
 pub mod empty_line;
 pub mod line;
 pub mod line_rules;
+#[allow(dead_code, reason = "pool and ask begin to use it one after the other")]
+pub mod multiplex;
 pub mod netstring;
 pub mod netstring_pieces;
 pub mod nul;
