@@ -137,6 +137,8 @@ mod real_runtimes;
 #[cfg(test)]
 mod real_squid;
 #[cfg(test)]
+mod real_squid_faults;
+#[cfg(test)]
 mod real_squidguard;
 #[cfg(test)]
 mod session_standstill;

@@ -33,14 +33,14 @@ const MARK: &str = "IOTCPD_TEST_SQUID";
 // ---- the web ---------------------------------------------------------------------------------------------------
 
 /// A web server that answers every request with the path asked for.
-struct Web {
+pub(crate) struct Web {
     address: SocketAddr,
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Web {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind a web server");
         let address = listener.local_addr().expect("a bound socket has an address");
         let ending = Arc::new(AtomicBool::new(false));
@@ -60,7 +60,7 @@ impl Web {
         }
     }
 
-    fn url(&self, domain: &str, path: &str) -> String {
+    pub(crate) fn url(&self, domain: &str, path: &str) -> String {
         format!("http://{domain}:{}/{path}", self.address.port())
     }
 }
@@ -94,16 +94,16 @@ impl Drop for Web {
 // ---- Squid -----------------------------------------------------------------------------------------------------
 
 /// A running Squid, whose URL rewriter is `iotcpd ask --squid`.
-struct Squid {
+pub(crate) struct Squid {
     program: Program,
-    address: Address,
+    pub(crate) address: Address,
     home: TempDir,
 }
 
 impl Squid {
     /// Squid with one helper of `channels` channels that filters URLs through these addresses; ready for clients.
     #[track_caller]
-    fn start(concurrency: u32, asks: &str) -> Self {
+    pub(crate) fn start(concurrency: u32, asks: &str) -> Self {
         Self::with(|ask| {
             format!(
                 "http_access allow all\nurl_rewrite_program {ask} {asks}\n\
@@ -195,7 +195,7 @@ impl Squid {
 }
 
 #[track_caller]
-fn fetch(squid: &Address, url: &str) -> Response {
+pub(crate) fn fetch(squid: &Address, url: &str) -> Response {
     ask_for(squid, "GET", url, "")
 }
 
@@ -229,14 +229,14 @@ impl Drop for Squid {
 
 /// Squid's answer.
 #[derive(Debug)]
-struct Response {
+pub(crate) struct Response {
     head: String,
     body: String,
 }
 
 impl Response {
     /// Where a redirection leads.
-    fn location(&self) -> Option<&str> {
+    pub(crate) fn location(&self) -> Option<&str> {
         let redirected = self.head.starts_with("HTTP/1.1 302 ");
         let location = self.head.lines().find_map(|line| line.strip_prefix("Location: "));
         location.filter(|_| redirected)
@@ -252,7 +252,7 @@ impl Response {
 
 /// squidGuard that sends blocked URLs to a page of `web`.
 #[track_caller]
-fn squidguard(web: &Web) -> SquidGuard {
+pub(crate) fn squidguard(web: &Web) -> SquidGuard {
     SquidGuard::redirecting_to(&format!("302:{}", web.url("127.0.0.1", "blocked?u=%u")))
 }
 
