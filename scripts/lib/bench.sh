@@ -99,15 +99,18 @@ median() {
     sort -n | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'
 }
 
+# verdict MEASURED COMPARISON TARGET: ok or missed.
+verdict() {
+    awk -v a="$1" -v b="$3" -v at_least="$2" 'BEGIN { print ((at_least == ">=" ? a >= b : a <= b) ? "ok" : "missed") }'
+}
+
 # row WHAT MEASURED COMPARISON TARGET: one line of the table; without a target for information.
 row() {
     if [ $# -eq 2 ]; then
         printf '%-62s %10s\n' "$1" "$2"
         return
     fi
-    verdict=$(awk -v a="$2" -v b="$4" -v at_least="$3" \
-        'BEGIN { print ((at_least == ">=" ? a >= b : a <= b) ? "ok" : "missed") }')
-    printf '%-62s %10s  %s %-6s %s\n' "$1" "$2" "$3" "$4" "$verdict"
+    printf '%-62s %10s  %s %-6s %s\n' "$1" "$2" "$3" "$4" "$(verdict "$2" "$3" "$4")"
 }
 
 resident_bytes() {
