@@ -38,6 +38,7 @@ use crate::config::spec::log::LogSpec;
 use crate::config::spec::pool::PoolSpec;
 use crate::daemon;
 use crate::error::{Error, ExitCodes, USAGE};
+use crate::log::Form;
 use crate::net::standard::Standard;
 
 const SIGNALS_AND_EXAMPLES: &str = "\
@@ -128,25 +129,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let form = logging::form_at_start(&arguments);
-    let mut definition = Cli::command();
-    definition.build();
-    let line = match getopt::read(&definition, arguments) {
-        Ok(line) => line,
-        Err(what) => {
-            logging::print_message(form, Level::Error, &format!("iotcpd: {what}\n"), &what);
-            return ExitCode::from(USAGE);
-        }
-    };
-    let command = line.words.get(1).and_then(|word| definition.find_subcommand(word));
-    let command = command.unwrap_or(&definition);
-    let cli = match Cli::try_parse_from(&line.words) {
-        Ok(cli) => cli,
-        Err(error) => return refusal::print(command, error, exit_codes::codes_in(command, &line.words), form),
+    let (cli, surplus) = match read_command_line(arguments, form) {
+        Ok(read) => read,
+        Err(status) => return status,
     };
     let codes = exit_codes(&cli);
     let role = Role::for_command(cli.command.as_ref());
     let (log, settings) = logging::start(cli.log, env::var_os(logging::VARIABLE), role.default_levels());
-    for word in line.surplus {
+    for word in surplus {
         let what = format!(
             "`{}` belongs to no flag and is passed over; leave it out",
             word.to_string_lossy().escape_debug()
@@ -164,6 +154,25 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(status)
         }
     }
+}
+
+/// Returns the flags and the words that belong to no flag. Prints anything that ends the program here, such as the help
+/// or a mistake, and returns its exit status as the error.
+///
+/// The definition of all commands takes a third of a megabyte, so that it must not outlive this function.
+fn read_command_line(arguments: Vec<OsString>, form: Form) -> Result<(Cli, Vec<OsString>), ExitCode> {
+    let mut definition = Cli::command();
+    definition.build();
+    let line = getopt::read(&definition, arguments).map_err(|what| {
+        logging::print_message(form, Level::Error, &format!("iotcpd: {what}\n"), &what);
+        ExitCode::from(USAGE)
+    })?;
+    let cli = Cli::try_parse_from(&line.words).map_err(|error| {
+        let command = line.words.get(1).and_then(|word| definition.find_subcommand(word));
+        let command = command.unwrap_or(&definition);
+        refusal::print(command, error, exit_codes::codes_in(command, &line.words), form)
+    })?;
+    Ok((cli, line.surplus))
 }
 
 /// The kind of program that a command is.
