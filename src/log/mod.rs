@@ -1,7 +1,7 @@
 //! The log: a line per event on standard error.
 //!
 //! The life of a line: a macro of the `log` crate → [`Logger`] asks the [`filter`] whether the line is wanted, and
-//! notes the time → a bounded channel → the thread of the [`writer`] gives the line its [`form`] and writes it, many
+//! notes the time → a bounded [`queue`] → the thread of the [`writer`] gives the line its [`form`] and writes it, many
 //! lines at a time.
 //!
 //! The caller of [`start`] ([`cli`](crate::cli)) decides which lines are logged and in which form, and may change both
@@ -14,10 +14,11 @@
 mod filter;
 mod form;
 mod journal;
+mod queue;
 mod writer;
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::sync::mpsc::{self, TrySendError};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -26,7 +27,7 @@ use log::{Metadata, Record};
 pub use self::filter::{Filter, ROOMS, is_known, room};
 pub use self::form::{Form, Line};
 pub use self::journal::is_standard_error;
-use self::writer::{CHANNEL_CAPACITY, FLUSH_TIMEOUT, Message, PendingLine};
+use self::writer::{FLUSH_TIMEOUT, Message, PendingLine, QUEUE_CAPACITY};
 
 /// The key under which a log macro names the service of its line: `log::info!(service = name; "...")`.
 const SERVICE: &str = "service";
@@ -34,7 +35,7 @@ const SERVICE: &str = "service";
 /// The running log. Must be dropped at the end of the program, so that the last lines are written.
 #[derive(Debug)]
 pub struct Log {
-    lines: SyncSender<Message>,
+    lines: queue::Sender<Message>,
     shared: Arc<Shared>,
 }
 
@@ -48,7 +49,7 @@ struct Shared {
     filter: RwLock<Filter>,
     /// An index into [`FORMS`].
     form: AtomicU8,
-    /// The number of lines that were dropped because the channel was full, since the log last reported it.
+    /// The number of lines that were dropped because the queue was full, since the log last reported it.
     lost: AtomicU64,
 }
 
@@ -72,7 +73,7 @@ impl Shared {
 
 /// The receiver of the macros of the `log` crate.
 struct Logger {
-    lines: SyncSender<Message>,
+    lines: queue::Sender<Message>,
     shared: Arc<Shared>,
 }
 
@@ -103,7 +104,7 @@ impl log::Log for Logger {
 /// Starts the log. Must be called once, before anything logs.
 #[must_use]
 pub fn start(filter: Filter, form: Form) -> Log {
-    let (lines, to_write) = mpsc::sync_channel(CHANNEL_CAPACITY);
+    let (lines, to_write) = queue::bounded(QUEUE_CAPACITY);
     let shared = Arc::new(Shared {
         filter: RwLock::default(),
         form: AtomicU8::default(),
@@ -116,7 +117,7 @@ pub fn start(filter: Filter, form: Form) -> Log {
     };
     // It fails only where a log runs already, and that one serves as well.
     let _ = log::set_boxed_logger(Box::new(logger));
-    // Without the thread the channel is disconnected, and each line is written by the thread that logs it.
+    // Without the thread the queue has no receiver, and each line is written by the thread that logs it.
     let _ = writer::start(to_write, Arc::clone(&shared));
     Log { lines, shared }
 }
@@ -158,8 +159,8 @@ mod tests {
 
     use super::*;
 
-    fn logger(room: usize) -> (Logger, mpsc::Receiver<Message>) {
-        let (lines, to_write) = mpsc::sync_channel(room);
+    fn logger(room: usize) -> (Logger, queue::Receiver<Message>) {
+        let (lines, to_write) = queue::bounded(room);
         let shared = Shared {
             filter: RwLock::default(),
             form: AtomicU8::default(),
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_find_the_channel_full_are_counted_and_do_not_wait() {
+    fn lines_that_find_the_queue_full_are_counted_and_do_not_wait() {
         let (logger, to_write) = logger(2);
         for number in 0..5 {
             log(&logger, Level::Info, &format!("line {number}"));

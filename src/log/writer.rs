@@ -1,7 +1,7 @@
 //! The thread that writes the log.
 //!
 //! A reader of standard error that stops reading must not make the daemon wait. So each line goes through a bounded
-//! channel, and the thread waits instead of the daemon; lines that find the channel full are counted, and the count is
+//! queue, and the thread waits instead of the daemon; lines that find the queue full are counted, and the count is
 //! logged as soon as there is room again.
 //!
 //! Waking a thread is expensive when every request logs a line, because a sleeping processor has to be woken as well.
@@ -12,7 +12,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -21,11 +21,12 @@ use nix::sys::signal::SigSet;
 
 use super::filter::room;
 use super::form::{Form, Line};
+use super::queue::Receiver;
 use super::{SERVICE, Shared};
 use crate::net::standard::Standard;
 
-/// The number of lines that the channel holds, for a slow reader or for the end of a pause.
-pub(super) const CHANNEL_CAPACITY: usize = 4096;
+/// The number of lines that the queue holds, for a slow reader or for the end of a pause.
+pub(super) const QUEUE_CAPACITY: usize = 4096;
 /// The time that the end of the program waits for the remaining lines.
 pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest time that a line waits after the one before it.
@@ -131,7 +132,7 @@ fn write(to_write: &Receiver<Message>, shared: &Shared) {
             if batch.len() >= BATCH {
                 write_out(&mut batch);
             }
-            next = to_write.try_recv().ok();
+            next = to_write.try_recv();
         }
         let count = shared.lost.swap(0, Ordering::Relaxed);
         if count > 0 {
