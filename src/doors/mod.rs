@@ -264,7 +264,8 @@ pub trait Door: Service {
     /// if at all.
     fn begin_with(&mut self, _places: usize) {}
 
-    /// Takes a connection that the access list permits: serves it, or refuses it.
+    /// Takes a connection that the access list permits: serves it, or refuses it. While the door drains, the client must
+    /// have completed its request by the [deadline of the others](Front::hastened).
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin);
 
     /// Refuses a connection over a limit, in the door's protocol, and logs it.
@@ -339,16 +340,10 @@ pub trait Door: Service {
         self.follow_admission(cx, admission);
     }
 
-    /// Admits a connection whose preface was read, or turns it away. A door that drains gives its client no longer than
-    /// the others.
+    /// Admits a connection whose preface was read, or turns it away.
     fn follow_admission(&mut self, cx: &mut Context<'_>, admission: Admission) {
         match admission {
-            Admission::Granted(conn, origin) => {
-                Door::admit(self, cx, conn, origin);
-                if let Some(by) = self.front().hastened() {
-                    self.shutdown(cx, Shutdown::Drain { hasten: Some(by) });
-                }
-            }
+            Admission::Granted(conn, origin) => Door::admit(self, cx, conn, origin),
             Admission::Full(conn, origin, over) => self.turn_away(cx, conn, &origin, over),
             Admission::Nothing => {}
         }

@@ -47,9 +47,13 @@ impl ExecDoor {
 
     /// Adds the client of a connection that is permitted, and serves it.
     pub(super) fn add_client(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        let mut client = Client::new(self.options.policy, cx.now());
+        if let Some(by) = self.front.hastened() {
+            client.hasten(by);
+        }
         let connection = Connection {
             peer: ProgramClient::new(conn, origin, cx.now()),
-            client: Client::new(self.options.policy, cx.now()),
+            client,
             reader: self.options.protocol.reader(self.options.max_arguments),
             encoder: self.options.protocol.encoder(),
             arguments: Arguments::default(),

@@ -33,6 +33,9 @@ impl Pool {
         }
         if let Some(key) = self.clients.add(&mut self.base.desk(cx), conn, origin) {
             self.read_client(cx, key);
+            if let Some(by) = self.base.front.hastened() {
+                self.clients.hasten(key, by);
+            }
         }
     }
 

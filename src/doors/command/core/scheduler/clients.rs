@@ -20,7 +20,11 @@ impl Scheduler {
                 self.enter(id, ClientState::Asking(Asking { quiet_at, ..asking }));
             }
             ClientEvent::Tick if now >= asking.until => {
-                let why = if self.closes { Refusal::Stop } else { Refusal::TooSlow };
+                let why = if self.closes.is_some() {
+                    Refusal::Stop
+                } else {
+                    Refusal::TooSlow
+                };
                 self.turn_down(id, name, why, now);
             }
             ClientEvent::Tick if asking.quiet_at.is_some_and(|at| now >= at) => {

@@ -78,8 +78,8 @@ pub struct Scheduler {
     clients: BTreeMap<ClientId, ClientState>,
     jobs: BTreeMap<RunId, Job>,
     next_run: u64,
-    /// True once the door drains.
-    closes: bool,
+    /// The time by which clients must have completed their requests, once the door drains.
+    closes: Option<Instant>,
     actions: Vec<Action>,
     /// True if the invariants are checked in debug builds. The check looks at every client and run.
     is_checked: bool,
@@ -98,7 +98,7 @@ impl Scheduler {
             clients: BTreeMap::new(),
             jobs: BTreeMap::new(),
             next_run: 0,
-            closes: false,
+            closes: None,
             actions: Vec::new(),
             is_checked: cfg!(debug_assertions),
             counters: Counters::default(),
@@ -159,9 +159,10 @@ impl Scheduler {
 
     /// Adds a client that has connected.
     pub fn connect(&mut self, id: ClientId, now: Instant) {
+        let until = now + self.timing.read_timeout;
         let asking = Asking {
             request: Request::default(),
-            until: now + self.timing.read_timeout,
+            until: self.closes.map_or(until, |by| by.min(until)),
             quiet_at: None,
         };
         self.clients.insert(id, ClientState::Asking(asking));
@@ -224,9 +225,9 @@ impl Scheduler {
         self.check();
     }
 
-    /// Bounds the time to complete a request. The door calls it when it drains.
+    /// Bounds the time to complete a request, also for clients that connect from now on. The door calls it when it drains.
     pub fn hasten(&mut self, by: Instant) {
-        self.closes = true;
+        self.closes = Some(by);
         for state in self.clients.values_mut() {
             if let ClientState::Asking(asking) = state {
                 asking.until = by.min(asking.until);

@@ -660,3 +660,18 @@ fn a_start_costs_nothing_for_requests_with_other_arguments() {
     let spent = comparisons() - before;
     assert!(spent < 100 * MANY, "{spent} comparisons for {MANY} starts");
 }
+
+#[test]
+fn a_client_that_connects_while_the_door_closes_has_no_longer_than_the_others() {
+    let mut story = Story::begin();
+    let by = story.now + Duration::from_secs(2);
+    story.scheduler.connect(ClientId(1), story.now);
+    story.scheduler.hasten(by);
+    story.now += Duration::from_secs(1);
+    story.scheduler.connect(ClientId(2), story.now);
+    for id in [1, 2] {
+        assert_eq!(story.scheduler.client_deadline(ClientId(id)), Some(by), "client {id}");
+    }
+    story.now = by;
+    assert_eq!(story.client(2, ClientEvent::Tick), [refused(2, "", Refusal::Stop)]);
+}

@@ -341,12 +341,17 @@ impl Clients {
     /// Gives clients that have not finished a request no longer than `by`: for a pool that drains.
     pub(crate) fn hasten_readers(&mut self, by: Instant) {
         for key in self.keys() {
-            if let Some(client) = self.get_mut(key)
-                && client.phase == Phase::Taking
-            {
-                client.read_by = by.min(client.read_by);
-                self.touch(key);
-            }
+            self.hasten(key, by);
+        }
+    }
+
+    /// Gives a client that has not finished a request no longer than `by`.
+    pub(crate) fn hasten(&mut self, key: Key, by: Instant) {
+        if let Some(client) = self.get_mut(key)
+            && client.phase == Phase::Taking
+        {
+            client.read_by = by.min(client.read_by);
+            self.touch(key);
         }
     }
 
