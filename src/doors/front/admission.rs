@@ -97,14 +97,13 @@ impl Front {
         }
     }
 
-    /// Counts and logs the end of a preface, and holds the client against the access lists.
-    fn conclude(&mut self, cx: &mut Context<'_>, outcome: Outcome) -> Admission {
-        if matches!(outcome, Outcome::Waiting) {
+    /// Counts and logs the end of a preface, if it has ended, and holds the client against the access lists.
+    fn conclude(&mut self, cx: &mut Context<'_>, outcome: Option<Outcome>) -> Admission {
+        let Some(outcome) = outcome else {
             return Admission::Nothing;
-        }
+        };
         self.count.release_unidentified();
         match outcome {
-            Outcome::Waiting => return Admission::Nothing,
             Outcome::Complete(conn, origin) if self.options.access.permits(&origin) => {
                 return Admission::Granted(conn, origin);
             }

@@ -49,11 +49,9 @@ struct Arrival {
     alarm: Alarm,
 }
 
-/// The state of an arrival after a step.
+/// The end of an arrival. A step returns none if the arrival goes on waiting, or has ended before.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// It waits in the table, or has left it before.
-    Waiting,
     /// Its preface is complete.
     Complete(Conn, Origin),
     /// It was closed for this reason.
@@ -95,7 +93,13 @@ impl Arrivals {
     }
 
     /// Takes in a connection that was accepted this moment.
-    pub(super) fn begin(&mut self, cx: &mut Context<'_>, conn: Conn, peer: PeerAddr, preface: Preface) -> Outcome {
+    pub(super) fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        peer: PeerAddr,
+        preface: Preface,
+    ) -> Option<Outcome> {
         let mut arrival = Arrival {
             conn,
             peer,
@@ -109,29 +113,33 @@ impl Arrivals {
         }
     }
 
-    fn add(&mut self, cx: &mut Context<'_>, mut arrival: Arrival) -> Outcome {
+    fn add(&mut self, cx: &mut Context<'_>, mut arrival: Arrival) -> Option<Outcome> {
         let number = self.next_number;
         let at = self.source(number);
         if let Err(error) = cx.register(at, &mut arrival.conn, Interest::READABLE) {
-            return Outcome::Unwatchable(arrival.peer, error);
+            return Some(Outcome::Unwatchable(arrival.peer, error));
         }
         cx.set_alarm(&mut arrival.alarm, at, Some(arrival.accepted + PATIENCE));
         self.next_number += 1;
         self.table.insert(number, arrival);
-        Outcome::Waiting
+        None
     }
 
     /// Refuses the arrival that has waited longest, if more than `most` wait.
-    pub(super) fn make_room(&mut self, cx: &mut Context<'_>, most: usize) -> Outcome {
+    pub(super) fn make_room(&mut self, cx: &mut Context<'_>, most: usize) -> Option<Outcome> {
         let oldest = self.table.first_key_value().map(|(number, _)| *number);
-        match oldest.filter(|_| self.table.len() > most) {
-            Some(oldest) => self.end(cx, oldest, Verdict::Refuse(Refusal::Displaced)),
-            None => Outcome::Waiting,
-        }
+        let oldest = oldest.filter(|_| self.table.len() > most)?;
+        self.end(cx, oldest, Verdict::Refuse(Refusal::Displaced))
     }
 
     /// Handles an event of an arrival.
-    pub(super) fn ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness, preface: Preface) -> Outcome {
+    pub(super) fn ready(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: Key,
+        readiness: Readiness,
+        preface: Preface,
+    ) -> Option<Outcome> {
         if let Some(arrival) = self.table.get_mut(&key.to_bits()) {
             arrival.conn.note(readiness);
         }
@@ -139,30 +147,26 @@ impl Arrivals {
     }
 
     /// Goes on reading an arrival.
-    pub(super) fn resume(&mut self, cx: &mut Context<'_>, key: Key, preface: Preface) -> Outcome {
+    pub(super) fn resume(&mut self, cx: &mut Context<'_>, key: Key, preface: Preface) -> Option<Outcome> {
         let number = key.to_bits();
         let at = self.source(number);
-        let Some(arrival) = self.table.get_mut(&number) else {
-            return Outcome::Waiting;
-        };
+        let arrival = self.table.get_mut(&number)?;
         match arrival.read(cx, preface) {
             Verdict::NeedMore => {
                 // A short read has taken all that had come; else no event tells of the rest.
                 if arrival.conn.is_readable() && !arrival.conn.is_drained() {
                     cx.resume_later(at);
                 }
-                Outcome::Waiting
+                None
             }
             verdict => self.end(cx, number, verdict),
         }
     }
 
     /// Handles the deadline of an arrival. A preface that has come in time, and was not read yet, counts.
-    pub(super) fn expire(&mut self, cx: &mut Context<'_>, key: Key, preface: Preface) -> Outcome {
+    pub(super) fn expire(&mut self, cx: &mut Context<'_>, key: Key, preface: Preface) -> Option<Outcome> {
         let number = key.to_bits();
-        let Some(arrival) = self.table.get_mut(&number) else {
-            return Outcome::Waiting;
-        };
+        let arrival = self.table.get_mut(&number)?;
         cx.clear_alarm(&mut arrival.alarm);
         arrival.conn.expect_input();
         let verdict = match arrival.read(cx, preface) {
@@ -173,10 +177,8 @@ impl Arrivals {
     }
 
     /// Ends an arrival that is in the table.
-    fn end(&mut self, cx: &mut Context<'_>, number: u64, verdict: Verdict) -> Outcome {
-        let Some(mut arrival) = self.remove(cx, number) else {
-            return Outcome::Waiting;
-        };
+    fn end(&mut self, cx: &mut Context<'_>, number: u64, verdict: Verdict) -> Option<Outcome> {
+        let mut arrival = self.remove(cx, number)?;
         // Its next owner registers it for events of its own. An error would mean that it is not registered.
         let _ = cx.deregister(&mut arrival.conn);
         arrival.end(verdict)
@@ -239,9 +241,9 @@ impl Arrival {
         verdict
     }
 
-    fn end(self, verdict: Verdict) -> Outcome {
-        match verdict {
-            Verdict::NeedMore => Outcome::Waiting,
+    fn end(self, verdict: Verdict) -> Option<Outcome> {
+        let outcome = match verdict {
+            Verdict::NeedMore => return None,
             Verdict::Complete { client, details, .. } => {
                 let origin = Origin {
                     asserted: client,
@@ -255,6 +257,7 @@ impl Arrival {
                 Outcome::Refused(self.peer, refusal)
             }
             Verdict::Close => Outcome::Closed(self.peer),
-        }
+        };
+        Some(outcome)
     }
 }
