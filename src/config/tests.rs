@@ -3,6 +3,8 @@
 mod command;
 mod exec;
 
+use std::sync::Arc;
+
 use clap::{Arg, Args, Command, Parser};
 
 use super::spec::pool::PoolSpec;
@@ -409,7 +411,7 @@ fn the_defaults_in_the_help_are_true() {
         let flag = format!("--{name}={default}");
         let mut said = from_flags(beside.0.iter().copied().chain([flag.as_str()]));
         // An explicit number is not lowered silently, even if it is the default.
-        said.front.limit_kind = LimitKind::Flexible;
+        Arc::make_mut(&mut said.front).limit_kind = LimitKind::Flexible;
         // An explicit worker is the operator's choice, even if it is the default.
         assert_eq!(said.has_default_worker, name != "daemon", "{flag}");
         said.has_default_worker = true;

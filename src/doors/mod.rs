@@ -20,6 +20,7 @@ mod standstill;
 pub mod waiters;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use front::admission::Admission;
@@ -77,13 +78,14 @@ impl Options {
         }
     }
 
-    /// Returns the part that every door has, to be adjusted to the machine.
+    /// Returns the part that every door has, to be adjusted to the machine. Must be called before the door is opened: what
+    /// a door has already does not change.
     pub fn front_mut(&mut self) -> &mut FrontOptions {
-        match self {
+        Arc::make_mut(match self {
             Options::Pool(options) => &mut options.front,
             Options::Exec(options) => &mut options.front,
             Options::Command(options) => &mut options.front,
-        }
+        })
     }
 
     /// Returns true if the messages of clients must not appear in the log or in a core dump of the daemon.

@@ -1,6 +1,7 @@
 //! The addresses, the access and the limits of listeners: the part of lowering that every listening door shares.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -55,7 +56,7 @@ impl Listening {
         name: &str,
         limit_kind: LimitKind,
         stop_timeout: Duration,
-    ) -> (FrontOptions, Vec<(KeyRef, ListenAddr)>) {
+    ) -> (Arc<FrontOptions>, Vec<(KeyRef, ListenAddr)>) {
         let front = FrontOptions {
             name: name.to_owned(),
             listen: self.addresses.iter().map(|(_, address)| address.clone()).collect(),
@@ -67,7 +68,7 @@ impl Listening {
             limit_kind,
             stop_timeout,
         };
-        (front, self.addresses)
+        (Arc::new(front), self.addresses)
     }
 }
 

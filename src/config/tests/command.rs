@@ -1,5 +1,7 @@
 //! Flags and keys of a command door: a flag, a key of a TOML file and a setting of a torc.cfg have the same meaning.
 
+use std::sync::Arc;
+
 use clap::{Args, Command, Parser};
 
 use super::super::file;
@@ -130,7 +132,7 @@ fn every_flag_is_a_key_and_means_the_same() {
         let flag = format!("--{name}={default}");
         let mut said = from_flags([flag.as_str()]);
         // An explicit number is not lowered silently, even if it is the default.
-        said.front.limit_kind = LimitKind::Flexible;
+        Arc::make_mut(&mut said.front).limit_kind = LimitKind::Flexible;
         assert_eq!(said, from_flags([]), "{flag}");
         defaults += 1;
     }

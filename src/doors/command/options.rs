@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
@@ -17,7 +18,7 @@ use crate::process::stderr_log::printable;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// The options that every door has.
-    pub front: FrontOptions,
+    pub front: Arc<FrontOptions>,
     /// The time-outs of a connection.
     pub timing: Timing,
     /// The time from TERM to KILL.
@@ -285,7 +286,7 @@ mod tests {
     fn descriptors_are_those_of_the_connections_and_of_all_commands() {
         let second = Duration::from_secs(1);
         let mut options = Options {
-            front: FrontOptions::sample(LimitKind::Fixed),
+            front: Arc::new(FrontOptions::sample(LimitKind::Fixed)),
             timing: Timing {
                 read_timeout: second,
                 write_timeout: second,
@@ -305,7 +306,7 @@ mod tests {
             (fixed, flexible)
         };
         assert_eq!(told(&options), (8 + 5 * 4 + 10, 0));
-        options.front.limit_kind = LimitKind::Flexible;
+        Arc::make_mut(&mut options.front).limit_kind = LimitKind::Flexible;
         assert_eq!(told(&options), (8 + 5 * 4, 10));
         options.commands.push(command(usize::MAX));
         assert_eq!(told(&options).0, usize::MAX);

@@ -6,6 +6,7 @@ pub use super::core::protocol::Protocol;
 use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
 use crate::net::addr::ListenAddr;
 use crate::process::spec::SpawnContext;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One exec door, ready to be built.
@@ -13,7 +14,7 @@ use std::time::Duration;
 pub struct Options {
     /// The options that every door has. A TCP address that other machines reach is among the listeners only if there is
     /// a list of [`programs`](Self::programs).
-    pub front: FrontOptions,
+    pub front: Arc<FrontOptions>,
     /// The users and groups that may connect over UNIX sockets. With a list there is no TCP address.
     pub clients: Clients,
     /// The programs that may be run.

@@ -19,6 +19,7 @@ mod preface;
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -65,7 +66,7 @@ pub(super) struct FrontKind {
 #[derive(Debug)]
 pub struct Front {
     kind: FrontKind,
-    options: FrontOptions,
+    options: Arc<FrontOptions>,
     listening: Listening,
     arrivals: Arrivals,
     count: ConnectionCount,
@@ -92,7 +93,7 @@ pub(super) struct Refused {
 
 impl Front {
     /// The front of a door that listens already, but serves no client yet.
-    pub(super) fn new(kind: FrontKind, options: FrontOptions, listeners: Listeners, now: Instant) -> Self {
+    pub(super) fn new(kind: FrontKind, options: Arc<FrontOptions>, listeners: Listeners, now: Instant) -> Self {
         Front {
             listening: Listening::new(kind.listener, listeners),
             arrivals: Arrivals::new(kind.arrival),
@@ -124,10 +125,10 @@ impl Front {
 
     /// Takes on new options. `new` are the listeners for addresses that were not listened on before; listeners whose
     /// address is not named any more are closed.
-    pub(super) fn reload(&mut self, cx: &mut Context<'_>, options: FrontOptions, new: Listeners) {
+    pub(super) fn reload(&mut self, cx: &mut Context<'_>, options: Arc<FrontOptions>, new: Listeners) {
         self.options = options;
         self.count.set_limits(self.options.connection_limits.clone());
-        let FrontOptions { name, listen, .. } = &self.options;
+        let FrontOptions { name, listen, .. } = &*self.options;
         self.listening.replace(cx, name, listen, new);
         self.close_untrusted(cx);
     }
@@ -284,7 +285,7 @@ impl Front {
 
     /// Begins to drain, after accepting has ended.
     pub(super) fn begin_draining(&mut self, cx: &mut Context<'_>) {
-        let FrontOptions { name, stop_timeout, .. } = &self.options;
+        let FrontOptions { name, stop_timeout, .. } = &*self.options;
         let clients = self.count.total();
         self.drain.begin(cx, *stop_timeout);
         log::info!(target: self.kind.module, service:% = name; "{name}: draining, {clients} clients connected");

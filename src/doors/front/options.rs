@@ -7,7 +7,8 @@ use crate::net::addr::ListenAddr;
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
 
-/// The part of a door's options that is about its name, its listeners and the connections that it accepts.
+/// The part of a door's options that is about its name, its listeners and the connections that it accepts. The door and
+/// its front share one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrontOptions {
     /// The name in logs and statistics; unique in a daemon.

@@ -20,7 +20,7 @@ use crate::doors::pattern::Pattern;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// The options that every door has.
-    pub front: FrontOptions,
+    pub front: Arc<FrontOptions>,
     /// The worker program and everything it is started with.
     pub process: ProcessSpec,
     /// True if the operator named no program, so that this is the default one.
@@ -302,7 +302,7 @@ impl Options {
     pub(in crate::doors::pool) fn of_sessions(process: ProcessSpec) -> Options {
         let forever = Duration::from_secs(3600);
         Options {
-            front: FrontOptions::sample(LimitKind::Fixed),
+            front: Arc::new(FrontOptions::sample(LimitKind::Fixed)),
             process,
             has_default_worker: false,
             policy: Policy {

@@ -1,6 +1,7 @@
 //! The command door as the daemon sees it: its start, its change, its end.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use log::Level;
@@ -38,7 +39,7 @@ impl CommandDoor {
             serves_at_once: true,
         };
         CommandDoor {
-            front: Front::new(kind, options.front.clone(), listeners, now),
+            front: Front::new(kind, Arc::clone(&options.front), listeners, now),
             programs,
             scheduler: Scheduler::new(options.timing, options.list, rules(&options)),
             connections: BTreeMap::new(),
@@ -95,7 +96,7 @@ impl Door for CommandDoor {
             (doors::Options::Command(options), PreparedPrograms::Command(programs)) => (*options, programs),
             (other, _) => return Err(doors::other_kind(self.front.name(), &other)),
         };
-        self.front.reload(cx, options.front.clone(), new);
+        self.front.reload(cx, Arc::clone(&options.front), new);
         self.scheduler
             .reconfigure(options.timing, options.list, rules(&options), cx.now());
         self.programs = programs;

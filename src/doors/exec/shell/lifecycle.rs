@@ -1,6 +1,7 @@
 //! The exec door as the daemon sees it: its start, its change, its end.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::core::client::{ClientEvent, ClientState};
@@ -46,7 +47,7 @@ impl ExecDoor {
             serves_at_once: true,
         };
         Ok(ExecDoor {
-            front: Front::new(kind, options.front.clone(), listeners, now),
+            front: Front::new(kind, Arc::clone(&options.front), listeners, now),
             connections: GenerationalSlab::default(),
             starting: VecDeque::new(),
             counters: Counters::default(),
@@ -110,7 +111,7 @@ impl Door for ExecDoor {
         let stays = |(address, _): &(&ListenAddr, _)| options.front.listen.contains(address);
         let new_ones = new.iter().map(|(address, listener)| (address, listener));
         check_listeners(&options, self.front.listening().iter().filter(stays).chain(new_ones))?;
-        self.front.reload(cx, options.front.clone(), new);
+        self.front.reload(cx, Arc::clone(&options.front), new);
         self.spawner = spawner;
         self.options = options;
         Ok(())

@@ -1,6 +1,7 @@
 //! The pool as the daemon sees it: its start, its change, its end; and the upkeep in between.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::Instant;
 
 use log::Level;
@@ -50,7 +51,7 @@ impl Pool {
             disclosed_from: None,
             base: Base {
                 dispatcher: Dispatcher::new(options.policy.clone(), now, seed),
-                front: Front::new(kind, options.front.clone(), listeners, now),
+                front: Front::new(kind, Arc::clone(&options.front), listeners, now),
                 outbox: Outbox::default(),
                 options,
             },
@@ -212,7 +213,7 @@ impl Door for Pool {
         self.clients
             .cache
             .set_limits(self.base.options.cache.as_ref().map(|cache| cache.limits));
-        self.base.front.reload(cx, self.base.options.front.clone(), new);
+        self.base.front.reload(cx, Arc::clone(&self.base.options.front), new);
         self.base
             .report(Event::Reconfigure(Box::new(self.base.options.policy.clone())));
         self.end_step(cx);
