@@ -63,6 +63,7 @@ pub mod pool {
 pub mod framing {
     pub use crate::framing::channel::{Channel, Prefix, channel};
     pub use crate::framing::line_rules::LineRules;
+    pub use crate::framing::multiplex;
     pub use crate::framing::search::LineSearch;
     pub use crate::framing::signals::PASSED_ON;
     pub use crate::framing::{Framing, Progress};

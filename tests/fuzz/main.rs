@@ -148,6 +148,11 @@ fn ready_line() {
 }
 
 #[test]
+fn multiplexed_line() {
+    run("multiplexed_line");
+}
+
+#[test]
 fn config_file() {
     run("config_file");
 }

@@ -17,6 +17,7 @@ mod command;
 mod config;
 mod exec;
 mod framing;
+mod multiplex;
 mod net;
 mod pool;
 mod process;
@@ -28,6 +29,7 @@ pub use command::fuzz_command_exchange;
 pub use config::{fuzz_config_file, fuzz_quantities, fuzz_torc_cfg};
 pub use exec::{fuzz_exec_request, fuzz_sockproc_request};
 pub use framing::{fuzz_channel, fuzz_framings, fuzz_line, fuzz_ready_line};
+pub use multiplex::fuzz_multiplexed_line;
 pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks, fuzz_proxy_header};
 pub use pool::fuzz_dispatcher;
 pub use process::fuzz_stderr_log;
@@ -46,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     ("heads", fuzz_heads),
     ("line_rules", fuzz_line_rules),
     ("ready_line", fuzz_ready_line),
+    ("multiplexed_line", fuzz_multiplexed_line),
     ("config_file", fuzz_config_file),
     ("torc_cfg", fuzz_torc_cfg),
     ("quantities", fuzz_quantities),
