@@ -136,6 +136,8 @@ struct World {
     refused: u64,
     /// The number of outages that were told, and have ended.
     outages: u64,
+    /// The numbers of requests that their clients have abandoned in the queue, and when a worker had them.
+    abandoned: [u64; 2],
 }
 
 /// The last news that the operator was told.
@@ -235,6 +237,7 @@ impl World {
             told: Told::Nothing,
             refused: 0,
             outages: 0,
+            abandoned: [0; 2],
         };
         world.act();
         world
@@ -666,17 +669,34 @@ impl World {
         });
     }
 
+    /// A client cancels one of its requests, or a connection goes with some of them, wherever they are.
     fn hang_up(&mut self) {
-        let waiting: Vec<u64> = self.clients.keys().copied().collect();
-        let Some(id) = self.dice.pick(&waiting) else { return };
-        let Some(Client {
-            request: Some(request), ..
-        }) = self.clients.remove(&id)
-        else {
-            panic!("{id} was never told")
+        let requests = if self.dice.percent(50) {
+            1
+        } else {
+            1 + self.dice.below(6)
         };
-        self.orphan(ClientId(id));
-        self.tell(Event::Abandoned(request));
+        for _ in 0..requests {
+            let waiting: Vec<u64> = self.clients.keys().copied().collect();
+            let Some(id) = self.dice.pick(&waiting) else { break };
+            let is_held = |process: &Process| {
+                let mut held = process.held.iter();
+                held.any(|flight| flight.held == Held::RequestOf(ClientId(id)))
+            };
+            let is_with_worker = self.processes.values().any(is_held);
+            let Some(Client {
+                request: Some(request), ..
+            }) = self.clients.remove(&id)
+            else {
+                panic!("{id} was never told")
+            };
+            self.abandoned[usize::from(is_with_worker)] += 1;
+            self.orphan(ClientId(id));
+            // All that a connection has asked is abandoned in one breath.
+            self.report(Event::Abandoned(request));
+        }
+        self.act();
+        self.check_what_is_told();
     }
 
     /// The flight that a worker's next output is about: the one that it has begun to answer, else the oldest, or any
@@ -1026,19 +1046,20 @@ fn simulate(seed: u64) -> World {
 fn promises_hold_over_random_orders_of_events() {
     let worlds = seeds::each(|seed| {
         let world = simulate(seed);
-        ((world.answers, world.choices), world.outages)
+        let [queued, with_worker] = world.abandoned;
+        [world.answers, world.choices, world.outages, queued, with_worker]
     });
-    let (counts, outages): (Vec<_>, Vec<u64>) = worlds.into_iter().unzip();
-    let (answers, choices): (Vec<u64>, Vec<u64>) = counts.into_iter().unzip();
-    assert!(
-        answers.iter().sum::<u64>() > 0,
-        "a simulation without an answer shows nothing"
-    );
-    assert!(choices.iter().sum::<u64>() > 0, "nor one in which there is no choice");
-    assert!(
-        outages.iter().sum::<u64>() > 0,
-        "nor one in which a worker always serves"
-    );
+    let shown = [
+        "an answer",
+        "a choice between workers",
+        "an outage",
+        "a request that is abandoned in the queue",
+        "one that is abandoned when a worker has it",
+    ];
+    for (place, what) in shown.iter().enumerate() {
+        let count: u64 = worlds.iter().map(|counts| counts[place]).sum();
+        assert!(count > 0, "simulations without {what} show nothing");
+    }
 }
 
 #[test]
