@@ -51,7 +51,8 @@ impl<T> Clone for Sender<T> {
 impl<T> Sender<T> {
     /// Adds a message, without waiting.
     ///
-    /// # Errors The message, if the queue is full or has no receiver any more.
+    /// # Errors
+    /// The message, if the queue is full or has no receiver any more.
     pub(super) fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
         // Several threads may log at once: a place is taken first, and the number is never more than the capacity but
         // for the moment in which a place that does not exist is given back.
@@ -71,7 +72,8 @@ impl<T> Sender<T> {
 impl<T> Receiver<T> {
     /// Returns the oldest message; waits for one if there is none.
     ///
-    /// # Errors There is no message, and no sender any more.
+    /// # Errors
+    /// There is no message, and no sender any more.
     pub(super) fn recv(&self) -> Result<T, RecvError> {
         let message = self.messages.recv()?;
         self.waiting.fetch_sub(1, Ordering::Relaxed);
