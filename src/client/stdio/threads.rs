@@ -23,7 +23,7 @@ const CHUNK: usize = 64 * 1024;
 
 /// A message from the reading thread.
 #[derive(Debug)]
-pub(super) enum Chunk {
+pub(in crate::client) enum Chunk {
     Bytes(Vec<u8>),
     /// The input has ended. The last message.
     End,
@@ -33,7 +33,7 @@ pub(super) enum Chunk {
 
 /// The loop's end of the reading thread.
 #[derive(Debug)]
-pub(super) struct InputThread {
+pub(in crate::client) struct InputThread {
     chunks: Mailbox<Chunk>,
 }
 
@@ -42,7 +42,7 @@ impl InputThread {
     ///
     /// # Errors
     /// EAGAIN if the thread cannot be created.
-    pub(super) fn start(cx: &Context<'_>, input: impl Read + Send + 'static) -> io::Result<InputThread> {
+    pub(in crate::client) fn start(cx: &Context<'_>, input: impl Read + Send + 'static) -> io::Result<InputThread> {
         let (to, chunks) = cx.mailbox(CHUNKS);
         thread::Builder::new()
             .name("stdin".into())
@@ -51,14 +51,14 @@ impl InputThread {
     }
 
     /// Returns the next chunk, if the thread has read one.
-    pub(super) fn take_chunk(&self) -> Option<Chunk> {
+    pub(in crate::client) fn take_chunk(&self) -> Option<Chunk> {
         self.chunks.take()
     }
 }
 
 /// The loop's end of a writing thread.
 #[derive(Debug)]
-pub(super) struct OutputThread {
+pub(in crate::client) struct OutputThread {
     batches: mpsc::Sender<Vec<u8>>,
     reports: Mailbox<io::Result<Vec<u8>>>,
     /// Tells if the thread has a batch.
@@ -76,7 +76,11 @@ impl OutputThread {
     ///
     /// # Errors
     /// EAGAIN if the thread cannot be created.
-    pub(super) fn start(cx: &Context<'_>, name: &str, output: impl Write + Send + 'static) -> io::Result<OutputThread> {
+    pub(in crate::client) fn start(
+        cx: &Context<'_>,
+        name: &str,
+        output: impl Write + Send + 'static,
+    ) -> io::Result<OutputThread> {
         // The mailbox holds the report about the one batch that is being written.
         let (to, reports) = cx.mailbox(1);
         let (batches, next_batch) = mpsc::channel();
@@ -91,7 +95,7 @@ impl OutputThread {
     }
 
     /// Hands `batch` to the thread and leaves an empty one in its place; leaves it untouched while the thread is busy.
-    pub(super) fn offer(&mut self, batch: &mut Vec<u8>) {
+    pub(in crate::client) fn offer(&mut self, batch: &mut Vec<u8>) {
         if self.writer == Writer::Idle && !batch.is_empty() {
             self.writer = Writer::Busy;
             // Sending fails only after the thread has ended, and its last report held the reason.
@@ -101,14 +105,14 @@ impl OutputThread {
 
     /// Returns the result of the batch when the thread has finished it: the emptied buffer, to be used again. After an
     /// error nothing more is written.
-    pub(super) fn take_report(&mut self) -> Option<io::Result<Vec<u8>>> {
+    pub(in crate::client) fn take_report(&mut self) -> Option<io::Result<Vec<u8>>> {
         let report = self.reports.take()?;
         self.writer = Writer::Idle;
         Some(report)
     }
 
     /// Returns true if everything that was offered is written and reported.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(in crate::client) fn is_idle(&self) -> bool {
         self.writer == Writer::Idle
     }
 }
