@@ -1,8 +1,8 @@
 //! Bytes that wait for a descriptor to take them: appended at the end, written from the front.
 //!
 //! This is the only such buffer in the program. A connection has one for its peer (`net::conn`), a direction of the
-//! relay one for its sink, and a door that runs programs one for the input of each. The standard streams and the log
-//! need none: their threads write whole batches by calls that block.
+//! relay one for its sink, a door that runs programs one for the input of each, and a client one for a standard stream
+//! that it polls. The log and standard streams on threads need none: whole batches are written by calls that block.
 
 use std::io::{self, ErrorKind, Write};
 

@@ -2,7 +2,7 @@
 //! connections as the daemon.
 //!
 //! [`ask`] asks a pool, for people, scripts and Squid; [`call`] has an exec door run a program. Shared by both: the
-//! standard streams on threads (`stdio`), the target of a connection (`target`), and the name of the process (`name`).
+//! standard streams (`stdio`), the target of a connection (`target`), and the name of the process (`name`).
 //! Not here: anything that a daemon does to answer.
 
 pub mod ask;

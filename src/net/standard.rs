@@ -5,7 +5,10 @@
 //!
 //! Blocking is a property of the open file, which other processes share (O_NONBLOCK in fcntl(2)), and some of them
 //! change it. It is never changed here; a stream that does not block is waited for by poll(2). So these calls wait, and
-//! belong on a thread of their own, or to a program that is about to end.
+//! belong on a thread of their own, or to a program that is about to end. Where a stream can be used without waiting and
+//! without a change that others see, an event loop uses it as a [`PolledStream`].
+
+mod polled;
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,6 +17,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::sys;
+use polled::Direction;
+pub use polled::PolledStream;
 
 /// One of the three standard streams. Standard input is a reader, the others are writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +32,16 @@ pub enum Standard {
 }
 
 impl Standard {
+    /// Returns the stream for use without waiting, if that is possible without a change that other processes see: it
+    /// is a stream socket, or a pipe that this process may open.
+    pub fn polled(self) -> Option<PolledStream> {
+        match self {
+            Standard::Input => PolledStream::open(io::stdin().as_fd(), Direction::Read),
+            Standard::Output => PolledStream::open(io::stdout().as_fd(), Direction::Write),
+            Standard::Error => PolledStream::open(io::stderr().as_fd(), Direction::Write),
+        }
+    }
+
     /// Makes one system call on the descriptor, waiting for it where it does not block. EBADF if it was closed when the
     /// program started.
     fn call(self, wanted: PollFlags, mut call: impl FnMut(BorrowedFd<'_>) -> nix::Result<usize>) -> io::Result<usize> {
@@ -40,6 +55,15 @@ impl Standard {
             Standard::Error => stderr.as_fd(),
         };
         waiting(descriptor, wanted, || call(descriptor))
+    }
+
+    /// Returns the usual name of the stream.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Standard::Input => "stdin",
+            Standard::Output => "stdout",
+            Standard::Error => "stderr",
+        }
     }
 
     const fn number(self) -> u8 {

@@ -50,7 +50,7 @@ impl Key {
 
     /// Returns a key for sources that the service numbers itself and that never move: 0 to 2^22 - 1. Higher numbers
     /// wrap, which a service excludes by its limits.
-    pub fn numbered(slot: u32) -> Key {
+    pub const fn numbered(slot: u32) -> Key {
         Key {
             slot: slot & SLOT_MASK,
             generation: 0,

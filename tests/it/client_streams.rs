@@ -1,14 +1,18 @@
 //! The clients and the standard streams that they are given: closed, opened the wrong way round, full, or not waiting.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 use crate::exec_client::door;
 use crate::harness::{Address, Daemon, Gate, Program, temp_dir, worker_command};
@@ -165,19 +169,22 @@ fn without_blocking(stream: impl Into<OwnedFd>) -> OwnedFd {
     stream
 }
 
-/// `ask` on a pair of sockets, as Squid starts its helpers, neither of whose ends blocks. Returns our end.
+/// `ask` on one socket as standard input and output, as Squid starts its helpers.
 #[track_caller]
-fn helper(arguments: &[&str]) -> (Program, UnixStream) {
-    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-    let theirs = without_blocking(theirs);
+fn ask_on_socket(socket: impl Into<OwnedFd>, arguments: &[&str]) -> Program {
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", "exec \"$0\" \"$@\" >&0", BINARY, "ask"])
         .args(arguments);
-    let program = Program::start_with_stdin(&mut command, Stdio::from(theirs));
-    // Only the child's copies are left: its end is seen.
-    drop(command);
-    (program, ours)
+    // The command is dropped here, so that only the child's copies are left, and its end is seen.
+    Program::start_with_stdin(&mut command, Stdio::from(socket.into()))
+}
+
+/// `ask` on a pair of sockets neither of whose ends blocks. Returns our end.
+#[track_caller]
+fn helper(arguments: &[&str]) -> (Program, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    (ask_on_socket(without_blocking(theirs), arguments), ours)
 }
 
 #[test]
@@ -224,6 +231,247 @@ fn a_squid_that_hangs_up_is_the_end_and_no_error() {
     arrival.open();
     let (status, _, stderr) = program.finish();
     assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+}
+
+// ---- streams that can be polled, and others ---------------------------------------------------------------------
+
+/// Flags of a run in which nothing is to end by a time-out.
+const PATIENT: [&str; 3] = ["ask", "--timeout", "600s"];
+
+#[track_caller]
+fn patient_pool() -> (Daemon, String) {
+    let daemon = Daemon::pool(1, &worker_command(&[]), &["-b", "600s", "--queue-timeout", "600s"]);
+    let address = daemon.addr().to_string();
+    (daemon, address)
+}
+
+/// The names of the threads beside the first one.
+fn threads_of(program: &Program) -> Vec<String> {
+    let pid = program.pid();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("list threads");
+    let others = tasks
+        .map(|task| task.expect("list threads").file_name())
+        .filter(|task| task.to_str() != Some(&pid.to_string()));
+    let name = |task: OsString| fs::read_to_string(format!("/proc/{pid}/task/{}/comm", task.display()));
+    let mut names: Vec<_> = others
+        .map(|task| name(task).expect("a name").trim_end().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Returns true if the open file behind this descriptor of the program has O_NONBLOCK.
+fn is_without_blocking(program: &Program, descriptor: u8) -> bool {
+    let path = format!("/proc/{}/fdinfo/{descriptor}", program.pid());
+    let info = fs::read_to_string(path).expect("look at a descriptor");
+    let flags = info
+        .lines()
+        .find_map(|line| line.strip_prefix("flags:"))
+        .expect("flags");
+    let flags = i32::from_str_radix(flags.trim(), 8).expect("an octal number");
+    OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK)
+}
+
+#[test]
+fn sockets_and_pipes_are_polled_without_threads_and_without_a_change_for_others() {
+    let (_daemon, address) = patient_pool();
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    let on_socket = ask_on_socket(theirs, &["--squid", "--timeout", "600s", &address]);
+    ours.write_all(b"0 echo x\n").expect("write a line");
+    let mut answer = [0; 4];
+    ours.read_exact(&mut answer).expect("read an answer");
+    assert_eq!(&answer, b"0 x\n");
+    for confidential in [&[][..], &["--confidential"]] {
+        let arguments = [&PATIENT[..], confidential, &[&address]].concat();
+        let mut on_pipes = Program::start(Command::new(BINARY).args(arguments));
+        let stdin = on_pipes.stdin.as_mut().expect("its standard input is open");
+        stdin.write_all(b"echo x\n").expect("write a line");
+        on_pipes.stdout.wait_from(0, |line| line == "x").expect("an answer");
+        if confidential.is_empty() {
+            assert_eq!(threads_of(&on_pipes), ["log"]);
+            assert!(!is_without_blocking(&on_pipes, 0) && !is_without_blocking(&on_pipes, 1));
+        }
+        drop(on_pipes.stdin.take());
+        assert_eq!(on_pipes.finish().0.code(), Some(0));
+    }
+    assert_eq!(threads_of(&on_socket), ["log"]);
+    assert!(!is_without_blocking(&on_socket, 0), "one open file is both streams");
+    drop(ours);
+    assert_eq!(on_socket.finish().0.code(), Some(0));
+}
+
+#[test]
+fn every_line_is_answered_from_a_file_to_a_file_and_from_a_pipe_to_a_pipe() {
+    let (_daemon, address) = patient_pool();
+    let home = temp_dir();
+    let (lines, answers) = (home.path().join("lines"), home.path().join("answers"));
+    // More than a pipe, a chunk or a turn holds.
+    let rest = "x".repeat(400);
+    let expected: Vec<String> = (0..600).map(|number| format!("{number} {rest}")).collect();
+    let asked: String = expected.iter().map(|line| format!("echo {line}\n")).collect();
+    fs::write(&lines, &asked).expect("write lines");
+    let redirection = format!("<{} >{}", lines.display(), answers.display());
+    let (status, _, stderr) = redirected(&redirection, &[&PATIENT[..], &[&address]].concat());
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    let written = fs::read_to_string(&answers).expect("read answers");
+    assert!(written.lines().eq(&expected), "{} bytes", written.len());
+    let mut program = Program::start(Command::new(BINARY).args(PATIENT).arg(&address));
+    let mut stdin = program.stdin.take().expect("its standard input is open");
+    stdin.write_all(asked.as_bytes()).expect("write lines");
+    drop(stdin);
+    let (status, stdout, stderr) = program.finish();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    assert!(stdout.lines().eq(&expected), "{} bytes", stdout.len());
+}
+
+#[test]
+fn lines_come_in_pieces_of_a_byte_and_the_last_one_without_its_end() {
+    let (_daemon, address) = patient_pool();
+    let pieces = |to: &mut dyn Write| {
+        for byte in b"echo a\n\necho b" {
+            to.write_all(&[*byte]).expect("write a byte");
+        }
+    };
+    let expected = "a\nunknown \nb";
+    let mut program = Program::start(Command::new(BINARY).args(PATIENT).arg(&address));
+    pieces(&mut program.stdin.take().expect("its standard input is open"));
+    let (status, stdout, stderr) = program.finish();
+    assert_eq!((status.code(), stdout.as_str()), (Some(0), expected), "{stderr}");
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    let program = ask_on_socket(theirs, &["--timeout", "600s", &address]);
+    pieces(&mut ours);
+    ours.shutdown(Shutdown::Write).expect("end the input");
+    let mut answers = String::new();
+    ours.read_to_string(&mut answers).expect("read answers");
+    assert_eq!((program.finish().0.code(), answers.trim_end()), (Some(0), expected));
+}
+
+/// Reads to the end in small pieces: the number of bytes, and of line ends.
+#[track_caller]
+fn read_slowly(mut from: impl Read) -> (usize, usize) {
+    let (mut bytes, mut lines, mut piece) = (0, 0, [0; 1000]);
+    loop {
+        match from.read(&mut piece).expect("read answers") {
+            0 => return (bytes, lines),
+            count => {
+                bytes += count;
+                lines += piece[..count].iter().filter(|byte| **byte == b'\n').count();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_slow_reader_gets_every_answer() {
+    let (daemon, address) = patient_pool();
+    let lines = "big 30000\n".repeat(30);
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    let program = ask_on_socket(theirs, &["--timeout", "600s", &address]);
+    ours.write_all(lines.as_bytes()).expect("write lines");
+    ours.shutdown(Shutdown::Write).expect("end the input");
+    daemon.usr1_until(|stats| stats.count("queries replied") == 30);
+    assert_eq!(read_slowly(ours), (30 * 30_001, 30));
+    assert_eq!(program.finish().0.code(), Some(0));
+    // The same through a pipe that has a name.
+    let home = temp_dir();
+    let fifo = home.path().join("answers");
+    mkfifo(&fifo, Mode::S_IRWXU).expect("make a pipe with a name");
+    let input = home.path().join("lines");
+    fs::write(&input, lines).expect("write lines");
+    let redirection = format!("<{} >{}", input.display(), fifo.display());
+    let arguments: Vec<_> = PATIENT
+        .into_iter()
+        .chain([address.as_str()])
+        .map(str::to_owned)
+        .collect();
+    let run = thread::spawn(move || {
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        redirected(&redirection, &arguments)
+    });
+    let answers = fs::File::open(&fifo).expect("open the pipe");
+    daemon.usr1_until(|stats| stats.count("queries replied") == 60);
+    assert_eq!(read_slowly(answers), (30 * 30_001, 30));
+    assert_eq!(run.join().expect("run ask").0, Some(0));
+}
+
+#[test]
+fn an_input_that_ends_leaves_its_lines_to_be_answered() {
+    let (_daemon, address) = patient_pool();
+    let gate = Gate::new();
+    let line = format!("wait {} late\n", gate.path());
+    let mut program = Program::start(Command::new(BINARY).args(PATIENT).arg(&address));
+    let mut stdin = program.stdin.take().expect("its standard input is open");
+    stdin.write_all(line.as_bytes()).expect("write a line");
+    let arrival = gate.arrival();
+    drop(stdin);
+    arrival.open();
+    let (status, stdout, stderr) = program.finish();
+    assert_eq!((status.code(), stdout.as_str()), (Some(0), "late"), "{stderr}");
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    let program = ask_on_socket(theirs, &["--timeout", "600s", &address]);
+    ours.write_all(line.as_bytes()).expect("write a line");
+    let arrival = gate.arrival();
+    ours.shutdown(Shutdown::Write).expect("end the input");
+    arrival.open();
+    let mut answers = String::new();
+    ours.read_to_string(&mut answers).expect("read the answer");
+    assert_eq!((program.finish().0.code(), answers.as_str()), (Some(0), "late\n"));
+}
+
+#[test]
+fn an_input_that_has_ended_before_it_is_read_is_an_empty_one() {
+    let (_daemon, address) = patient_pool();
+    let home = temp_dir();
+    let fifo = home.path().join("lines");
+    mkfifo(&fifo, Mode::S_IRWXU).expect("make a pipe with a name");
+    let (pipe, _) = std::io::pipe().expect("make a pipe");
+    let (socket, _) = UnixStream::pair().expect("a pair of sockets");
+    let ended: [(Stdio, &str); 4] = [
+        (OwnedFd::from(pipe).into(), ""),
+        (OwnedFd::from(socket).into(), ""),
+        (Stdio::null(), ""),
+        // A pipe with a name that has lost its only writer when `ask` starts.
+        (Stdio::null(), &format!("3<>{0} <{0} 3<&-", fifo.display())),
+    ];
+    for (stdin, redirection) in ended {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("exec \"$0\" \"$@\" {redirection}"), BINARY]);
+        let program = Program::start_with_stdin(shell.args(PATIENT).arg(&address), stdin);
+        let (status, stdout, stderr) = program.finish();
+        assert_eq!(
+            (status.code(), stdout.as_str(), stderr.as_str()),
+            (Some(0), "", ""),
+            "{redirection}"
+        );
+    }
+}
+
+#[test]
+fn answers_for_a_pipe_that_has_lost_its_reader_are_lost() {
+    let (_daemon, address) = patient_pool();
+    let home = temp_dir();
+    let fifo = home.path().join("answers");
+    mkfifo(&fifo, Mode::S_IRWXU).expect("make a pipe with a name");
+    for (flags, expected) in [(&[][..], 1), (&["--squid"], 0)] {
+        let redirection = format!("exec \"$0\" \"$@\" >{}", fifo.display());
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &redirection, BINARY]).args(PATIENT).args(flags);
+        let mut program = Program::start(shell.arg(&address));
+        let mut answers = fs::File::open(&fifo).expect("open the pipe");
+        let mut stdin = program.stdin.take().expect("its standard input is open");
+        stdin.write_all(b"0 echo x\n").expect("write a line");
+        // One answer is read, so that the pipe is open twice when it loses its reader.
+        assert_eq!(answers.read(&mut [0; 1]).expect("read an answer"), 1);
+        drop(answers);
+        stdin.write_all(b"0 echo x\n").expect("write a line");
+        let (status, _, stderr) = program.finish();
+        assert_eq!(status.code(), Some(expected), "{stderr}");
+        assert_eq!(
+            stderr.contains("cannot write to standard output"),
+            expected == 1,
+            "{stderr}"
+        );
+    }
 }
 
 // ---- signals ---------------------------------------------------------------------------------------------------

@@ -4,8 +4,6 @@
 //! longer than [`LONGEST_LINE`] is cut: its beginning is returned at once, marked as cut, and its rest is skipped. So
 //! memory is bounded by one line and one chunk, and even such a line gets its one answer.
 
-use std::collections::VecDeque;
-
 /// The largest number of bytes of a line without its LF: sixteen times the longest line that a pool takes by default,
 /// and a hundred times the longest that Squid sends.
 pub const LONGEST_LINE: usize = 1024 * 1024;
@@ -32,16 +30,12 @@ impl Line {
 /// more.
 #[derive(Debug, Default)]
 pub struct Splitter {
-    chunks: VecDeque<Chunk>,
+    /// The bytes that were read, of which those before `taken` are taken.
+    bytes: Vec<u8>,
+    taken: usize,
     /// The beginning of a line whose end has not been read yet.
     begun: Vec<u8>,
     state: SplitState,
-}
-
-#[derive(Debug)]
-struct Chunk {
-    bytes: Vec<u8>,
-    taken: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -53,30 +47,30 @@ enum SplitState {
 }
 
 impl Splitter {
-    /// Adds the next part of the input.
-    pub fn push(&mut self, bytes: Vec<u8>) {
-        self.chunks.push_back(Chunk { bytes, taken: 0 });
+    /// Adds the next part of the input. All complete lines must have been taken, so that no more than this is held.
+    pub fn push(&mut self, bytes: &[u8]) {
+        debug_assert_eq!(self.taken, self.bytes.len(), "some bytes are not taken");
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+        self.taken = 0;
     }
 
     /// Returns the next complete line, or the beginning of one that is too long, even before its end was read.
     pub fn next_line(&mut self) -> Option<Line> {
-        while let Some(chunk) = self.chunks.front_mut() {
-            let rest = chunk.bytes.get(chunk.taken..).unwrap_or_default();
+        while self.taken < self.bytes.len() {
+            let rest = self.bytes.get(self.taken..).unwrap_or_default();
             let end = memchr::memchr(b'\n', rest);
             let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
             if self.state == SplitState::Reading {
                 let room = LONGEST_LINE - self.begun.len();
                 self.begun.extend_from_slice(part.get(..room).unwrap_or(part));
                 if part.len() > room {
-                    // The chunk stays as it is: the next iteration skips its part of this line.
+                    // Its bytes stay as they are: the next iteration skips its part of this line.
                     self.state = SplitState::Skipping;
                     return Some(Line::Cut(std::mem::take(&mut self.begun)));
                 }
             }
-            chunk.taken += part.len() + usize::from(end.is_some());
-            if chunk.taken >= chunk.bytes.len() {
-                self.chunks.pop_front();
-            }
+            self.taken += part.len() + usize::from(end.is_some());
             if end.is_some() {
                 match std::mem::take(&mut self.state) {
                     SplitState::Reading => return Some(Line::Whole(std::mem::take(&mut self.begun))),
@@ -96,7 +90,7 @@ impl Splitter {
 
     /// Returns true if nothing is left here, not even the beginning of a line.
     pub fn is_drained(&self) -> bool {
-        self.chunks.is_empty() && self.begun.is_empty()
+        self.taken == self.bytes.len() && self.begun.is_empty()
     }
 }
 
@@ -108,7 +102,7 @@ mod tests {
     fn split(chunks: &[&[u8]]) -> Vec<Line> {
         let (mut splitter, mut lines) = (Splitter::default(), Vec::new());
         for chunk in chunks {
-            splitter.push(chunk.to_vec());
+            splitter.push(chunk);
             lines.extend(std::iter::from_fn(|| splitter.next_line()));
         }
         lines.extend(splitter.last_line());

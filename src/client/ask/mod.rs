@@ -1,10 +1,10 @@
 //! `iotcpd ask ADDRESS...`: sends the lines of standard input to a pool and writes the answers to standard output.
 //!
-//! The life of a line: the reading thread sends a chunk ([`stdio`](super::stdio)) → the chunk is split into lines
+//! The life of a line: a chunk is read from standard input ([`stdio`](super::stdio)) → the chunk is split into lines
 //! ([`input`]) → the channel-ID is removed ([`protocol`]) → the asker chooses an address ([`core`]) → one connection
 //! sends the question and reads a reply ([`connection`]) → a reply that Squid could not parse is repaired or refused
-//! ([`reply`]) → the channel-ID is put back → the thread of standard output writes it. [`shell`] connects these parts;
-//! [`resolver`] holds the addresses of host names.
+//! ([`reply`]) → the channel-ID is put back → it is written with the other answers of the turn ([`streams`]).
+//! [`shell`] connects these parts; [`resolver`] holds the addresses of host names.
 //!
 //! Invariants:
 //! - **Every line gets exactly one answer within the time-out**, whatever the pools do: a reply, or the text for
@@ -31,8 +31,9 @@ pub mod reply;
 mod reporter;
 mod resolver;
 mod shell;
+mod streams;
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::time::Instant;
 
 use nix::sys::prctl::set_dumpable;
@@ -42,10 +43,10 @@ use self::core::{Cause, Fault};
 use super::name;
 use crate::error::{Blame, Error};
 use crate::framing::signals::{HUP, USR1, USR2};
-use crate::net::standard::Standard;
-use crate::reactor::Reactor;
+use crate::reactor::{Context, Reactor};
 use options::Policy;
-use shell::{RunEnd, Shell};
+use shell::Shell;
+use streams::{Ends, RunEnd};
 
 pub use options::{ChannelIds, Mode, Options, Privacy};
 
@@ -71,14 +72,10 @@ pub fn run(options: Options) -> Result<(), Error> {
         // The call fails only for values that do not exist.
         let _ = set_dumpable(false);
     }
-    serve(options, Standard::Input, Standard::Output)
+    serve(options, Ends::open)
 }
 
-fn serve(
-    options: Options,
-    input: impl Read + Send + 'static,
-    output: impl Write + Send + 'static,
-) -> Result<(), Error> {
+fn serve(options: Options, open: impl FnOnce(&mut Context<'_>) -> io::Result<Ends>) -> Result<(), Error> {
     let policy = policy(&options);
     let mut reactor =
         Reactor::<Shell>::new(&[HUP, USR1, USR2]).map_err(|error| broken("cannot make an event loop", &error))?;
@@ -87,7 +84,7 @@ fn serve(
         .add(Box::new(shell))
         .map_err(|_| Error::new(Blame::Bug, "a new event loop is full", "report this"))?;
     reactor
-        .with(id, |shell, cx| shell.start(cx, input, output))
+        .with(id, |shell, cx| shell.start(cx, open))
         .unwrap_or(Ok(()))
         .map_err(|error| broken("cannot start a thread", &error))?;
     loop {
@@ -96,9 +93,9 @@ fn serve(
             .map_err(|error| broken("cannot wait for events", &error))?;
         // The other two signals are meant for a daemon and have hit this process by mistake.
         let asked = signals.contains(&USR1);
-        let ended = reactor.with(id, |shell, _| {
+        let ended = reactor.with(id, |shell, cx| {
             if asked {
-                shell.print_counts();
+                shell.print_counts(cx);
             }
             let end = shell.take_end()?;
             Some(outcome(options.mode, end, shell))
@@ -144,12 +141,13 @@ fn outcome(mode: Mode, end: RunEnd, shell: &Shell) -> Result<(), Error> {
     if mode == Mode::Squid {
         shell.report_totals();
     }
+    let counters = shell.counters();
     match end {
         RunEnd::OutputFailed(error) | RunEnd::InputFailed(error) if mode == Mode::Squid && is_hang_up(&error) => Ok(()),
         RunEnd::OutputFailed(error) => Err(broken("cannot write to standard output", &error)),
         RunEnd::InputFailed(error) => Err(broken("cannot read standard input", &error)),
-        RunEnd::Done(counters) if counters.failed == 0 || mode == Mode::Squid => Ok(()),
-        RunEnd::Done(counters) => {
+        RunEnd::Done if counters.failed == 0 || mode == Mode::Squid => Ok(()),
+        RunEnd::Done => {
             let why = counters.last_cause.and_then(|cause| shell.unreported_cause(cause));
             let why = why.map_or_else(String::new, |why| format!(", the last of them: {why}"));
             let remedy = match counters.last_cause {

@@ -1,25 +1,23 @@
 //! The only I/O of `ask`: lines come from standard input, attempts become connections, answers go to standard output.
 //!
 //! One `match` over [`AskAction`] carries out the decisions of the asker. A line is taken from the input only while the
-//! asker has room for it and standard output keeps up; so the writer at the other end waits, and memory stays bounded.
+//! asker has room for it and standard output keeps up ([`streams`](super::streams)).
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io;
 use std::time::Instant;
 
 use log::Level;
 use mio::Interest;
 
-use super::super::stdio::{self, Chunk};
 use super::connection::{AttemptProgress, Connection};
 use super::core::{AskAction, AskEvent, Asker, AttemptId, Cause, Counters, Fault};
 use super::failures::{Failures, Report};
-use super::input::{Line, Splitter};
 use super::options::{Mode, Policy, Privacy};
 use super::reporter::{self, Reporter};
 use super::resolver::{Destination, Resolved};
+use super::streams::{Ends, INPUT, NextLine, RunEnd, STREAM, Streams};
 use crate::net::addr::ConnectAddr;
-use crate::net::standard::Standard;
 use crate::reactor::helper::{Mailbox, Sender};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Kind, Readiness, Service, Source};
@@ -30,22 +28,15 @@ const TICK: Source = Source {
     kind: Kind(1),
     key: Key::ONLY,
 };
-/// The input lines that remained when their share of a turn was used up.
-const INPUT: Source = Source {
-    kind: Kind(2),
-    key: Key::ONLY,
-};
 /// The timer of the next report about lines that no pool has answered.
 const REPORT: Source = Source {
     kind: Kind(3),
     key: Key::ONLY,
 };
-/// The number of lines taken in one turn.
+/// The number of lines taken in one turn, and of reads that complete none.
 const LINES_PER_TURN: usize = 256;
 /// The number of results of look-ups that the mailbox holds; the loop takes them all whenever it wakes.
 const RESOLVED: usize = 16;
-/// The number of bytes waiting for standard output at which no more lines are read.
-const OUTPUT_LIMIT: usize = 1024 * 1024;
 
 /// The service behind `iotcpd ask`.
 #[derive(Debug)]
@@ -55,14 +46,9 @@ pub(super) struct Shell {
     connections: GenerationalSlab<Connection>,
     keys: HashMap<AttemptId, Key>,
     alarm: Alarm,
-    input: Splitter,
-    input_state: InputState,
-    output: Vec<u8>,
-    /// Output of USR1, for standard error.
-    errors: Vec<u8>,
+    streams: Streams,
     /// Present after [`start`](Self::start).
-    threads: Option<Threads>,
-    broken_output: Option<io::Error>,
+    look_ups: Option<LookUps>,
     /// The answer to a line that no pool has answered.
     on_failure: Vec<u8>,
     failures: Failures,
@@ -72,32 +58,11 @@ pub(super) struct Shell {
     reported: Option<Cause>,
 }
 
-/// The loop's ends of the threads.
+/// Both ends of the channel from the threads that look up names.
 #[derive(Debug)]
-struct Threads {
-    input: stdio::InputThread,
-    output: stdio::OutputThread,
-    errors: stdio::OutputThread,
+struct LookUps {
     resolved: Mailbox<Resolved>,
     resolved_to: Sender<Resolved>,
-}
-
-#[derive(Debug)]
-enum InputState {
-    Open,
-    Ended,
-    Failed(io::Error),
-}
-
-/// The end of a run.
-#[derive(Debug)]
-pub(super) enum RunEnd {
-    /// The input has ended, and every line is answered.
-    Done(Counters),
-    /// Every line is answered, but the input could not be read to its end.
-    InputFailed(io::Error),
-    /// Standard output cannot be written.
-    OutputFailed(io::Error),
 }
 
 impl Shell {
@@ -118,73 +83,47 @@ impl Shell {
             connections: GenerationalSlab::default(),
             keys: HashMap::new(),
             alarm: Alarm::default(),
-            input: Splitter::default(),
-            input_state: InputState::Open,
-            output: Vec::new(),
-            errors: Vec::new(),
-            threads: None,
-            broken_output: None,
+            streams: Streams::default(),
+            look_ups: None,
         }
     }
 
-    /// Starts the threads, after which lines arrive.
+    /// Starts to look up names, and opens the standard streams, after which lines arrive.
     ///
     /// # Errors
     /// EAGAIN if a thread cannot be created.
     pub(super) fn start(
         &mut self,
-        cx: &Context<'_>,
-        input: impl Read + Send + 'static,
-        output: impl Write + Send + 'static,
+        cx: &mut Context<'_>,
+        open: impl FnOnce(&mut Context<'_>) -> io::Result<Ends>,
     ) -> io::Result<()> {
         let (resolved_to, resolved) = cx.mailbox(RESOLVED);
         for (address, destination) in self.destinations.iter_mut().enumerate() {
             destination.look_up(address, &resolved_to)?;
         }
-        self.threads = Some(Threads {
-            input: stdio::InputThread::start(cx, input)?,
-            output: stdio::OutputThread::start(cx, "stdout", output)?,
-            errors: stdio::OutputThread::start(cx, "stderr", Standard::Error)?,
-            resolved,
-            resolved_to,
-        });
+        self.look_ups = Some(LookUps { resolved, resolved_to });
+        self.streams.attach(open(cx)?);
         Ok(())
     }
 
     /// Returns the end of the run, when it has ended.
     pub(super) fn take_end(&mut self) -> Option<RunEnd> {
-        if let Some(error) = self.broken_output.take() {
-            return Some(RunEnd::OutputFailed(error));
-        }
-        let written = self.output.is_empty() && self.threads.as_ref().is_some_and(|it| it.output.is_idle());
-        if !written || self.asker.lines_in_hand() > 0 || !self.input.is_drained() {
-            return None;
-        }
-        match std::mem::replace(&mut self.input_state, InputState::Ended) {
-            InputState::Open => {
-                self.input_state = InputState::Open;
-                None
-            }
-            InputState::Ended => Some(RunEnd::Done(*self.asker.counters())),
-            InputState::Failed(error) => Some(RunEnd::InputFailed(error)),
-        }
+        self.streams.take_end(self.asker.lines_in_hand() == 0)
+    }
+
+    /// Returns the counts of the lines so far.
+    pub(super) fn counters(&self) -> Counters {
+        *self.asker.counters()
     }
 
     /// Prints the counts of the lines so far on standard error.
-    pub(super) fn print_counts(&mut self) {
+    pub(super) fn print_counts(&mut self, cx: &mut Context<'_>) {
         let text = reporter::counts_text(
             self.asker.counters(),
             self.asker.lines_in_hand(),
             self.asker.in_flight(),
         );
-        self.errors.extend_from_slice(text.as_bytes());
-        self.offer_errors();
-    }
-
-    fn offer_errors(&mut self) {
-        if let Some(threads) = &mut self.threads {
-            threads.errors.offer(&mut self.errors);
-        }
+        self.streams.print_counts(cx, &text);
     }
 
     fn handle(&mut self, cx: &mut Context<'_>, event: AskEvent) {
@@ -197,7 +136,7 @@ impl Shell {
             match action {
                 AskAction::Connect { attempt, address } => self.connect(cx, attempt, address, 0),
                 AskAction::Cancel(attempt) => self.cancel(attempt),
-                AskAction::Write(line) => self.output.extend_from_slice(&line),
+                AskAction::Write(line) => self.streams.answer(&line),
                 AskAction::Away { address, fault } => self.note_away(cx.now(), address, fault),
                 AskAction::Probe { address } => self.look_up(cx.now(), address),
                 AskAction::Back { address } => self.note_back(cx.now(), address),
@@ -345,10 +284,10 @@ impl Shell {
     // ---- addresses -------------------------------------------------------------------------------------------
 
     fn look_up(&mut self, now: Instant, address: usize) {
-        let (Some(destination), Some(threads)) = (self.destinations.get_mut(address), &self.threads) else {
+        let (Some(destination), Some(look_ups)) = (self.destinations.get_mut(address), &self.look_ups) else {
             return;
         };
-        if let Err(error) = destination.look_up(address, &threads.resolved_to) {
+        if let Err(error) = destination.look_up(address, &look_ups.resolved_to) {
             // The next failure or probe starts it again; a line that is parked meanwhile has a deadline.
             self.reporter.report_unresolved(now, address, &destination.name, &error);
         }
@@ -407,42 +346,21 @@ impl Shell {
         (self.reported != Some(cause)).then(|| self.cause_text(cause))
     }
 
-    // ---- standard input and output ---------------------------------------------------------------------------
+    // ---- standard input --------------------------------------------------------------------------------------
 
     fn take_lines(&mut self, cx: &mut Context<'_>) {
         for _ in 0..LINES_PER_TURN {
-            if !self.asker.has_room() || self.output.len() >= OUTPUT_LIMIT {
-                // Resumed by the answer that makes room, or by the report of the writer.
+            if !self.asker.has_room() || self.streams.is_full() {
+                // Resumed by the answer that makes room, or when the output is written.
                 return;
             }
-            let Some(line) = self.next_line() else { return };
-            self.handle(cx, AskEvent::Line(line));
+            match self.streams.next_line(cx) {
+                NextLine::Line(line) => self.handle(cx, AskEvent::Line(line)),
+                NextLine::Unfinished => {}
+                NextLine::Nothing => return,
+            }
         }
         cx.resume_later(INPUT);
-    }
-
-    fn next_line(&mut self) -> Option<Line> {
-        loop {
-            if let Some(line) = self.input.next_line() {
-                return Some(line);
-            }
-            if !matches!(self.input_state, InputState::Open) {
-                return self.input.last_line();
-            }
-            match self.threads.as_ref()?.input.take_chunk()? {
-                Chunk::Bytes(bytes) => self.input.push(bytes),
-                Chunk::End => self.input_state = InputState::Ended,
-                Chunk::Failed(error) => self.input_state = InputState::Failed(error),
-            }
-        }
-    }
-
-    fn take_written(&mut self, written: io::Result<Vec<u8>>) {
-        match written {
-            Ok(buffer) if self.output.is_empty() => self.output = buffer,
-            Ok(_) => {}
-            Err(error) => self.broken_output = Some(error),
-        }
     }
 }
 
@@ -452,6 +370,9 @@ fn source(key: Key) -> Source {
 
 impl Service for Shell {
     fn handle_ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
+        if source.kind == STREAM {
+            return self.streams.note(source, readiness);
+        }
         if let Some(connection) = self.connections.get_mut(source.key) {
             connection.conn.note(readiness);
         }
@@ -478,22 +399,15 @@ impl Service for Shell {
     }
 
     fn receive_mail(&mut self, cx: &mut Context<'_>) {
-        while let Some(written) = self.threads.as_mut().and_then(|it| it.output.take_report()) {
-            self.take_written(written);
-        }
-        // An error of standard error cannot be reported anywhere.
-        while self.threads.as_mut().and_then(|it| it.errors.take_report()).is_some() {}
-        self.offer_errors();
-        while let Some(resolved) = self.threads.as_ref().and_then(|it| it.resolved.take()) {
+        // The streams take their mail at the end of the turn.
+        while let Some(resolved) = self.look_ups.as_ref().and_then(|it| it.resolved.take()) {
             self.take_resolved(cx, resolved);
         }
     }
 
     fn end_turn(&mut self, cx: &mut Context<'_>) {
         self.take_lines(cx);
-        if let Some(threads) = &mut self.threads {
-            threads.output.offer(&mut self.output);
-        }
+        self.streams.write(cx);
         cx.set_alarm(&mut self.alarm, TICK, self.asker.next_deadline());
         cx.set_alarm(&mut self.report_alarm, REPORT, self.failures.next_deadline());
     }

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use super::super::stdio;
 use super::*;
 use crate::net::addr::ConnectAddr;
 
@@ -82,9 +83,22 @@ impl Write for Output {
     }
 }
 
+/// Streams that threads read and write.
+fn streams(
+    input: impl Read + Send + 'static,
+    output: impl Write + Send + 'static,
+) -> impl FnOnce(&mut Context<'_>) -> io::Result<Ends> + Send {
+    |cx| {
+        Ok(Ends {
+            input: stdio::Input::Thread(stdio::InputThread::start(cx, input)?),
+            output: stdio::Output::Thread(stdio::OutputThread::start(cx, "stdout", output)?),
+        })
+    }
+}
+
 fn ask(options: Options, input: &str) -> (Result<(), Error>, String) {
     let (to, from) = mpsc::channel();
-    let outcome = serve(options, io::Cursor::new(input.to_owned()), Output(to));
+    let outcome = serve(options, streams(io::Cursor::new(input.to_owned()), Output(to)));
     let said: Vec<u8> = from.iter().flatten().collect();
     (outcome, String::from_utf8(said).unwrap())
 }
@@ -234,7 +248,7 @@ fn a_closed_output_ends_the_run() {
         // The input never ends: the output ends the run.
         let (input, held_open) = std::os::unix::net::UnixStream::pair().unwrap();
         (&held_open).write_all(b"a\n").unwrap();
-        let outcome = serve(options(mode, LONG, &[pool(echo)]), input, Output(to));
+        let outcome = serve(options(mode, LONG, &[pool(echo)]), streams(input, Output(to)));
         match mode {
             Mode::Plain => {
                 let error = outcome.unwrap_err();
@@ -255,7 +269,7 @@ fn lines_are_answered_while_the_input_stays_open() {
     let (input, mut squid) = std::os::unix::net::UnixStream::pair().unwrap();
     let (to, from) = mpsc::channel();
     let address = pool(echo);
-    let run = thread::spawn(move || serve(options(Mode::Squid, LONG, &[address]), input, Output(to)));
+    let run = thread::spawn(move || serve(options(Mode::Squid, LONG, &[address]), streams(input, Output(to))));
     for number in 0..20 {
         squid.write_all(format!("{number} x\n").as_bytes()).unwrap();
         assert_eq!(from.recv().unwrap(), format!("{number} re x\n").into_bytes());

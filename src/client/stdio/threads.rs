@@ -1,10 +1,9 @@
 //! Standard input and the outputs, each on a thread of its own.
 //!
-//! The streams may be pipes, terminals or files that other processes share: making them non-blocking would change them
-//! for all of these, and epoll(7) does not accept files. So one thread reads, and one thread per output writes, with
-//! blocking calls ([`Standard`](crate::net::standard::Standard)), and the loop gets their results by mail. Memory is
-//! bounded both ways: the reader stops while [`CHUNKS`] chunks lie in the mailbox, and so does the program that writes
-//! to it; a writer has one batch at a time, and the loop gathers the next one meanwhile.
+//! One thread reads, and one per output writes, with blocking calls
+//! ([`Standard`](crate::net::standard::Standard)), and the loop gets their results by mail. Memory is bounded both ways:
+//! the reader stops while [`CHUNKS`] chunks lie in the mailbox, and so does the program that writes to it; a writer has
+//! one batch at a time, and the loop gathers the next one meanwhile.
 //!
 //! A thread ends with its stream, or when the loop drops its end of the channel; a thread that then blocks in read(2)
 //! or write(2) ends with the process.

@@ -42,7 +42,7 @@ pub fn fuzz_ask_input(input: &[u8]) {
     let (mut splitter, mut lines) = (Splitter::default(), Vec::new());
     let (long, short) = input.split_at(input.len().saturating_sub(4096));
     for piece in [long].into_iter().chain(Choices::new(short).pieces(cuts)) {
-        splitter.push(piece.to_vec());
+        splitter.push(piece);
         lines.extend(std::iter::from_fn(|| splitter.next_line()));
     }
     lines.extend(splitter.last_line());
