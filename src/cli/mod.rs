@@ -159,20 +159,27 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Returns the flags and the words that belong to no flag. Prints anything that ends the program here, such as the help
 /// or a mistake, and returns its exit status as the error.
 ///
-/// The definition of all commands takes a third of a megabyte, so that it must not outlive this function.
+/// The definition of all commands takes a third of a megabyte. So there is only one at a time, and none that outlives
+/// this function: a mistake is worth a second one.
 fn read_command_line(arguments: Vec<OsString>, form: Form) -> Result<(Cli, Vec<OsString>), ExitCode> {
-    let mut definition = Cli::command();
-    definition.build();
-    let line = getopt::read(&definition, arguments).map_err(|what| {
+    let line = getopt::read(&complete_definition(), arguments).map_err(|what| {
         logging::print_message(form, Level::Error, &format!("iotcpd: {what}\n"), &what);
         ExitCode::from(USAGE)
     })?;
     let cli = Cli::try_parse_from(&line.words).map_err(|error| {
+        let definition = complete_definition();
         let command = line.words.get(1).and_then(|word| definition.find_subcommand(word));
         let command = command.unwrap_or(&definition);
         refusal::print(command, error, exit_codes::codes_in(command, &line.words), form)
     })?;
     Ok((cli, line.surplus))
+}
+
+/// Returns the definition of the command line in which each command has its global flags too.
+fn complete_definition() -> clap::Command {
+    let mut definition = Cli::command();
+    definition.build();
+    definition
 }
 
 /// The kind of program that a command is.
