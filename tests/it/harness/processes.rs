@@ -17,8 +17,9 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// The time that processes left behind by a daemon may take to go: the daemon promises a second, the rest is for a
-/// loaded machine, and no test that passes waits for any of it.
-const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// loaded machine, and no test that passes waits for any of it. It passes in slices: when the machine, or this process,
+/// has stood still for a while, the processes had no time to go either, and that costs one slice and not all of them.
+const GONE_WITHIN: [Duration; 100] = [Duration::from_millis(100); 100];
 
 /// Makes orphans of this process's descendants its own children.
 pub(crate) fn adopt_orphans() {
@@ -112,11 +113,26 @@ pub(crate) fn wait_all_gone(mark: &str) -> Result<(), String> {
         // The receiver is gone when the wait below has given up.
         done.send(()).ok();
     });
-    if waiting.recv_timeout(GONE_WITHIN).is_ok() {
+    if GONE_WITHIN.iter().any(|slice| waiting.recv_timeout(*slice).is_ok()) {
         return Ok(());
     }
-    let left: Vec<String> = marked(mark).into_iter().map(describe_and_kill).collect();
-    if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
+    let deadline = Instant::now() + super::WATCHDOG;
+    loop {
+        let seen = marked(mark);
+        let left: Vec<String> = seen.iter().filter_map(|pid| describe_and_kill(*pid)).collect();
+        if !left.is_empty() {
+            return Err(left.join(", "));
+        }
+        if seen.is_empty() {
+            return Ok(());
+        }
+        // Each of them has ended since it was seen, so that none was left. It may have started others.
+        if Instant::now() >= deadline {
+            return Err(format!(
+                "processes that start one another and end, the last ones {seen:?}"
+            ));
+        }
+    }
 }
 
 /// Waits for one process that is, or is about to become, a child of ours: its nearest ancestor that is one.
@@ -136,13 +152,31 @@ fn wait_for(pid: i32) {
     }
 }
 
-fn describe_and_kill(pid: i32) -> String {
-    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let command = String::from_utf8_lossy(&command).replace('\0', " ");
-    let name = name_of(pid).unwrap_or_default();
+/// Kills a process and returns its description, or returns `None` if the process has ended.
+fn describe_and_kill(pid: i32) -> Option<String> {
+    let description = describe(pid)?;
     // It may have gone in between, which is what was wanted.
     kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
-    format!("{pid} {name} ({})", command.trim_end())
+    Some(description)
+}
+
+/// The number, name, state and command line of a process, and the place in the kernel where it waits. `None` if it has
+/// ended: it still lives after all of this was read, so nothing in the description is missing because it has gone, and
+/// nothing is about a later process with its number.
+fn describe(pid: i32) -> Option<String> {
+    let before = stat_of(pid)?;
+    let name = name_of(pid)?;
+    let [command, place] = ["cmdline", "wchan"].map(|file| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default());
+    let command = String::from_utf8_lossy(&command).replace('\0', " ");
+    let after = stat_of(pid)?;
+    (before.started == after.started).then(|| {
+        format!(
+            "{pid} {name} ({}), {} in {}",
+            command.trim_end(),
+            after.state,
+            String::from_utf8_lossy(&place)
+        )
+    })
 }
 
 fn all_pids() -> Vec<i32> {
@@ -153,12 +187,53 @@ fn all_pids() -> Vec<i32> {
 }
 
 fn parent_of(pid: i32) -> Option<i32> {
+    stat_of(pid).map(|stat| stat.parent)
+}
+
+/// A few fields of `/proc/PID/stat`.
+struct Stat {
+    state: String,
+    parent: i32,
+    /// The time of the start, in the kernel's ticks: with its number it names one process for ever.
+    started: u64,
+}
+
+/// The state of a process that lives: `None` for a zombie.
+fn stat_of(pid: i32) -> Option<Stat> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in parentheses and may hold anything, parentheses included; state and parent follow the last one.
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    let state = fields.next()?;
-    let parent = fields.next()?.parse().ok()?;
-    (state != "Z").then_some(parent)
+    // The name stands in parentheses and may hold anything, parentheses included; the state, which is the third field,
+    // follows the last one.
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let stat = Stat {
+        state: (*fields.first()?).to_owned(),
+        parent: fields.get(1)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+    };
+    (!matches!(stat.state.as_str(), "Z" | "X")).then_some(stat)
+}
+
+#[test]
+fn a_process_that_has_ended_is_not_described_and_a_living_one_is_in_full() {
+    use std::process::Command;
+
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
+    let program = super::Program::start(Command::new("sh").args(["-c", "echo up >&2; read never; exit 0"]));
+    program.stderr_wait("up");
+    let described = describe(program.pid()).expect("it lives");
+    let begins = format!("{} sh (sh -c echo up >&2; read never; exit 0), ", program.pid());
+    assert!(described.starts_with(&begins), "{described}");
+    program.signal(Signal::SIGKILL);
+    program.wait_exit();
+    assert_eq!(describe(program.pid()), None);
+    // A zombie has a name still, but no command line.
+    let mut zombie = Command::new("true").spawn().expect("start true");
+    let pid = i32::try_from(zombie.id()).expect("a pid fits an i32");
+    let exited = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    while waitid(Id::Pid(Pid::from_raw(pid)), exited) == Err(Errno::EINTR) {}
+    assert_eq!(name_of(pid).as_deref(), Some("true"));
+    assert_eq!(describe(pid), None);
+    zombie.wait().expect("reap it");
 }
 
 #[test]
