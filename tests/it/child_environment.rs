@@ -13,8 +13,8 @@ use nix::unistd::{Pid, geteuid};
 
 use crate::command::{ask, torc};
 use crate::exec_client::{ExecClient, netstring, request, run, sh};
-use crate::harness::{Builder, Daemon, Program, temp_dir};
-use crate::upgrade::{Installation, signal, upgrade};
+use crate::harness::{Builder, Daemon, Installation, Program, temp_dir};
+use crate::upgrade::{signal, upgrade};
 
 // ---- sessions and terminals ----------------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ use nix::unistd::Pid;
 
 use crate::descendants::Tree;
 use crate::exec_client::{ExecClient, request, sh};
-use crate::harness::{Daemon, TempDir, WATCHDOG, temp_dir};
-use crate::upgrade::{Installation, upgrade};
+use crate::harness::{Daemon, Installation, TempDir, WATCHDOG, temp_dir};
+use crate::upgrade::upgrade;
 
 /// Mounts the hierarchy and goes to the group of this test, in that of the tests.
 const ENTER: &str = r#"set -e; mount -t cgroup2 none "$0"; cd "$0$(sed -n s/^0:://p /proc/self/cgroup)"; "#;

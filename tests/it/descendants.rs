@@ -18,8 +18,8 @@ use nix::unistd::{Pid, mkfifo};
 
 use crate::command::Torc;
 use crate::exec_client::{ExecClient, door, request, sh};
-use crate::harness::{Daemon, Program, TempDir, WATCHDOG, children_of, temp_dir};
-use crate::upgrade::{Installation, upgrade};
+use crate::harness::{Daemon, Installation, Program, TempDir, WATCHDOG, children_of, temp_dir};
+use crate::upgrade::upgrade;
 
 /// Says that it is there, and stays.
 const ONE: &str = "echo here >&3; exec sleep 1000";

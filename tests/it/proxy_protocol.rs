@@ -9,8 +9,8 @@ use nix::unistd::geteuid;
 
 use crate::command::{ECHO, torc};
 use crate::exec_client::request;
-use crate::harness::{Address, Client, Daemon, TempDir, temp_dir, worker_command};
-use crate::upgrade::{Installation, upgrade};
+use crate::harness::{Address, Client, Daemon, Installation, TempDir, temp_dir, worker_command};
+use crate::upgrade::upgrade;
 
 /// A line of version 1 for this client.
 fn line(client: &str) -> String {
@@ -425,19 +425,7 @@ fn hup_ends_the_trust_in_a_proxy_also_for_headers_that_have_begun() {
 #[test]
 fn an_upgrade_leaves_half_headers_to_the_process_that_has_read_them() {
     let installation = Installation::new();
-    let daemon = Daemon::with([
-        "-n",
-        "1",
-        "-d",
-        &worker_command(&[]),
-        "-p",
-        "0",
-        "--queue-timeout",
-        "60s",
-    ])
-    .args(&["--accept-proxy", "127.0.0.1"])
-    .installed_at(&installation.program())
-    .start();
+    let daemon = installation.pool(&["-p", "0", "--accept-proxy", "127.0.0.1"]).start();
     let mut half = halfway(&daemon, "PROXY ");
     installation.install("v2");
     upgrade(&daemon, daemon.pid(), 1);

@@ -19,9 +19,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::harness::{Address, BLOCKED_DOMAIN, Daemon, SquidGuard, WATCHDOG, free_port, wait_orphan};
+use crate::harness::{Address, BLOCKED_DOMAIN, Daemon, Installation, SquidGuard, WATCHDOG, free_port, wait_orphan};
 use crate::real_squid::{Squid, Web, fetch, squidguard};
-use crate::upgrade::{Installation, signal, upgrade};
+use crate::upgrade::{signal, upgrade};
 
 /// The number of browsers, each of which waits for one page at a time.
 const BROWSERS: usize = 24;

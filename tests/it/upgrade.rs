@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -14,73 +14,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
-use crate::harness::{Address, Client, Daemon, Gate, TempDir, WATCHDOG};
+use crate::harness::{Address, Client, Daemon, Gate, Installation, TempDir, WATCHDOG};
 use crate::harness::{program_of, temp_dir, wait_orphan, worker_command};
 
 const LONG: &str = "600s";
-
-/// A place where the program is installed: a name that is turned from one version to the next.
-///
-/// Versions are hard links, never copies: a file that was open for writing a moment ago, in this process with its many
-/// threads, may be "busy" to the one that starts it.
-pub(crate) struct Installation {
-    directory: TempDir,
-}
-
-impl Installation {
-    /// With version `v1`.
-    pub(crate) fn new() -> Self {
-        Self::of(Path::new(env!("CARGO_BIN_EXE_iotcpd")))
-    }
-
-    /// With this program as version `v1`.
-    pub(crate) fn of(program: &Path) -> Self {
-        // Beside the program, because hard links do not cross file systems.
-        let directory = tempfile::Builder::new()
-            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-            .unwrap();
-        let installation = Self { directory };
-        installation.install_program("v1", program);
-        installation
-    }
-
-    pub(crate) fn program(&self) -> PathBuf {
-        self.directory.path().join("iotcpd")
-    }
-
-    pub(crate) fn version(&self, version: &str) -> PathBuf {
-        self.directory.path().join(version).join("iotcpd")
-    }
-
-    /// The program under test as this version.
-    pub(crate) fn install(&self, version: &str) {
-        self.install_program(version, Path::new(env!("CARGO_BIN_EXE_iotcpd")));
-    }
-
-    fn install_program(&self, version: &str, program: &Path) {
-        let file = self.version(version);
-        fs::create_dir(file.parent().unwrap()).unwrap();
-        fs::hard_link(program, &file).unwrap();
-        self.turn_to(&file);
-    }
-
-    fn turn_to(&self, file: &Path) {
-        let new = self.directory.path().join("new");
-        symlink(file, &new).unwrap();
-        fs::rename(new, self.program()).unwrap();
-    }
-
-    /// A script, written by a program that has ended when it is run: see above.
-    fn install_script(&self, text: &str) {
-        let script = self.directory.path().join("script");
-        let written = std::process::Command::new("sh")
-            .args(["-c", "printf '#!/bin/sh\n%s\n' \"$1\" >\"$0\"; chmod +x \"$0\""])
-            .args([script.as_os_str(), text.as_ref()])
-            .status();
-        assert!(written.unwrap().success());
-        self.turn_to(&script);
-    }
-}
 
 /// Sends a signal to a process that is known to live.
 #[track_caller]
@@ -370,10 +307,7 @@ fn a_pool_that_has_grown_is_as_large_in_the_new_one_and_shrinks_again_when_idle(
 #[test]
 fn a_successor_that_ends_before_its_predecessor_leaves_no_zombie() {
     let (installation, gate) = (Installation::new(), Gate::new());
-    let command = worker_command(&[]);
-    let daemon = Daemon::with(["-n", "1", "-d", &command, "-p", "0"])
-        .installed_at(&installation.program())
-        .start();
+    let daemon = installation.pool(&["-p", "0"]).start();
     let mut busy = daemon.client();
     busy.send(format!("wait {} done\n", gate.path()));
     let held = gate.arrival();
@@ -410,19 +344,10 @@ fn addresses_come_and_go_with_the_file() {
 #[test]
 fn a_kept_connection_gets_one_more_answer_and_term_closes_idle_ones_sooner() {
     let (installation, home) = (Installation::new(), temp_dir());
-    let daemon = Daemon::with([
-        "-n",
-        "1",
-        "-d",
-        &worker_command(&[]),
-        "--queue-timeout",
-        LONG,
-        "--persistent",
-    ])
-    .args(&["--idle-timeout", LONG, "--read-timeout", LONG, "--stop-timeout", LONG])
-    .args(&["--listen", &socket(&home, "s")])
-    .installed_at(&installation.program())
-    .start();
+    let daemon = installation
+        .pool(&["--persistent", "--listen", &socket(&home, "s")])
+        .args(&["--idle-timeout", LONG, "--read-timeout", LONG, "--stop-timeout", LONG])
+        .start();
     let (mut asks, mut idle) = (daemon.client(), daemon.client());
     for client in [&mut asks, &mut idle] {
         client.send("echo before\n");
@@ -443,18 +368,7 @@ fn a_kept_connection_gets_one_more_answer_and_term_closes_idle_ones_sooner() {
 #[test]
 fn workers_get_the_limit_on_open_files_that_the_first_daemon_was_started_with() {
     let installation = Installation::new();
-    let daemon = Daemon::with([
-        "-n",
-        "1",
-        "-d",
-        &worker_command(&[]),
-        "--queue-timeout",
-        LONG,
-        "-p",
-        "0",
-    ])
-    .installed_at(&installation.program())
-    .start();
+    let daemon = installation.pool(&["-p", "0"]).start();
     let before = daemon.ask("proc limits");
     assert!(before.contains("Max open files"), "{before}");
     upgrade(&daemon, daemon.pid(), 1);
@@ -484,21 +398,11 @@ fn the_service_manager_learns_the_new_main_pid_and_its_sockets_are_handed_on() {
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(WATCHDOG)).unwrap();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let command = worker_command(&[]);
-    let daemon = Daemon::with([
-        "-n",
-        "1",
-        "-d",
-        &command,
-        "--queue-timeout",
-        LONG,
-        "--listen",
-        "systemd",
-    ])
-    .env("NOTIFY_SOCKET", path.to_str().unwrap())
-    .inherit(socket)
-    .installed_at(&installation.program())
-    .start();
+    let daemon = installation
+        .pool(&["--listen", "systemd"])
+        .env("NOTIFY_SOCKET", path.to_str().unwrap())
+        .inherit(socket)
+        .start();
     assert_eq!(told(&manager), "READY=1");
     let mut serving = daemon.pid();
     for nth in 1..=2 {
@@ -518,9 +422,9 @@ fn a_failed_upgrade_ends_the_reload_for_the_service_manager() {
     let path = home.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(WATCHDOG)).unwrap();
-    let daemon = Daemon::with(["-n", "1", "-d", &worker_command(&[]), "-p", "0"])
+    let daemon = installation
+        .pool(&["-p", "0"])
         .env("NOTIFY_SOCKET", path.to_str().unwrap())
-        .installed_at(&installation.program())
         .start();
     assert_eq!(told(&manager), "READY=1");
     installation.turn_to(Path::new("/no/such/program"));

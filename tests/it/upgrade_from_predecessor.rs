@@ -12,8 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::exec_client::{netstring, request};
-use crate::harness::{Address, Client, Daemon, Gate, TempDir, program_of, temp_dir, worker_command};
-use crate::upgrade::{Installation, Load, Talk, upgrade};
+use crate::harness::{Address, Client, Daemon, Gate, Installation, TempDir, program_of, temp_dir, worker_command};
+use crate::upgrade::{Load, Talk, upgrade};
 
 /// The release of before.
 #[track_caller]

@@ -13,6 +13,7 @@
 mod client;
 mod daemon;
 mod gate;
+mod installation;
 mod manager;
 mod processes;
 mod program;
@@ -24,6 +25,7 @@ mod worker;
 pub(crate) use client::{Address, Client};
 pub(crate) use daemon::{Builder, Daemon};
 pub(crate) use gate::{Arrival, Gate};
+pub(crate) use installation::Installation;
 pub(crate) use manager::Manager;
 pub(crate) use processes::{children_of, name_of, program_of, wait_all_gone, wait_orphan, wait_zombie};
 pub(crate) use program::Program;
