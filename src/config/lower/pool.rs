@@ -15,7 +15,7 @@ use super::workers::pool_size;
 use super::{KEY, KeyRef, LONGEST, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT, setting};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, Mode as WrittenMode, PoolSpec};
-use crate::doors::pool::options::{Disclosure, Framing, HalfClose, Mode, Options, Persistent, Policy};
+use crate::doors::pool::options::{Disclosure, Framing, HalfClose, KeptLimits, Mode, Options, Policy};
 use crate::doors::pool::squidguard::DEFAULT_COMMAND;
 use crate::net::addr::{AddrError, ListenAddr};
 use crate::process::spec::ProcessSpec;
@@ -322,7 +322,7 @@ fn times(mistakes: &mut Mistakes, spec: &PoolSpec) -> Times {
 }
 
 /// Returns the settings of kept connections. Adds a mistake for settings that need or exclude them.
-fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) -> Option<Persistent> {
+fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) -> Option<KeptLimits> {
     let idle_timeout = mistakes.time("idle-timeout", spec.idle_timeout, &TIMEOUT);
     let max_unanswered = mistakes.count("max-unanswered", spec.max_unanswered, MAX_UNANSWERED);
     if spec.mode == Some(WrittenMode::Session) {
@@ -364,7 +364,7 @@ fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) 
         let text = format!("with {KEY}persistent {text}");
         mistakes.add(KeyRef::key("error-reply"), text, remedy);
     }
-    Some(Persistent {
+    Some(KeptLimits {
         idle_timeout: idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
         max_unanswered: max_unanswered.unwrap_or(DEFAULT_MAX_UNANSWERED),
     })

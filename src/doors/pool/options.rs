@@ -42,7 +42,7 @@ pub struct Options {
     /// The longest reply in bytes, without the bytes that its framing adds. ≥ 1.
     pub max_reply: usize,
     /// The limits of connections that stay for more than one request. `None`: each is closed after its answer.
-    pub persistent: Option<Persistent>,
+    pub persistent: Option<KeptLimits>,
     /// The limits of the store of answers to identical requests. `None`: no answer is kept.
     pub cache: Option<CacheOptions>,
     /// The most time that a client has for its request. It runs from accept until the request is whole; on a connection
@@ -117,7 +117,7 @@ pub struct CacheOptions {
 
 /// The limits of connections that stay for more than one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Persistent {
+pub struct KeptLimits {
     /// The time without a request after which a connection that is owed no answer is closed.
     pub idle_timeout: Duration,
     /// The number of unanswered requests at which a connection is not read from. ≥ 1.

@@ -171,7 +171,7 @@ impl Pool {
             Phase::Lingering => ClientState::Leaving,
             Phase::Taking | Phase::Full | Phase::Finishing(_) if client.conn.unwritten() > 0 => ClientState::Writing,
             Phase::Taking | Phase::Full | Phase::Finishing(_) if client.owed.count() > 0 => ClientState::Waiting,
-            Phase::Taking if self.base.options.persistent.is_some() && client.input.is_empty() => ClientState::Idle,
+            Phase::Taking if client.kind.kept().is_some() && client.input.is_empty() => ClientState::Idle,
             Phase::Taking | Phase::Full | Phase::Finishing(_) => ClientState::Reading,
         };
         let oldest = owed().next().and_then(|exchange| match exchange.state {

@@ -210,9 +210,7 @@ impl Door for Pool {
             self.disclosed_from = Some(cx.now());
         }
         self.base.options = options;
-        self.clients
-            .cache
-            .set_limits(self.base.options.cache.as_ref().map(|cache| cache.limits));
+        self.clients.reload(&self.base.options);
         self.base.front.reload(cx, Arc::clone(&self.base.options.front), new);
         self.base
             .report(Event::Reconfigure(Box::new(self.base.options.policy.clone())));

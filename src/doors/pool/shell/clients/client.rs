@@ -10,13 +10,14 @@
 //!                                                                          +--input unread--> Lingering --> closed
 //! ```
 //!
-//! A client with `--persistent` stays in `Taking` from one request to the next; without it the first request is the
+//! A [kept](Kind::kept) connection stays in `Taking` from one request to the next; on any other the first request is the
 //! last. The deadline, and whether events are wanted at all, follow from the phase, from what the client is owed and
 //! from what it has not taken yet.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::exchange::Owed;
+use crate::doors::pool::options::{HalfClose, KeptLimits, Options};
 use crate::framing::Framer;
 use crate::net::conn::Conn;
 use crate::net::origin::Origin;
@@ -30,6 +31,7 @@ const OUTPUT_HIGH_WATER: usize = 256 * 1024;
 pub(crate) struct Client {
     pub(crate) conn: Conn,
     pub(crate) origin: Origin,
+    pub(crate) kind: Kind,
     pub(crate) phase: Phase,
     pub(crate) framer: Framer,
     /// Bytes of a request that is not whole.
@@ -49,6 +51,15 @@ pub(crate) struct Client {
     /// The connection is registered with the poll. A client whose line is there at once and whose answer fits into one
     /// write never needs it: two system calls saved of ten.
     pub(crate) is_watched: bool,
+}
+
+/// The use that a client makes of its connection.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// It asks one request, and the answer ends the connection.
+    OneShot,
+    /// It asks any number of requests within these limits, and gets the answers in the order of the requests.
+    Persistent(KeptLimits),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +82,40 @@ pub(crate) enum After {
     /// There is more, or may be: it was refused in the middle of its line, or its connection is kept and it has not
     /// said that it wants nothing more, so its next request may be on its way at this very moment.
     Linger,
+}
+
+impl Kind {
+    /// Returns the kind of a connection that is accepted in a pool with these options.
+    pub(crate) fn accepted(options: &Options) -> Self {
+        options.persistent.map_or(Kind::OneShot, Kind::Persistent)
+    }
+
+    /// Returns the limits of a connection that stays for further requests.
+    pub(crate) fn kept(&self) -> Option<&KeptLimits> {
+        match self {
+            Kind::OneShot => None,
+            Kind::Persistent(limits) => Some(limits),
+        }
+    }
+
+    /// Returns the number of unanswered requests at which the client is not read from.
+    pub(crate) fn most_unanswered(&self) -> usize {
+        self.kept().map_or(1, |limits| limits.max_unanswered)
+    }
+
+    /// Returns the time for which a client may say nothing and be owed nothing.
+    pub(crate) fn idle_timeout(&self, options: &Options) -> Duration {
+        self.kept().map_or(options.read_timeout, |limits| limits.idle_timeout)
+    }
+
+    /// Returns the meaning of a client's closing its sending side. Where more than one request may come, it means that
+    /// there are no more.
+    pub(crate) fn half_close(&self, options: &Options) -> HalfClose {
+        match self {
+            Kind::OneShot => options.half_close,
+            Kind::Persistent(_) => HalfClose::Answer,
+        }
+    }
 }
 
 impl Client {
@@ -107,9 +152,9 @@ impl Client {
         self.is_idle() && self.input.is_empty()
     }
 
-    /// Returns true if one more request may be taken in, of a client that may have `max_unanswered` in hand.
-    pub(crate) fn has_room(&self, max_unanswered: usize) -> bool {
-        self.owed.count() < max_unanswered && self.takes_more()
+    /// Returns true if one more request may be taken in.
+    pub(crate) fn has_room(&self) -> bool {
+        self.owed.count() < self.kind.most_unanswered() && self.takes_more()
     }
 
     /// Returns true if the client has taken enough of its answers to be given the next.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use log::Level;
 
 use super::Clients;
-use super::client::{After, Client, Phase};
+use super::client::{After, Client, Kind, Phase};
 use super::coalescing::Route;
 use super::exchange::{Asked, Bytes, Owed, QueuePlace, State};
 use super::transcode;
@@ -54,24 +54,13 @@ pub(crate) enum Piece {
     Nothing,
 }
 
-/// The time until a client that says nothing is closed.
-pub(super) fn idle_until(options: &Options, now: Instant) -> Instant {
-    let kept = options.persistent.map(|persistent| persistent.idle_timeout);
-    now + kept.unwrap_or(options.read_timeout)
-}
-
-/// The number of unanswered requests that a client may have.
-pub(super) fn most_unanswered(options: &Options) -> usize {
-    options.persistent.map_or(1, |persistent| persistent.max_unanswered)
-}
-
 impl Clients {
     // ---- coming ------------------------------------------------------------------------------------------------
 
     /// Takes in a connection that was counted. Returns `None` when there is no place for it, and it was closed.
     pub(crate) fn add(&mut self, desk: &mut Desk<'_>, conn: Conn, origin: Origin) -> Option<Key> {
-        let now = desk.cx.now();
-        if desk.options.persistent.is_some() {
+        let (now, kind) = (desk.cx.now(), Kind::accepted(desk.options));
+        if kind.kept().is_some() {
             // Answers leave one after the other, and the kernel is not to hold one back until the last is acknowledged.
             // Where it cannot be set (the peer has gone) the next read tells.
             let _ = conn.socket().set_nodelay();
@@ -86,7 +75,8 @@ impl Clients {
             is_listed: false,
             accepted: now,
             active: now,
-            read_by: idle_until(desk.options, now),
+            read_by: now + kind.idle_timeout(desk.options),
+            kind,
             write_by: now,
             alarm: Alarm::default(),
             is_watched: false,
@@ -122,7 +112,7 @@ impl Clients {
                     Readiness { read_closed: true, .. } => PeerState::HalfClosed,
                     Readiness { .. } => PeerState::Connected,
                 };
-                if super::waiting::means_gone(desk.options, state) {
+                if super::waiting::means_gone(client, desk.options, state) {
                     self.close(desk, key);
                 }
             }
@@ -194,7 +184,7 @@ impl Clients {
         let client = self.table.get_mut(key);
         let client = client.filter(|client| matches!(client.phase, Phase::Taking | Phase::Full));
         if let Some(client) = client {
-            if options.persistent.is_some() && is_new_request {
+            if client.kind.kept().is_some() && is_new_request {
                 client.read_by = now + options.read_timeout;
             }
             if !rest.is_empty() {
@@ -212,7 +202,7 @@ impl Clients {
         let Some(client) = client.filter(|_| !bytes.is_empty()) else {
             return 0;
         };
-        if !client.has_room(most_unanswered(desk.options)) {
+        if !client.has_room() {
             client.phase = Phase::Full;
             return 0;
         }
@@ -232,9 +222,7 @@ impl Clients {
     /// Takes in the request that lies at the beginning of `bytes`.
     fn take_request(&mut self, desk: &mut Desk<'_>, key: Key, frame: &Frame, bytes: &[u8]) {
         let options = desk.options;
-        if options.persistent.is_none()
-            && let Some(client) = self.get_mut(key)
-        {
+        if let Some(client) = self.get_mut(key).filter(|client| client.kind.kept().is_none()) {
             // No request is taken from what may come behind it.
             client.phase = Phase::Finishing(After::LookForInput);
         }

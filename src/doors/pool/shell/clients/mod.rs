@@ -15,12 +15,13 @@ use mio::Interest;
 
 use crate::doors::pool::cache::{Cache, CacheLimits};
 use crate::doors::pool::core::{ClientId, RequestId};
+use crate::doors::pool::options::Options;
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
 use crate::doors::pool::shell::sessions::session::Session;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Key, SourceKind};
-use client::{After, Client, Phase};
+use client::{After, Client, Kind, Phase};
 use exchange::{Bytes, Exchange, Exchanges, QueuePlace, State};
 
 /// Buffers of requests and answers kept for the next, the largest worth keeping, and what all of them may hold.
@@ -92,6 +93,16 @@ impl Clients {
 
     pub(crate) fn len(&self) -> usize {
         self.table.len()
+    }
+
+    /// Applies the options of a reload to the connections that there are.
+    pub(crate) fn reload(&mut self, options: &Options) {
+        self.cache.set_limits(options.cache.as_ref().map(|cache| cache.limits));
+        for key in self.keys() {
+            if let Some(client) = self.get_mut(key) {
+                client.kind = Kind::accepted(options);
+            }
+        }
     }
 
     /// Returns true if a client still has something to get: not merely lingers.

@@ -11,7 +11,7 @@ use log::Level;
 use super::Clients;
 use super::client::{After, Phase};
 use super::exchange::{Bytes, State};
-use super::intake::{Line, idle_until, most_unanswered};
+use super::intake::Line;
 use crate::doors::pool::core::{ClientId, Event};
 use crate::doors::pool::report::Topic;
 use crate::doors::pool::shell::PoolSource;
@@ -198,7 +198,7 @@ impl Clients {
         if client.conn.unwritten() == 0 {
             self.spare.keep(client.conn.release_memory());
             if client.has_nothing_open() {
-                client.read_by = idle_until(desk.options, desk.cx.now());
+                client.read_by = desk.cx.now() + client.kind.idle_timeout(desk.options);
                 if client.phase == Phase::Taking && !desk.front.is_serving() {
                     // A request that it has sent meanwhile is served before the connection is closed.
                     desk.cx.resume_later(PoolSource::Client.at(key));
@@ -210,7 +210,7 @@ impl Clients {
                 return self.lingering_close(desk, key, after);
             }
         }
-        if client.phase == Phase::Full && client.has_room(most_unanswered(desk.options)) {
+        if client.phase == Phase::Full && client.has_room() {
             desk.cx.resume_later(PoolSource::Client.at(key));
         }
         self.touch(key);
@@ -290,7 +290,7 @@ impl Clients {
         if !client.input.is_empty() {
             return self.refuse_line(desk, key, Line::TooSlow);
         }
-        if desk.options.persistent.is_some() {
+        if client.kind.kept().is_some() {
             desk.counters.idle_closed += 1;
             let line = format_args!("closed {origin}: it has asked nothing for --idle-timeout, or the pool drains");
             desk.note(Level::Debug, Topic::Idle, line);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Clients;
+use super::client::Client;
 use super::exchange::{QueuePlace, State};
 use crate::doors::pool::core::{ClientId, Event, RequestId};
 use crate::doors::pool::options::{HalfClose, Options};
@@ -69,11 +70,11 @@ impl Clients {
         let Some(client) = self.get(key) else {
             return true;
         };
-        if options.persistent.is_some() && client.is_watched {
+        if client.kind.kept().is_some() && client.is_watched {
             return false;
         }
         let waited = matches!(&exchange.state, State::Asked(asked) if asked.queue == QueuePlace::Waiting);
-        waited && means_gone(options, client.conn.socket().peer_state())
+        waited && means_gone(client, options, client.conn.socket().peer_state())
     }
 
     /// Notes that a worker is found for a request. Returns false if the worker is not to be given it, because its
@@ -127,10 +128,10 @@ impl Clients {
 }
 
 /// Returns true if a client with its connection in this state counts as gone.
-pub(super) fn means_gone(options: &Options, state: PeerState) -> bool {
+pub(super) fn means_gone(client: &Client, options: &Options, state: PeerState) -> bool {
     match state {
         PeerState::Connected => false,
-        PeerState::HalfClosed => options.half_close == HalfClose::HangUp,
+        PeerState::HalfClosed => client.kind.half_close(options) == HalfClose::HangUp,
         PeerState::Gone => true,
     }
 }
