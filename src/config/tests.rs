@@ -39,7 +39,6 @@ type Beside = (&'static [&'static str], &'static str);
 const NOTHING: Beside = (&[], "");
 const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
 const PROXIED: Beside = (&["--accept-proxy=unix"], "accept-proxy = 'unix'");
-const PERSISTENT: Beside = (&["--persistent"], "persistent = true");
 const SESSION: Beside = (&["--mode=session"], "mode = 'session'");
 const CACHE: Beside = (&["--cache-size=1M"], "cache-size = '1M'");
 const SANDBOX: Beside = (&["--sandbox"], "sandbox = true");
@@ -264,18 +263,14 @@ const SAMPLES: &[Sample] = &[
         NOTHING,
     ),
     ("persistent", &["--persistent"], "persistent = true", NOTHING),
-    (
-        "idle-timeout",
-        &["--idle-timeout", "1m"],
-        "idle-timeout = 60",
-        PERSISTENT,
-    ),
+    ("no-multiplex", &["--no-multiplex"], "no-multiplex = true", NOTHING),
+    ("idle-timeout", &["--idle-timeout", "1m"], "idle-timeout = 60", NOTHING),
     ("max-buffer", &["--max-buffer", "1MiB"], "max-buffer = '1M'", SESSION),
     (
         "max-unanswered",
         &["--max-unanswered", "8"],
         "max-unanswered = 8",
-        PERSISTENT,
+        NOTHING,
     ),
     ("cache-size", &["--cache-size", "2MiB"], "cache-size = '2MiB'", NOTHING),
     ("cache-ttl", &["--cache-ttl", "5m"], "cache-ttl = 300", CACHE),

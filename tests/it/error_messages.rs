@@ -403,7 +403,7 @@ fn a_flag_that_is_named_has_its_dashes_and_a_key_has_none() {
             &["--min-workers", "5"],
             "give --max-workers as well, and no --num-daemons",
         ),
-        (&["--idle-timeout", "5"], "give --persistent as well"),
+        (&["--idle-timeout", "5", "--no-multiplex"], "give --persistent as well"),
         (
             &["--socket-mode", "0600"],
             "add a --listen address such as unix:/run/iotcpd.sock",

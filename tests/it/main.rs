@@ -98,6 +98,8 @@ mod pool_framings;
 #[cfg(test)]
 mod pool_many_clients;
 #[cfg(test)]
+mod pool_multiplex;
+#[cfg(test)]
 mod pool_out_of_step;
 #[cfg(test)]
 mod pool_persistent;

@@ -15,7 +15,7 @@ use super::workers::pool_size;
 use super::{KEY, KeyRef, LONGEST, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT, setting};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, Mode as WrittenMode, PoolSpec};
-use crate::doors::pool::options::{Disclosure, Framing, HalfClose, KeptLimits, Mode, Options, Policy};
+use crate::doors::pool::options::{Disclosure, Framing, Framings, HalfClose, KeptLimits, Mode, Options, Policy};
 use crate::doors::pool::squidguard::DEFAULT_COMMAND;
 use crate::net::addr::{AddrError, ListenAddr};
 use crate::process::spec::ProcessSpec;
@@ -34,6 +34,7 @@ const DEFAULT_RETRIES: u32 = 1;
 const DEFAULT_PIPELINE: usize = 1;
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const DEFAULT_MAX_UNANSWERED: usize = 64;
+const DEFAULT_MAX_UNANSWERED_MULTIPLEXED: usize = 256;
 const DEFAULT_RECORD: usize = 8;
 const DEFAULT_MAX_REQUEST: u64 = 64 << 10;
 const DEFAULT_MAX_REPLY: u64 = 1 << 20;
@@ -77,7 +78,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let framings = framings(&mut mistakes, spec, &policy);
     policy.single_use = framings.single_use();
     let (frames, times) = (frames(&mut mistakes, spec), times(&mut mistakes, spec));
-    let persistent = persistent(&mut mistakes, spec, framings.reply);
+    let kept = kept(&mut mistakes, spec, &framings);
     let cache = cache(&mut mistakes, spec);
     let ready_line = ready_line(&mut mistakes, spec);
     let rules = line_rules(&mut mistakes, spec, framings.worker_request, policy.pipeline);
@@ -99,7 +100,8 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         line_rules: rules,
         max_request: frames.max_request,
         max_reply: frames.max_reply,
-        persistent,
+        persistent: kept.persistent,
+        multiplexed: kept.multiplexed,
         cache,
         read_timeout: times.read,
         write_timeout: times.write,
@@ -321,15 +323,31 @@ fn times(mistakes: &mut Mistakes, spec: &PoolSpec) -> Times {
     }
 }
 
+/// The limits of connections that stay, by their kinds; `None` for a kind that the pool does not offer.
+#[derive(Default)]
+struct Kept {
+    persistent: Option<KeptLimits>,
+    multiplexed: Option<KeptLimits>,
+}
+
 /// Returns the settings of kept connections. Adds a mistake for settings that need or exclude them.
-fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) -> Option<KeptLimits> {
+fn kept(mistakes: &mut Mistakes, spec: &PoolSpec, framings: &Framings) -> Kept {
     let idle_timeout = mistakes.time("idle-timeout", spec.idle_timeout, &TIMEOUT);
     let max_unanswered = mistakes.count("max-unanswered", spec.max_unanswered, MAX_UNANSWERED);
     if spec.mode == Some(WrittenMode::Session) {
         // A session needs none of these settings for its connection; `session` reports the keys that it excludes.
-        return None;
+        return Kept::default();
     }
-    if !spec.persistent {
+    if spec.persistent {
+        check_persistent(mistakes, spec, framings.reply);
+    }
+    let limits = |default: usize| KeptLimits {
+        idle_timeout: idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
+        max_unanswered: max_unanswered.unwrap_or(default),
+    };
+    let speak_lines = (framings.request, framings.reply) == (Framing::Line, Framing::Line);
+    let is_multiplexed = speak_lines && !spec.no_multiplex;
+    if !spec.persistent && !is_multiplexed {
         let given = [
             ("idle-timeout", spec.idle_timeout.is_some()),
             ("max-unanswered", spec.max_unanswered.is_some()),
@@ -340,8 +358,15 @@ fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) 
             let remedy = format!("give {KEY}persistent as well, or leave it out");
             mistakes.add(KeyRef::key(key), text, remedy);
         }
-        return None;
     }
+    Kept {
+        persistent: spec.persistent.then(|| limits(DEFAULT_MAX_UNANSWERED)),
+        multiplexed: is_multiplexed.then(|| limits(DEFAULT_MAX_UNANSWERED_MULTIPLEXED)),
+    }
+}
+
+/// Adds a mistake for each setting that connections with answers in the order of their requests exclude.
+fn check_persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) {
     if spec.half_close == Some(Written::HangUp) {
         let text = format!("with {KEY}persistent the end of a client's input means that it has no more requests");
         mistakes.add(KeyRef::key("half-close"), text, "leave one of the two out");
@@ -364,10 +389,6 @@ fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) 
         let text = format!("with {KEY}persistent {text}");
         mistakes.add(KeyRef::key("error-reply"), text, remedy);
     }
-    Some(KeptLimits {
-        idle_timeout: idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
-        max_unanswered: max_unanswered.unwrap_or(DEFAULT_MAX_UNANSWERED),
-    })
 }
 
 /// Returns the ready line. Adds a mistake unless it is one line that can be recognized.
@@ -402,7 +423,7 @@ mod tests {
     use super::*;
     use crate::config::spec::listen::ListenSpec;
     use crate::config::units::{Escaped, Size, Time, Whole};
-    use crate::doors::pool::options::{Framings, PoolSize};
+    use crate::doors::pool::options::PoolSize;
     use crate::net::limits::ConnectionLimits;
     use crate::process::spec::ProcessSpec;
 
@@ -732,6 +753,46 @@ mod tests {
         }
         assert_eq!(told(b"BH\n", None), [""; 0]);
         assert_eq!(told(b"a\nb", Some("netstring")), [""; 0]);
+    }
+
+    #[test]
+    fn a_connection_carries_many_requests_where_clients_speak_lines_unless_that_is_refused() {
+        let kept = |change: fn(&mut PoolSpec)| {
+            let mut spec = PoolSpec::default();
+            change(&mut spec);
+            let Options {
+                persistent,
+                multiplexed,
+                ..
+            } = lower(&spec);
+            [persistent, multiplexed].map(|limits| limits.map(|limits| limits.max_unanswered))
+        };
+        let netstring = || Some("netstring".parse().unwrap());
+        assert_eq!(kept(|_| {}), [None, Some(256)]);
+        assert_eq!(kept(|spec| spec.persistent = true), [Some(64), Some(256)]);
+        let all = kept(|spec| (spec.persistent, spec.max_unanswered) = (true, Some(Whole(7))));
+        assert_eq!(all, [Some(7), Some(7)]);
+        assert_eq!(kept(|spec| spec.no_multiplex = true), [None, None]);
+        assert_eq!(kept(|spec| spec.mode = Some(WrittenMode::Session)), [None, None]);
+        let workers = kept(|spec| {
+            spec.worker_request_framing = Some("netstring".parse().unwrap());
+            spec.worker_reply_framing = Some("netstring".parse().unwrap());
+        });
+        assert_eq!(workers, [None, Some(256)], "whatever the workers speak");
+        for (request, reply) in [(netstring(), None), (None, netstring()), (netstring(), netstring())] {
+            let options = lower(&PoolSpec {
+                request_framing: request,
+                reply_framing: reply,
+                ..PoolSpec::default()
+            });
+            assert_eq!(options.multiplexed, None);
+        }
+        let told = mistakes(&PoolSpec {
+            no_multiplex: true,
+            idle_timeout: Some(Time(Duration::from_secs(9))),
+            ..PoolSpec::default()
+        });
+        assert!(told[0].starts_with("idle-timeout: without persistent"), "{told:?}");
     }
 
     #[test]

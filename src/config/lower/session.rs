@@ -26,6 +26,7 @@ const RULED_OUT: &[Ruled] = &[
         "a worker has one session in its life",
     ),
     ("persistent", |spec| spec.persistent, "a connection is one session"),
+    ("no-multiplex", |spec| spec.no_multiplex, "a connection is one session"),
     (
         "max-unanswered",
         |spec| spec.max_unanswered.is_some(),
@@ -231,6 +232,7 @@ mod tests {
             pipeline: Some(Whole(2)),
             rest: time,
             persistent: true,
+            no_multiplex: true,
             concurrency: Some(Whole(2)),
             probe: Some("x".into()),
             probe_expect: Some("x".into()),

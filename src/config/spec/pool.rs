@@ -130,13 +130,17 @@ pub struct PoolSpec {
     /// Keep connections for further requests, also before the last is answered; answers come in order
     #[arg(long, help_heading = "Requests and replies")]
     pub persistent: bool,
+    /// Refuse clients that want to send many requests on one connection and get their answers in any order
+    #[arg(long, help_heading = "Requests and replies")]
+    pub no_multiplex: bool,
     /// How much input of a session, times 32, is held while client and worker wait for each other [default: 256KiB]
     #[arg(long, value_name = "SIZE", help_heading = "Requests and replies")]
     pub max_buffer: Option<Size>,
     /// How long a kept connection may ask nothing, or a session be silent [default: 5m, unless --mode session is given]
     #[arg(long, value_name = "TIME", help_heading = "Requests and replies")]
     pub idle_timeout: Option<Time>,
-    /// Read nothing more from a kept connection with this many requests unanswered [default: 64]
+    /// Read nothing more from a kept connection with this many requests unanswered
+    /// [default: 64, or 256 where each has a number]
     #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
     pub max_unanswered: Option<Whole>,
     /// Keep answers for identical requests in this much memory; the worker must answer these alike [default: none]

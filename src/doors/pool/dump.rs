@@ -157,6 +157,8 @@ pub(super) struct ClientView {
 pub(super) enum Load {
     /// The number of requests without an answer, and of the bytes of requests and answers that are held.
     Requests { unanswered: usize, held: usize },
+    /// The same of a client with a multiplexed connection.
+    NumberedRequests { unanswered: usize, held: usize },
     /// The numbers of bytes that have gone to the worker, that have come from it, and that are held for it.
     Session { up: u64, down: u64, held: usize },
 }
@@ -170,6 +172,10 @@ pub(super) fn client(view: &ClientView) -> String {
         Load::Requests { unanswered, held } => {
             let held = size(u64::try_from(held).unwrap_or(u64::MAX));
             format!("unanswered = {unanswered}, held = {held}")
+        }
+        Load::NumberedRequests { unanswered, held } => {
+            let held = size(u64::try_from(held).unwrap_or(u64::MAX));
+            format!("multiplexed, unanswered = {unanswered}, held = {held}")
         }
         Load::Session { up, down, held } => {
             let held = size(u64::try_from(held).unwrap_or(u64::MAX));
@@ -282,6 +288,15 @@ mod tests {
         let told =
             "client 5: state = waiting, since = 1 s ago, age = 4 s, unanswered = 2, held = 2 KiB, client = 127.0.0.1:9";
         assert_eq!(client(&view), told);
+        let multiplexed = ClientView {
+            load: Load::NumberedRequests {
+                unanswered: 2,
+                held: 2048,
+            },
+            ..view.clone()
+        };
+        let told = told.replace("unanswered", "multiplexed, unanswered");
+        assert_eq!(client(&multiplexed), told);
         let session = ClientView {
             state: ClientState::Session,
             load: Load::Session {

@@ -41,8 +41,11 @@ pub struct Options {
     pub max_request: usize,
     /// The longest reply in bytes, without the bytes that its framing adds. ≥ 1.
     pub max_reply: usize,
-    /// The limits of connections that stay for more than one request. `None`: each is closed after its answer.
+    /// The limits of connections that stay for one request after the other. `None`: each is closed after its answer.
     pub persistent: Option<KeptLimits>,
+    /// The limits of connections on which many requests are under way, each behind a number. `None`: no client may have
+    /// one. `Some` only where clients speak lines.
+    pub multiplexed: Option<KeptLimits>,
     /// The limits of the store of answers to identical requests. `None`: no answer is kept.
     pub cache: Option<CacheOptions>,
     /// The most time that a client has for its request. It runs from accept until the request is whole; on a connection
@@ -317,6 +320,7 @@ impl Options {
             max_request: 1000,
             max_reply: 1000,
             persistent: None,
+            multiplexed: None,
             cache: None,
             read_timeout: forever,
             write_timeout: forever,

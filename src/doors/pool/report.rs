@@ -161,6 +161,8 @@ pub(super) struct Held {
     /// The number of answers that are kept, and the bytes of memory that they take.
     pub(super) cached: (usize, usize),
     pub(super) sessions: SessionTotals,
+    /// The number of multiplexed connections.
+    pub(super) multiplexed: usize,
 }
 
 /// Returns all statistics of a pool. The lines of iotcpd 1.1 come first, in its order; the lines that it did not have
@@ -201,6 +203,7 @@ pub(super) fn snapshot(
     snapshot.count("sessions total", sessions.begun);
     snapshot.count("session bytes in", sessions.up);
     snapshot.count("session bytes out", sessions.down);
+    multiplexed_rows(&mut snapshot, dispatcher, held.multiplexed);
     snapshot
 }
 
@@ -298,6 +301,14 @@ fn refusal_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, front: &Front)
     for (label, value) in rows {
         snapshot.count(label, value);
     }
+}
+
+fn multiplexed_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, connections: usize) {
+    let counters = &dispatcher.counters().multiplexed;
+    snapshot.count("multiplexed", as_count(connections));
+    snapshot.count("multiplexed total", counters.connections);
+    snapshot.count("multiplexed lines", counters.requests);
+    snapshot.count("queries cancelled", counters.cancelled);
 }
 
 fn cache_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, (entries, bytes): (usize, usize)) {

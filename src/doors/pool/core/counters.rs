@@ -43,6 +43,8 @@ pub struct Counters {
     pub idle_closed: u64,
     /// Requests that the cache was asked for.
     pub cache: CacheCounters,
+    /// The use of multiplexed connections.
+    pub multiplexed: MultiplexedCounters,
     /// Workers replaced, by reason.
     pub restarts: Restarts,
     /// Requests, connections and attempts refused, by reason.
@@ -58,6 +60,17 @@ pub struct CacheCounters {
     pub misses: u64,
     /// A worker was being asked the same.
     pub shared: u64,
+}
+
+/// The use of multiplexed connections.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct MultiplexedCounters {
+    /// Connections whose client has asked for it.
+    pub connections: u64,
+    /// Requests on them. Requests that were refused before they reached the dispatcher are included.
+    pub requests: u64,
+    /// Requests that their client has cancelled. They count as hung up too.
+    pub cancelled: u64,
 }
 
 /// Workers replaced, by reason.

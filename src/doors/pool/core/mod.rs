@@ -39,7 +39,7 @@ mod queue;
 mod requests;
 mod workers;
 
-pub use counters::{CacheCounters, Counters, Refusals, Restarts};
+pub use counters::{CacheCounters, Counters, MultiplexedCounters, Refusals, Restarts};
 pub use dispatcher::{Dispatcher, RequestInHand, SlotView, WaitingRequest};
 pub use event::{
     Action, AfterReply, Assignment, ChannelId, ClientId, Completion, Event, Fault, Inspection, ProbeResult, Refusal,

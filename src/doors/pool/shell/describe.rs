@@ -171,7 +171,7 @@ impl Pool {
             Phase::Lingering => ClientState::Leaving,
             Phase::Taking | Phase::Full | Phase::Finishing(_) if client.conn.unwritten() > 0 => ClientState::Writing,
             Phase::Taking | Phase::Full | Phase::Finishing(_) if client.owed.count() > 0 => ClientState::Waiting,
-            Phase::Taking if client.kind.kept().is_some() && client.input.is_empty() => ClientState::Idle,
+            Phase::Taking if client.kind.kept().is_some() && !client.has_unfinished_request() => ClientState::Idle,
             Phase::Taking | Phase::Full | Phase::Finishing(_) => ClientState::Reading,
         };
         let oldest = owed().next().and_then(|exchange| match exchange.state {
@@ -186,15 +186,16 @@ impl Pool {
         let held = bytes
             .chain(iter::once(client.input.len() + client.conn.unwritten()))
             .sum();
+        let unanswered = client.owed.count();
         ClientView {
             number: key.slot(),
             state,
             since: now.saturating_duration_since(since.unwrap_or(client.active)),
             age: now.saturating_duration_since(client.accepted),
             client: describe_client(client.conn.socket(), &client.origin),
-            load: Load::Requests {
-                unanswered: client.owed.count(),
-                held,
+            load: match client.kind.is_multiplexed() {
+                true => Load::NumberedRequests { unanswered, held },
+                false => Load::Requests { unanswered, held },
             },
         }
     }

@@ -231,6 +231,8 @@ impl Door for Pool {
             let (name, workers) = (self.base.front.name(), self.base.dispatcher.places());
             log::info!(service:% = name; "{name}: replacing every worker, {workers} of them");
             self.clients.cache.begin_roll();
+            // Their limits may be others now, and clients may be wanted elsewhere.
+            self.clients.announce_drain(&mut self.base.desk(cx));
             // The operator has changed something, and is to see what they say now.
             self.workers.end_row(&self.base.options);
             self.base.report(Event::Roll);
@@ -242,6 +244,7 @@ impl Door for Pool {
         match how {
             Shutdown::Drain { hasten } => {
                 self.advance_drain(cx);
+                self.clients.announce_drain(&mut self.base.desk(cx));
                 if let Some(by) = hasten.filter(|_| self.base.front.is_draining()) {
                     self.clients.hasten_readers(by);
                 }
@@ -260,6 +263,7 @@ impl Door for Pool {
         let held = Held {
             cached: self.clients.cache.size(),
             sessions: self.sessions.totals(),
+            multiplexed: self.clients.multiplexed(),
         };
         report::snapshot(
             &self.base.dispatcher,

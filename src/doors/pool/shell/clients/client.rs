@@ -17,6 +17,7 @@
 use std::time::{Duration, Instant};
 
 use super::exchange::Owed;
+use super::multiplexed::Channels;
 use crate::doors::pool::options::{HalfClose, KeptLimits, Options};
 use crate::framing::Framer;
 use crate::net::conn::Conn;
@@ -32,6 +33,8 @@ pub(crate) struct Client {
     pub(crate) conn: Conn,
     pub(crate) origin: Origin,
     pub(crate) kind: Kind,
+    /// True until its first request is whole. That may make the connection a multiplexed one.
+    pub(crate) is_new: bool,
     pub(crate) phase: Phase,
     pub(crate) framer: Framer,
     /// Bytes of a request that is not whole.
@@ -60,6 +63,8 @@ pub(crate) enum Kind {
     OneShot,
     /// It asks any number of requests within these limits, and gets the answers in the order of the requests.
     Persistent(KeptLimits),
+    /// It asks any number of requests, each behind a number, and gets each answer as soon as it is there.
+    Multiplexed(Box<Channels>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +100,13 @@ impl Kind {
         match self {
             Kind::OneShot => None,
             Kind::Persistent(limits) => Some(limits),
+            Kind::Multiplexed(channels) => Some(channels.limits()),
         }
+    }
+
+    /// Returns true if many requests are under way on the connection, each behind a number.
+    pub(crate) fn is_multiplexed(&self) -> bool {
+        matches!(self, Kind::Multiplexed(_))
     }
 
     /// Returns the number of unanswered requests at which the client is not read from.
@@ -113,7 +124,7 @@ impl Kind {
     pub(crate) fn half_close(&self, options: &Options) -> HalfClose {
         match self {
             Kind::OneShot => options.half_close,
-            Kind::Persistent(_) => HalfClose::Answer,
+            Kind::Persistent(_) | Kind::Multiplexed(_) => HalfClose::Answer,
         }
     }
 }
@@ -121,12 +132,27 @@ impl Kind {
 impl Client {
     /// By when something must have happened. None while its requests are in hand: the dispatcher keeps their deadlines.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Lingering => self.conn.close_deadline(),
+        let deadline = match self.phase {
+            Phase::Lingering => return self.conn.close_deadline(),
             Phase::Taking | Phase::Full | Phase::Finishing(_) if self.conn.unwritten() > 0 => Some(self.write_by),
-            Phase::Taking if self.is_idle() || !self.input.is_empty() => Some(self.read_by),
+            Phase::Taking if self.is_idle() || self.has_unfinished_request() => Some(self.read_by),
             Phase::Taking | Phase::Full | Phase::Finishing(_) => None,
+        };
+        match &self.kind {
+            Kind::Multiplexed(channels) if self.phase == Phase::Taking => channels.earlier_of_drain(deadline),
+            Kind::OneShot | Kind::Persistent(_) | Kind::Multiplexed(_) => deadline,
         }
+    }
+
+    /// Returns true if the client has not taken enough of its answers in time.
+    pub(crate) fn is_overdue_to_read(&self, now: Instant) -> bool {
+        self.conn.unwritten() > 0 && self.write_by <= now
+    }
+
+    /// Returns true if the client is in the middle of a request.
+    pub(crate) fn has_unfinished_request(&self) -> bool {
+        let skips = matches!(&self.kind, Kind::Multiplexed(channels) if channels.is_skipping());
+        skips || !self.input.is_empty()
     }
 
     pub(crate) fn is_overdue(&self, now: Instant) -> bool {
@@ -149,7 +175,7 @@ impl Client {
 
     /// It is idle, and not in the middle of a request either.
     pub(crate) fn has_nothing_open(&self) -> bool {
-        self.is_idle() && self.input.is_empty()
+        self.is_idle() && !self.has_unfinished_request()
     }
 
     /// Returns true if one more request may be taken in.

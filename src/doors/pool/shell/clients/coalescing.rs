@@ -7,13 +7,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Clients;
-use super::exchange::{Bytes, State};
+use super::exchange::{Asker, Bytes, State};
 use super::respond::Answer;
 use crate::doors::pool::cache::{Departure, Found, Shared};
 use crate::doors::pool::core::{ClientId, Event};
 use crate::doors::pool::options::Options;
 use crate::doors::pool::shell::desk::Desk;
-use crate::reactor::{Context, Key};
+use crate::reactor::Context;
 
 /// The way in which a request gets its answer.
 pub(crate) enum Route {
@@ -27,7 +27,7 @@ pub(crate) enum Route {
 
 impl Clients {
     /// Looks whether a request needs a worker.
-    pub(crate) fn choose_route(&mut self, desk: &mut Desk<'_>, key: Key, bytes: &[u8], payload: &[u8]) -> Route {
+    pub(crate) fn choose_route(&mut self, desk: &mut Desk<'_>, asker: Asker, bytes: &[u8], payload: &[u8]) -> Route {
         if !self.cache.is_on() || is_skipped(desk.options, payload) {
             return Route::Worker;
         }
@@ -37,14 +37,14 @@ impl Clients {
                 counters.cache.hits += 1;
                 counters.count_answer_without_worker();
                 let answer = Bytes::Shared(Rc::clone(answer));
-                self.answer_in_order(desk, key, answer);
+                self.answer_without_worker(desk, asker, answer);
                 Route::Answered
             }
             Found::Asked(place) => {
-                let Some(client) = self.table.get_mut(key) else {
+                let Some(client) = self.table.get_mut(asker.client) else {
                     return Route::Answered;
                 };
-                match self.exchanges.open(&mut client.owed, key, State::Coalesced(place)) {
+                match self.exchanges.open(&mut client.owed, asker, State::Coalesced(place)) {
                     Ok(id) => self.cache.add_waiter(place, id),
                     Err(_) => return Route::Worker,
                 }

@@ -2,12 +2,14 @@
 //!
 //! The life of an exchange: [`Exchanges::open`] when its request is whole → the dispatcher names it and finds a worker
 //! → its answer comes. If all before it on its connection are answered, that answer goes out at once and the exchange
-//! ends; otherwise it is kept until its turn.
+//! ends; otherwise it is kept until its turn. On a multiplexed connection each exchange ends with its answer.
 //!
 //! Invariants: the exchanges of one connection form a list from the oldest to the youngest, and none is in two lists.
 //! The dispatcher knows an exchange as its [`ClientId`], so that answers find their way even among many on one
-//! connection. No memory is owned by a connection for its list: all exchanges lie in one table.
+//! connection. No memory is owned by a connection for its list: all exchanges lie in one table. Only a multiplexed
+//! connection owns a table, in which exactly its exchanges stand, by their numbers.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::rc::Rc;
 
@@ -19,11 +21,21 @@ use crate::reactor::slab::GenerationalSlab;
 /// A request that is not answered yet, or whose answer waits for its turn.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    /// The client that asked. `None`: it has gone, and others wait for the answer.
-    pub(crate) client: Option<Key>,
+    /// The asker. `None`: it has gone, and others wait for the answer.
+    pub(crate) asker: Option<Asker>,
     pub(crate) state: State,
+    /// The next older one on the same connection.
+    previous: Option<Key>,
     /// The next younger one on the same connection.
     next: Option<Key>,
+}
+
+/// The destination of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asker {
+    pub(crate) client: Key,
+    /// The number that the client has given to its request, on a multiplexed connection.
+    pub(crate) number: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -67,6 +79,13 @@ impl Deref for Bytes {
     }
 }
 
+impl Asker {
+    /// Returns the asker on a connection whose answers come in the order of its requests.
+    pub(crate) fn in_order(client: Key) -> Self {
+        Asker { client, number: None }
+    }
+}
+
 impl State {
     /// The bytes that it has held, whose buffer can serve again.
     pub(crate) fn into_bytes(self) -> Option<Bytes> {
@@ -92,6 +111,12 @@ pub(crate) struct Owed {
     oldest: Option<Key>,
     youngest: Option<Key>,
     count: u32,
+    /// The exchanges that have a number. `None`: none ever had.
+    #[expect(
+        clippy::box_collection,
+        reason = "nearly all connections have none, and there may be thousands"
+    )]
+    numbered: Option<Box<HashMap<u32, Key>>>,
 }
 
 impl Owed {
@@ -101,6 +126,12 @@ impl Owed {
 
     pub(crate) fn oldest(&self) -> Option<Key> {
         self.oldest
+    }
+
+    /// Returns the request that has this number.
+    pub(crate) fn numbered(&self, number: u32) -> Option<ClientId> {
+        let key = self.numbered.as_ref()?.get(&number)?;
+        Some(ClientId(key.to_bits()))
     }
 }
 
@@ -144,11 +175,13 @@ impl Exchanges {
         std::iter::successors(find(owed.oldest), move |exchange| find(exchange.next))
     }
 
-    /// Opens an exchange behind all others of its connection. An error gives the state back: the table is full.
-    pub(crate) fn open(&mut self, owed: &mut Owed, client: Key, state: State) -> Result<ClientId, State> {
+    /// Opens an exchange behind all others of its connection. Its number must not be that of another. An error gives
+    /// the state back: the table is full.
+    pub(crate) fn open(&mut self, owed: &mut Owed, asker: Asker, state: State) -> Result<ClientId, State> {
         let exchange = Exchange {
-            client: Some(client),
+            asker: Some(asker),
             state,
+            previous: owed.youngest,
             next: None,
         };
         let key = self.table.insert(exchange).map_err(|exchange| exchange.state)?;
@@ -158,28 +191,46 @@ impl Exchanges {
         }
         owed.youngest = Some(key);
         owed.count += 1;
+        if let Some(number) = asker.number {
+            owed.numbered.get_or_insert_default().insert(number, key);
+        }
         Ok(ClientId(key.to_bits()))
     }
 
     /// Takes out the oldest of a connection.
     pub(crate) fn close_oldest(&mut self, owed: &mut Owed) -> Option<State> {
-        let exchange = self.table.remove(owed.oldest?)?;
-        owed.oldest = exchange.next;
-        owed.count = owed.count.saturating_sub(1);
-        if owed.oldest.is_none() {
-            owed.youngest = None;
-        }
+        self.close(owed, ClientId(owed.oldest?.to_bits()))
+    }
+
+    /// Takes out an exchange of a connection, wherever it stands in the list.
+    pub(crate) fn close(&mut self, owed: &mut Owed, id: ClientId) -> Option<State> {
+        self.unlink(owed, id)?;
+        let exchange = self.table.remove(Key::from_bits(id.0))?;
         Some(exchange.state)
     }
 
-    /// Takes the oldest out of the list of a connection that has gone, but keeps it: others wait for its answer.
-    pub(crate) fn orphan_oldest(&mut self, owed: &mut Owed) {
-        owed.oldest = owed.oldest.and_then(|oldest| {
-            let exchange = self.table.get_mut(oldest)?;
-            exchange.client = None;
-            exchange.next.take()
-        });
+    /// Takes an exchange out of the list of a connection that does not want its answer any more, but keeps it: others
+    /// wait for that.
+    pub(crate) fn orphan(&mut self, owed: &mut Owed, id: ClientId) {
+        self.unlink(owed, id);
+    }
+
+    fn unlink(&mut self, owed: &mut Owed, id: ClientId) -> Option<()> {
+        let exchange = self.get_mut(id)?;
+        let (asker, previous, next) = (exchange.asker.take()?, exchange.previous.take(), exchange.next.take());
+        match previous.and_then(|previous| self.table.get_mut(previous)) {
+            Some(previous) => previous.next = next,
+            None => owed.oldest = next,
+        }
+        match next.and_then(|next| self.table.get_mut(next)) {
+            Some(next) => next.previous = previous,
+            None => owed.youngest = previous,
+        }
         owed.count = owed.count.saturating_sub(1);
+        if let (Some(number), Some(numbered)) = (asker.number, &mut owed.numbered) {
+            numbered.remove(&number);
+        }
+        Some(())
     }
 
     /// Takes out an exchange whose connection has gone before.
@@ -197,6 +248,7 @@ impl Exchanges {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn asked(text: &[u8]) -> State {
         State::Asked(Asked {
@@ -220,9 +272,9 @@ mod tests {
         let (one, other) = connections();
         let (mut exchanges, mut first, mut second) = (Exchanges::default(), Owed::default(), Owed::default());
         for word in [b"a", b"b", b"c"] {
-            exchanges.open(&mut first, one, asked(word)).unwrap();
+            exchanges.open(&mut first, Asker::in_order(one), asked(word)).unwrap();
             exchanges
-                .open(&mut second, other, asked(&word.to_ascii_uppercase()))
+                .open(&mut second, Asker::in_order(other), asked(&word.to_ascii_uppercase()))
                 .unwrap();
         }
         assert_eq!((first.count(), second.count()), (3, 3));
@@ -232,7 +284,7 @@ mod tests {
         assert_eq!((first.count(), first.oldest()), (0, None));
         assert!(exchanges.close_oldest(&mut first).is_none());
         assert_eq!(text(exchanges.close_oldest(&mut second)), Some(b"A".to_vec()));
-        exchanges.open(&mut first, one, asked(b"d")).unwrap();
+        exchanges.open(&mut first, Asker::in_order(one), asked(b"d")).unwrap();
         assert_eq!(text(exchanges.close_oldest(&mut first)), Some(b"d".to_vec()));
     }
 
@@ -240,8 +292,8 @@ mod tests {
     fn an_answer_that_came_early_is_known_when_its_turn_comes() {
         let (one, _) = connections();
         let (mut exchanges, mut owed) = (Exchanges::default(), Owed::default());
-        exchanges.open(&mut owed, one, asked(b"a")).unwrap();
-        let second = exchanges.open(&mut owed, one, asked(b"b")).unwrap();
+        exchanges.open(&mut owed, Asker::in_order(one), asked(b"a")).unwrap();
+        let second = exchanges.open(&mut owed, Asker::in_order(one), asked(b"b")).unwrap();
         exchanges.get_mut(second).unwrap().state = State::Answered(Bytes::Own(b"B".to_vec()));
         assert!(exchanges.asked(second).is_none());
         assert!(!exchanges.oldest_is_answered(&owed));
@@ -249,5 +301,37 @@ mod tests {
         assert!(exchanges.oldest_is_answered(&owed));
         assert_eq!(text(exchanges.close_oldest(&mut owed)), Some(b"B".to_vec()));
         assert!(exchanges.get(second).is_none());
+    }
+
+    proptest! {
+        /// Exchanges leave in any order, and the list, its length and the numbers are those of the ones that stay.
+        #[test]
+        fn a_list_is_right_whichever_exchange_leaves(steps in prop::collection::vec((any::<bool>(), 0u32..8), 0..60)) {
+            let (client, _) = connections();
+            let (mut exchanges, mut owed, mut model) = (Exchanges::default(), Owed::default(), Vec::new());
+            for (orphan, number) in steps {
+                let asker = Asker { client, number: Some(number) };
+                match owed.numbered(number) {
+                    None => model.push((number, exchanges.open(&mut owed, asker, asked(&[])).unwrap())),
+                    Some(id) => {
+                        prop_assert!(model.contains(&(number, id)));
+                        if orphan {
+                            exchanges.orphan(&mut owed, id);
+                            prop_assert!(exchanges.get(id).unwrap().asker.is_none());
+                            exchanges.forget_orphan(id);
+                        } else {
+                            prop_assert!(exchanges.close(&mut owed, id).is_some());
+                        }
+                        model.retain(|(left, _)| *left != number);
+                    }
+                }
+                let listed: Vec<_> = exchanges.of(&owed).map(|exchange| exchange.asker.unwrap().number).collect();
+                let wanted: Vec<_> = model.iter().map(|(number, _)| Some(*number)).collect();
+                prop_assert_eq!(listed, wanted);
+                prop_assert_eq!(owed.count(), model.len());
+                let oldest = owed.oldest().map(|oldest| ClientId(oldest.to_bits()));
+                prop_assert_eq!(oldest, model.first().map(|(_, id)| *id));
+            }
+        }
     }
 }

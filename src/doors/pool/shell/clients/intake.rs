@@ -13,7 +13,7 @@ use log::Level;
 use super::Clients;
 use super::client::{After, Client, Kind, Phase};
 use super::coalescing::Route;
-use super::exchange::{Asked, Bytes, Owed, QueuePlace, State};
+use super::exchange::{Asked, Asker, Bytes, Owed, QueuePlace, State};
 use super::transcode;
 use crate::amount;
 use crate::doors::pool::core::Event;
@@ -21,6 +21,7 @@ use crate::doors::pool::options::Options;
 use crate::doors::pool::report::Topic;
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
+use crate::framing::multiplex::is_hello;
 use crate::framing::{Frame, Progress, Unfit};
 use crate::net::conn::{Conn, Received};
 use crate::net::origin::Origin;
@@ -38,6 +39,10 @@ pub(super) enum Line {
     Unended,
     TooSlow,
     OneTooMany,
+    /// It has no number, on a multiplexed connection.
+    Unnumbered,
+    /// Its number is that of a request under way.
+    NumberInUse(u32),
 }
 
 /// A piece that was read from a client.
@@ -68,6 +73,7 @@ impl Clients {
         let client = Client {
             conn,
             origin,
+            is_new: true,
             phase: Phase::Taking,
             framer: desk.options.framings.request.framer(desk.options.max_request),
             input: Vec::new(),
@@ -183,14 +189,12 @@ impl Clients {
     pub(crate) fn keep_rest(&mut self, options: &Options, key: Key, rest: Vec<u8>, is_new_request: bool, now: Instant) {
         let client = self.table.get_mut(key);
         let client = client.filter(|client| matches!(client.phase, Phase::Taking | Phase::Full));
-        if let Some(client) = client {
+        if let Some(client) = client.filter(|_| !rest.is_empty()) {
             if client.kind.kept().is_some() && is_new_request {
                 client.read_by = now + options.read_timeout;
             }
-            if !rest.is_empty() {
-                client.input = rest;
-                return;
-            }
+            client.input = rest;
+            return;
         }
         self.spare.keep(rest);
     }
@@ -206,22 +210,33 @@ impl Clients {
             client.phase = Phase::Full;
             return 0;
         }
+        if client.kind.is_multiplexed() {
+            return self.take_line(desk, key, bytes);
+        }
         let wrong = match client.framer.advance(bytes) {
             Progress::NeedMore => return 0,
             Progress::Frame(frame) => {
-                self.take_request(desk, key, &frame, bytes);
+                let is_first = std::mem::take(&mut client.is_new);
+                match desk
+                    .options
+                    .multiplexed
+                    .filter(|_| is_first && is_hello(frame.payload_in(bytes)))
+                {
+                    Some(limits) => self.begin_multiplexing(desk, key, limits),
+                    None => self.take_request(desk, Asker::in_order(key), &frame, bytes),
+                }
                 return frame.length;
             }
             Progress::TooLong => Line::TooLong,
             Progress::Malformed(reason) => Line::Malformed(reason),
         };
-        self.refuse_line(desk, key, wrong);
+        self.refuse_unfinished(desk, key, wrong);
         0
     }
 
     /// Takes in the request that lies at the beginning of `bytes`.
-    fn take_request(&mut self, desk: &mut Desk<'_>, key: Key, frame: &Frame, bytes: &[u8]) {
-        let options = desk.options;
+    pub(super) fn take_request(&mut self, desk: &mut Desk<'_>, asker: Asker, frame: &Frame, bytes: &[u8]) {
+        let (options, key) = (desk.options, asker.client);
         if let Some(client) = self.get_mut(key).filter(|client| client.kind.kept().is_none()) {
             // No request is taken from what may come behind it.
             client.phase = Phase::Finishing(After::LookForInput);
@@ -229,9 +244,9 @@ impl Clients {
         let mut wire = self.spare.take();
         if let Err(unfit) = transcode::request(options.framings, options.line_rules, frame, bytes, &mut wire) {
             self.spare.keep(wire);
-            return self.refuse_line(desk, key, Line::Unfit(unfit));
+            return self.refuse_request(desk, asker, Line::Unfit(unfit));
         }
-        let route = self.choose_route(desk, key, &wire, frame.payload_in(bytes));
+        let route = self.choose_route(desk, asker, &wire, frame.payload_in(bytes));
         if matches!(route, Route::Answered) {
             return self.spare.keep(wire);
         }
@@ -251,7 +266,7 @@ impl Clients {
         let Some(client) = self.table.get_mut(key) else {
             return;
         };
-        match self.exchanges.open(&mut client.owed, key, state) {
+        match self.exchanges.open(&mut client.owed, asker, state) {
             Ok(id) => {
                 if matches!(route, Route::Leader) {
                     self.add_leader(id);
@@ -259,7 +274,7 @@ impl Clients {
                 desk.report(Event::Request { client: id, size });
             }
             // Four million requests are in hand.
-            Err(_) => self.refuse_line(desk, key, Line::OneTooMany),
+            Err(_) => self.refuse_request(desk, asker, Line::OneTooMany),
         }
     }
 
@@ -284,31 +299,59 @@ impl Clients {
             return;
         };
         let Some(frame) = client.framer.end(&client.input) else {
-            return self.refuse_line(desk, key, Line::Unended);
+            return self.refuse_unfinished(desk, key, Line::Unended);
         };
         let input = std::mem::take(&mut client.input);
-        self.take_request(desk, key, &frame, &input);
+        self.take_request(desk, Asker::in_order(key), &frame, &input);
         self.spare.keep(input);
         self.touch(key);
     }
 
-    /// Refuses a wrong request. The place where the next one begins is known only after one that is unfit; any other
-    /// mistake is the end of the connection, once all requests before it have their answers.
-    pub(super) fn refuse_line(&mut self, desk: &mut Desk<'_>, key: Key, line: Line) {
+    /// Refuses a whole request. The connection goes on behind it.
+    pub(super) fn refuse_request(&mut self, desk: &mut Desk<'_>, asker: Asker, line: Line) {
+        self.log_wrong_line(desk, asker.client, line);
+        self.send_refusal(desk, asker);
+    }
+
+    /// Refuses a request that is not whole, or whose end is not known. It is the end of the connection, once all
+    /// requests before it have their answers.
+    pub(super) fn refuse_unfinished(&mut self, desk: &mut Desk<'_>, key: Key, line: Line) {
         let Some(client) = self.get_mut(key) else {
             return;
         };
-        let (origin, input) = (client.origin.clone(), std::mem::take(&mut client.input));
-        match line {
-            Line::Unfit(_) | Line::OneTooMany => client.input = input,
-            Line::Unended => client.phase = Phase::Finishing(After::LookForInput),
-            Line::TooLong | Line::Malformed(_) | Line::TooSlow => client.phase = Phase::Finishing(After::Linger),
+        if client.kind.is_multiplexed() {
+            return self.end_multiplexing(desk, key, line);
         }
+        let after = match line {
+            Line::Unended => After::LookForInput,
+            _ => After::Linger,
+        };
+        self.take_nothing_more(key, after);
+        self.log_wrong_line(desk, key, line);
+        self.send_refusal(desk, Asker::in_order(key));
+    }
+
+    /// Takes in nothing more of a client. What is unfinished is dropped.
+    pub(super) fn take_nothing_more(&mut self, key: Key, after: After) {
+        if let Some(client) = self.get_mut(key) {
+            client.phase = Phase::Finishing(after);
+            let input = std::mem::take(&mut client.input);
+            self.spare.keep(input);
+        }
+    }
+
+    /// Counts and logs a line that has not become a request.
+    pub(super) fn log_wrong_line(&mut self, desk: &mut Desk<'_>, key: Key, line: Line) {
+        let Some(client) = self.get(key) else {
+            return;
+        };
         desk.counters.count_early_refusal();
         let refusals = &mut desk.counters.refusals;
         let (count, topic) = match line {
             Line::TooLong => (&mut refusals.request_too_long, Topic::RequestTooLong),
-            Line::Malformed(_) | Line::Unfit(_) | Line::Unended => (&mut refusals.bad_request, Topic::BadRequest),
+            Line::Malformed(_) | Line::Unfit(_) | Line::Unended | Line::Unnumbered | Line::NumberInUse(_) => {
+                (&mut refusals.bad_request, Topic::BadRequest)
+            }
             Line::TooSlow => (&mut refusals.read_timeout, Topic::ReadTimeout),
             Line::OneTooMany => (&mut refusals.queue_full, Topic::System),
         };
@@ -319,14 +362,16 @@ impl Clients {
             Line::Malformed(reason) => format!("its request is malformed: {reason}"),
             Line::Unfit(unfit) => format!("its request {unfit}, which workers are not given"),
             Line::Unended => "it closed before the end of its request".to_owned(),
+            Line::Unnumbered => "its line has no number, so the connection ends".to_owned(),
+            Line::NumberInUse(number) => format!("its request has the number {number}, as one under way has"),
             Line::TooSlow => "its request was not whole within --read-timeout".to_owned(),
             Line::OneTooMany => "more requests are in hand than can be told apart".to_owned(),
         };
-        desk.note(Level::Warn, topic, format_args!("refused {origin}: {cause}"));
-        self.send_refusal(desk, key);
+        desk.note(Level::Warn, topic, format_args!("refused {}: {cause}", client.origin));
     }
 
-    /// Gives clients that have not finished a request no longer than `by`: for a pool that drains.
+    /// Gives clients that have not finished a request no longer than `by`: for a pool that drains. Multiplexed ones have
+    /// a [time of their own](Self::announce_drain).
     pub(crate) fn hasten_readers(&mut self, by: Instant) {
         for key in self.keys() {
             self.hasten(key, by);
@@ -337,6 +382,7 @@ impl Clients {
     pub(crate) fn hasten(&mut self, key: Key, by: Instant) {
         if let Some(client) = self.get_mut(key)
             && client.phase == Phase::Taking
+            && !client.kind.is_multiplexed()
         {
             client.read_by = by.min(client.read_by);
             self.touch(key);

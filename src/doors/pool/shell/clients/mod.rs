@@ -1,12 +1,13 @@
 //! All connected clients and their exchanges: one table each, and what is kept from one to the next.
 //!
-//! `intake` takes requests in, `transcode` writes them in the worker's framing, `coalescing` answers requests that need
+//! `intake` takes requests in, `multiplexed` has the lines of connections on which many are under way, `transcode` writes them in the worker's framing, `coalescing` answers requests that need
 //! no worker of their own, `waiting` watches their clients, `respond` answers them and closes connections.
 
 pub(crate) mod client;
 mod coalescing;
 pub(crate) mod exchange;
 pub(crate) mod intake;
+mod multiplexed;
 mod respond;
 mod transcode;
 mod waiting;
@@ -22,7 +23,7 @@ use crate::doors::pool::shell::sessions::session::Session;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Key, SourceKind};
 use client::{After, Client, Kind, Phase};
-use exchange::{Bytes, Exchange, Exchanges, QueuePlace, State};
+use exchange::{Asker, Bytes, Exchange, Exchanges, QueuePlace, State};
 
 /// Buffers of requests and answers kept for the next, the largest worth keeping, and what all of them may hold.
 const SPARE_BUFFERS: usize = 1024;
@@ -44,6 +45,8 @@ pub(crate) struct Clients {
     /// The time to watch the clients of requests that still wait.
     queue_alarm: Alarm,
     spare: Spare,
+    /// The number of multiplexed connections.
+    multiplexed: usize,
 }
 
 /// The last thing that is written to a connection which another room has served.
@@ -71,6 +74,7 @@ impl Clients {
             unwatched: Vec::new(),
             queue_alarm: Alarm::default(),
             spare: Spare::default(),
+            multiplexed: 0,
         }
     }
 
@@ -88,7 +92,7 @@ impl Clients {
     }
 
     pub(crate) fn key_of(&self, id: ClientId) -> Option<Key> {
-        self.exchanges.get(id)?.client
+        Some(self.exchanges.get(id)?.asker?.client)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -99,8 +103,10 @@ impl Clients {
     pub(crate) fn reload(&mut self, options: &Options) {
         self.cache.set_limits(options.cache.as_ref().map(|cache| cache.limits));
         for key in self.keys() {
-            if let Some(client) = self.get_mut(key) {
-                client.kind = Kind::accepted(options);
+            match self.get_mut(key) {
+                Some(Client { kind, .. }) if !kind.is_multiplexed() => *kind = Kind::accepted(options),
+                // It keeps the limits that its client was told.
+                _ => {}
             }
         }
     }
@@ -110,6 +116,11 @@ impl Clients {
         self.table
             .iter()
             .any(|(_, client)| !matches!(client.phase, Phase::Lingering))
+    }
+
+    /// The number of multiplexed connections.
+    pub(crate) fn multiplexed(&self) -> usize {
+        self.multiplexed
     }
 
     pub(crate) fn keys(&self) -> Vec<Key> {
@@ -195,7 +206,7 @@ impl Clients {
         }
         match farewell {
             Farewell::Nothing => self.lingering_close(desk, key, After::LookForInput),
-            Farewell::Refusal => self.send_refusal(desk, key),
+            Farewell::Refusal => self.send_refusal(desk, Asker::in_order(key)),
         }
     }
 

@@ -10,7 +10,7 @@ use log::Level;
 
 use super::Clients;
 use super::client::{After, Phase};
-use super::exchange::{Bytes, State};
+use super::exchange::{Asker, Bytes, Owed, State};
 use super::intake::Line;
 use crate::doors::pool::core::{ClientId, Event};
 use crate::doors::pool::report::Topic;
@@ -59,18 +59,30 @@ impl Clients {
     /// Gives a request the refusal for its answer.
     pub(super) fn refuse(&mut self, desk: &mut Desk<'_>, id: ClientId) {
         let options = desk.options;
+        if let Some((key, number)) = self.number_of(id) {
+            self.end_exchange(key, id);
+            return self.write_numbered_refusal(desk, key, number);
+        }
         // A client that it does not reach has gone, and its request is counted as refused already.
         let _ = self.deliver(desk, id, Answer::Of(&options.error_reply));
     }
 
     /// Refuses what has not become a request, behind the answers to the requests before it.
-    pub(crate) fn send_refusal(&mut self, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn send_refusal(&mut self, desk: &mut Desk<'_>, asker: Asker) {
+        if let Some(number) = asker.number {
+            return self.write_numbered_refusal(desk, asker.client, number);
+        }
         let refusal = self.copy(&desk.options.error_reply);
-        self.answer_in_order(desk, key, Bytes::Own(refusal));
+        self.answer_without_worker(desk, asker, Bytes::Own(refusal));
     }
 
-    /// Writes what no worker has answered, behind the answers to the requests before it.
-    pub(crate) fn answer_in_order(&mut self, desk: &mut Desk<'_>, key: Key, bytes: Bytes) {
+    /// Writes what no worker has answered: at once behind its number, or behind the answers to the requests before it.
+    pub(crate) fn answer_without_worker(&mut self, desk: &mut Desk<'_>, asker: Asker, bytes: Bytes) {
+        let key = asker.client;
+        if let Some(number) = asker.number {
+            self.write_numbered(desk, key, number, &bytes);
+            return self.keep_bytes_of(State::Answered(bytes));
+        }
         let Some(client) = self.table.get_mut(key) else {
             return;
         };
@@ -78,7 +90,7 @@ impl Clients {
             // A client that it does not reach has gone, and is counted already.
             let _ = self.write_answer(desk, key, &bytes);
             self.keep_bytes_of(State::Answered(bytes));
-        } else if let Err(state) = self.exchanges.open(&mut client.owed, key, State::Answered(bytes)) {
+        } else if let Err(state) = self.exchanges.open(&mut client.owed, asker, State::Answered(bytes)) {
             drop(state);
             self.close(desk, key);
         }
@@ -87,6 +99,11 @@ impl Clients {
     /// Writes an answer, and with it the answers behind it that only waited for it; or keeps it until its turn, or
     /// until its client has taken more of the answers before it. An error names the client that is not there any more.
     fn deliver(&mut self, desk: &mut Desk<'_>, id: ClientId, answer: Answer<'_>) -> Result<(), Origin> {
+        if let Some((key, number)) = self.number_of(id) {
+            self.end_exchange(key, id);
+            self.write_numbered(desk, key, number, answer.bytes());
+            return Ok(());
+        }
         let Some(key) = self.key_of(id) else {
             return Ok(());
         };
@@ -135,15 +152,25 @@ impl Clients {
         {
             return self.write_final(desk, key, bytes, after);
         }
+        self.gather(desk, key, &[bytes]);
+        Ok(())
+    }
+
+    /// Adds these pieces to what is written to a client at the end of the turn.
+    pub(super) fn gather(&mut self, desk: &mut Desk<'_>, key: Key, pieces: &[&[u8]]) {
+        let Some(client) = self.table.get_mut(key) else {
+            return;
+        };
         if client.conn.unwritten() == 0 {
             client.write_by = desk.cx.now() + desk.options.write_timeout;
         }
         client.conn.lend_memory(|| self.spare.take());
-        client.conn.output_mut().extend_from_slice(bytes);
+        for piece in pieces {
+            client.conn.output_mut().extend_from_slice(piece);
+        }
         if !std::mem::replace(&mut client.is_listed, true) {
             self.unflushed.push(key);
         }
-        Ok(())
     }
 
     fn write_final(&mut self, desk: &mut Desk<'_>, key: Key, bytes: &[u8], after: After) -> Result<(), Origin> {
@@ -199,7 +226,7 @@ impl Clients {
             self.spare.keep(client.conn.release_memory());
             if client.has_nothing_open() {
                 client.read_by = desk.cx.now() + client.kind.idle_timeout(desk.options);
-                if client.phase == Phase::Taking && !desk.front.is_serving() {
+                if client.phase == Phase::Taking && !desk.front.is_serving() && !client.kind.is_multiplexed() {
                     // A request that it has sent meanwhile is served before the connection is closed.
                     desk.cx.resume_later(PoolSource::Client.at(key));
                 }
@@ -218,12 +245,16 @@ impl Clients {
 
     /// Closes, while the pool drains, a client that has been read to the end of what it has sent and is owed nothing.
     pub(crate) fn close_if_drained(&mut self, desk: &mut Desk<'_>, key: Key) {
-        if desk.front.is_serving() {
-            return;
-        }
         let Some(client) = self.get_mut(key) else {
             return;
         };
+        if client.kind.is_multiplexed() {
+            self.end_drained(desk, key);
+            return;
+        }
+        if desk.front.is_serving() {
+            return;
+        }
         if client.phase == Phase::Taking && client.has_nothing_open() {
             client.phase = Phase::Finishing(After::Linger);
             self.lingering_close(desk, key, After::Linger);
@@ -266,7 +297,7 @@ impl Clients {
         };
         cx.clear_alarm(&mut client.alarm);
         if client.is_overdue(cx.now()) {
-            return client.phase == Phase::Taking && client.conn.unwritten() == 0;
+            return client.phase == Phase::Taking && !client.is_overdue_to_read(cx.now());
         }
         self.touch(key);
         false
@@ -278,19 +309,23 @@ impl Clients {
             return;
         };
         let origin = client.origin.clone();
+        let (is_kept, has_unfinished_request) = (client.kind.kept().is_some(), client.has_unfinished_request());
         if client.phase == Phase::Lingering {
             return self.close(desk, key);
         }
-        if client.conn.unwritten() > 0 {
+        if client.is_overdue_to_read(desk.cx.now()) {
             desk.counters.refusals.write_timeout += 1;
             let line = format_args!("closed {origin}: it took nothing of its answer within --write-timeout");
             desk.note(Level::Warn, Topic::WriteTimeout, line);
             return self.close(desk, key);
         }
-        if !client.input.is_empty() {
-            return self.refuse_line(desk, key, Line::TooSlow);
+        if client.kind.is_multiplexed() && self.end_drained(desk, key) {
+            return;
         }
-        if client.kind.kept().is_some() {
+        if has_unfinished_request {
+            return self.refuse_unfinished(desk, key, Line::TooSlow);
+        }
+        if is_kept {
             desk.counters.idle_closed += 1;
             let line = format_args!("closed {origin}: it has asked nothing for --idle-timeout, or the pool drains");
             desk.note(Level::Debug, Topic::Idle, line);
@@ -312,24 +347,30 @@ impl Clients {
         self.spare.keep(client.input);
         self.spare.keep(client.conn.release_memory());
         drop(client.conn);
+        self.multiplexed -= usize::from(client.kind.is_multiplexed());
         while let Some(oldest) = client.owed.oldest() {
-            if self.leave_coalesced(desk, ClientId(oldest.to_bits())) {
-                self.exchanges.orphan_oldest(&mut client.owed);
-                continue;
-            }
-            let Some(state) = self.exchanges.close_oldest(&mut client.owed) else {
-                break;
-            };
-            // One without a name yet is withdrawn when the dispatcher's decision about it is carried out.
-            let named = match &state {
-                State::Asked(asked) => asked.request,
-                State::Coalesced(_) | State::Answered(_) => None,
-            };
-            self.keep_bytes_of(state);
-            if let Some(request) = named {
-                desk.report(Event::Abandoned(request));
-            }
+            self.abandon(desk, &mut client.owed, ClientId(oldest.to_bits()));
         }
         desk.release_connection(&client.origin);
+    }
+
+    /// Takes an exchange, whose answer is not wanted any more, out of the list of its connection. Others may wait for
+    /// the same answer; if none does, its request is abandoned.
+    pub(super) fn abandon(&mut self, desk: &mut Desk<'_>, owed: &mut Owed, id: ClientId) {
+        if self.leave_coalesced(desk, id) {
+            return self.exchanges.orphan(owed, id);
+        }
+        let Some(state) = self.exchanges.close(owed, id) else {
+            return;
+        };
+        // One without a name yet is withdrawn when the dispatcher's decision about it is carried out.
+        let named = match &state {
+            State::Asked(asked) => asked.request,
+            State::Coalesced(_) | State::Answered(_) => None,
+        };
+        self.keep_bytes_of(state);
+        if let Some(request) = named {
+            desk.report(Event::Abandoned(request));
+        }
     }
 }

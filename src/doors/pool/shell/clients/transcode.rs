@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use super::Clients;
 use crate::doors::pool::core::ClientId;
-use crate::doors::pool::options::Framings;
+use crate::doors::pool::options::{Framing, Framings};
 use crate::doors::pool::shell::Reply;
 use crate::doors::pool::shell::desk::Desk;
 use crate::framing::line_rules::LineRules;
+use crate::framing::multiplex::is_hello;
 use crate::framing::{Frame, Unfit};
 
 /// Appends to `wire` what a worker is to be given of a client's bytes, at whose beginning that frame lies.
@@ -27,6 +28,10 @@ pub(crate) fn request(
     wire: &mut Vec<u8>,
 ) -> Result<(), Unfit> {
     let payload = frame.payload_in(bytes);
+    // In the other framings these bytes are the beginning of no request.
+    if matches!(framings.request, Framing::Line | Framing::Eof) && is_hello(payload) {
+        return Err(Unfit("is the first line of a multiplexed connection"));
+    }
     if framings.request == framings.worker_request {
         let message = bytes.get(..frame.length).unwrap_or(bytes);
         wire.extend_from_slice(&framings.request.passed_on(message, payload));

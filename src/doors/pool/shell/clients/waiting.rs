@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Clients;
 use super::client::Client;
-use super::exchange::{QueuePlace, State};
+use super::exchange::{Asker, QueuePlace, State};
 use crate::doors::pool::core::{ClientId, Event, RequestId};
 use crate::doors::pool::options::{HalfClose, Options};
 use crate::doors::pool::shell::PoolSource;
@@ -63,7 +63,7 @@ impl Clients {
         let Some(exchange) = self.exchanges.get(id) else {
             return true;
         };
-        let Some(key) = exchange.client else {
+        let Some(Asker { client: key, .. }) = exchange.asker else {
             // Gone it has, but others wait for what it has asked.
             return false;
         };
