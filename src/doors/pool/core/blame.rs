@@ -16,11 +16,12 @@ use super::workers::Flight;
 /// The requests that may have brought about a worker's loss, if the reason for it does not say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blame {
-    /// None of them.
+    /// No request.
     NoRequest,
-    /// All that it was working on.
+    /// All requests that the worker was working on.
     Working,
-    /// The same, but of this one, and of those behind it, not a byte has reached it.
+    /// All requests that the worker was working on before this one: of this one, and of the ones behind it, not a byte
+    /// has reached the worker.
     WorkingBefore(RequestId),
 }
 
@@ -28,9 +29,9 @@ pub(super) enum Blame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Refused(Refusal),
-    /// It goes to another worker.
+    /// The request goes to another worker.
     AskedAgain {
-        /// The worker had been given a byte of it, and may have died over it.
+        /// The worker had been given a byte of the request, and may have died over it.
         is_suspect: bool,
     },
 }
@@ -40,7 +41,7 @@ pub(super) enum Fate {
 pub(super) struct Wreck {
     pub(super) reason: Restart,
     pub(super) blame: Blame,
-    /// It worked on all of its requests at once.
+    /// True if the worker worked on all of its requests at once.
     pub(super) at_once: bool,
     /// The time by which a request must have begun to be over its time now.
     pub(super) overdue: Option<Instant>,
@@ -186,7 +187,7 @@ mod tests {
         pool.at(13_999, Event::Tick);
         assert_eq!((pool.refused(), pool.waiting()), (vec![], vec![]));
         pool.at(14_000, Event::Tick);
-        // Those whose time is over; the other goes elsewhere, and was to blame for nothing.
+        // The requests whose time is over are refused; the other goes elsewhere, and was to blame for nothing.
         let over = Refusal::BusyTimeout;
         assert_eq!((pool.refused(), pool.waiting()), (vec![(2, over), (3, over)], vec![4]));
         assert_eq!(pool.dispatcher.counters().restarts.busy_timeout, 1);

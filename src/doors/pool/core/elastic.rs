@@ -501,7 +501,7 @@ mod tests {
         assert_eq!(pool.numbers(), [0, 1]);
         let dying = pool.dispatcher.slots().nth(1).unwrap().worker;
         pool.tell(Event::Exited(dying));
-        // It had a death for free only before it was opened; it dies on.
+        // A place has a death for free only when it has just been opened; this one's workers die on.
         for _ in 0..700 {
             pool.die_at_start();
             pool.pass(SECOND / 10);

@@ -36,9 +36,9 @@ pub struct ChannelId(pub u32);
 /// The one of its requests that a worker's output is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyTo {
-    /// The one it has had longest: it answers in order.
+    /// The request that the worker has had longest: the worker answers in order.
     Oldest,
-    /// The one whose number it has said.
+    /// The request whose number the worker has said.
     Channel(ChannelId),
 }
 
@@ -47,9 +47,9 @@ pub enum ReplyTo {
 pub enum Event {
     /// A whole request has arrived.
     Request {
-        /// Its client.
+        /// The client that has sent the request.
         client: ClientId,
-        /// Its length in bytes, as far as its worker has to search that for its end.
+        /// The length of the request in bytes, as far as a worker has to search that for its end.
         size: usize,
     },
     /// The client has gone, and the answer is not wanted any more.
@@ -97,31 +97,31 @@ pub enum Event {
 /// The state of a worker that has just replied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterReply {
-    /// It has read its request and written one reply.
+    /// The worker has read its request and written one reply.
     InStep,
-    /// It has written more than one reply, or replied before it had read all of its request.
+    /// The worker has written more than one reply, or replied before it had read all of its request.
     OutOfStep,
-    /// It has answered the only request it takes, and is replaced without delay.
+    /// The worker has answered the only request that it takes, and is replaced without delay.
     Spent,
 }
 
 /// The reason for which a worker is of no use any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It has closed its standard output.
+    /// The worker has closed its standard output.
     OutputClosed,
-    /// It could not be given this request: its standard input is closed. Not a byte of the request has reached it, nor
-    /// of the requests that it was given after that.
+    /// The worker could not be given this request: its standard input is closed. Not a byte of the request has reached
+    /// it, nor of the requests that it was given after that.
     InputClosed(RequestId),
-    /// It has written while nothing was asked; found before the request at hand was given to it, or before it has read
-    /// a byte of it.
+    /// The worker has written while nothing was asked; found before the request at hand was given to it, or before it
+    /// has read a byte of it.
     Unasked,
-    /// It has written a line with the number of no request that it has in flight, or with none: the answer
+    /// The worker has written a line with the number of no request that it has in flight, or with none: the answer
     /// belongs to no client.
     UnknownChannel,
-    /// Its reply to this is over the limit.
+    /// The worker's reply to this is over the limit.
     ReplyTooLong(ReplyTo),
-    /// Its output is no reply in the framing that it was said to speak.
+    /// The worker's output is no reply in the framing that it was said to speak.
     Malformed,
 }
 
@@ -138,9 +138,9 @@ impl Fault {
 /// The state of a worker that was inspected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inspection {
-    /// It has read all of its input and written nothing more.
+    /// The worker has read all of its input and written nothing more.
     InStep,
-    /// It has left input unread or written more than one reply.
+    /// The worker has left input unread or written more than one reply.
     OutOfStep,
 }
 
@@ -176,7 +176,7 @@ pub enum Action {
     Enqueued {
         /// The request: the shell remembers it for [`Event::Abandoned`].
         request: RequestId,
-        /// Its client.
+        /// The client that has sent the request.
         client: ClientId,
     },
     /// The reply just reported goes to this client.
@@ -228,35 +228,35 @@ pub struct Assignment {
     pub worker: WorkerId,
     /// The request: the shell remembers it for [`Event::Abandoned`].
     pub request: RequestId,
-    /// Its client.
+    /// The client that has sent the request.
     pub client: ClientId,
-    /// Its number, for a worker that is told one.
+    /// The number of the request, for a worker that is told one.
     pub channel: Option<ChannelId>,
 }
 
 /// A request that is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Completion {
-    /// Its client.
+    /// The client that has sent the request.
     pub client: ClientId,
     /// The worker that has replied.
     pub worker: WorkerId,
-    /// From arrival until the worker got the request.
+    /// The time from the request's arrival until the worker got it.
     pub waited: Duration,
-    /// From then until the reply was whole.
+    /// The time from then until the reply was whole.
     pub served: Duration,
 }
 
 /// A request that gets no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefusedRequest {
-    /// Its client.
+    /// The client that has sent the request.
     pub client: ClientId,
     /// The reason.
     pub reason: Refusal,
     /// The worker that had the request at the time, if any.
     pub worker: Option<WorkerId>,
-    /// From arrival until now.
+    /// The time from the request's arrival until now.
     pub waited: Duration,
 }
 
@@ -265,7 +265,7 @@ pub struct RefusedRequest {
 pub struct Replacement {
     /// The worker.
     pub worker: WorkerId,
-    /// The number of its place; `None` when it had lost it before.
+    /// The number of the worker's place; `None` when it had lost its place before.
     pub slot: Option<usize>,
     /// The reason.
     pub reason: Restart,
@@ -284,13 +284,13 @@ pub enum Refusal {
     QueueFull,
     /// No worker became free in time.
     QueueTimeout,
-    /// Its worker took too long.
+    /// The request's worker took too long.
     BusyTimeout,
-    /// Its worker died, once too often or with part of the reply written.
+    /// The request's worker died, once too often or with part of the reply written.
     WorkerDied,
-    /// Its worker's reply was over the limit.
+    /// The reply of the request's worker was over the limit.
     ReplyTooLong,
-    /// The output of its worker was no reply.
+    /// The output of the request's worker was no reply.
     BadReply,
     /// The daemon ends.
     Shutdown,
@@ -299,28 +299,28 @@ pub enum Refusal {
 /// The reason for which a worker was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Restart {
-    /// It ended by itself, or closed its standard input or output.
+    /// The worker ended by itself, or closed its standard input or output.
     Died,
-    /// Its process could not be started.
+    /// The worker's process could not be started.
     SpawnFailed,
-    /// It did not become ready in time.
+    /// The worker did not become ready in time.
     StartTimeout,
-    /// It took too long over a request.
+    /// The worker took too long over a request.
     BusyTimeout,
-    /// It answered more than it was asked.
+    /// The worker answered more than it was asked.
     Desync,
-    /// It answered under a number that was not in flight, or under none.
+    /// The worker answered under a number that was not in flight, or under none.
     UnknownChannel,
-    /// Its reply was over the limit.
+    /// The worker's reply was over the limit.
     Oversize,
-    /// It had failed its probe, or not survived it.
+    /// The worker had failed its probe, or not survived it.
     Quarantined,
-    /// Its output was no reply.
+    /// The worker's output was no reply.
     Malformed,
-    /// It had served long enough, or grown too large.
+    /// The worker had served long enough, or grown too large.
     Recycled,
-    /// It had answered the only request it takes.
+    /// The worker had answered the only request that it takes.
     Spent,
-    /// The operator asked for it.
+    /// The operator asked for the replacement.
     Asked,
 }

@@ -36,7 +36,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(1);
 /// The pool's ability to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It never has served.
+    /// The pool has never served.
     Starting,
     /// Some worker serves, or will as far as is known.
     Serving,
@@ -64,7 +64,7 @@ pub enum HealthChange {
         /// The reason for which one of them was lost.
         reason: Restart,
     },
-    /// That is over.
+    /// A worker serves again.
     Over {
         /// The length of the outage.
         lasted: Duration,
@@ -91,11 +91,11 @@ enum Outlook {
 /// The trust in a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Nothing is known of it, and nothing depends on it.
+    /// Nothing is known of the worker, and nothing depends on it.
     Unknown,
-    /// It runs. That is enough if it still does at that time.
+    /// The worker runs. That is enough if it still does at that time.
     OnTrial { until: Instant },
-    /// It is trusted.
+    /// The worker is trusted.
     Confirmed,
 }
 
@@ -103,7 +103,7 @@ pub(super) enum Trust {
 #[derive(Debug)]
 pub(super) struct HealthMonitor {
     pub(super) health: Health,
-    /// It may have changed.
+    /// True if the health may have changed since.
     is_due: bool,
 }
 

@@ -16,16 +16,16 @@ use std::time::Instant;
 
 use super::event::RequestId;
 
-/// This number of gaps is never worth a walk.
+/// A number of gaps that is never worth a walk.
 const FEW: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     places: VecDeque<Place>,
     waiting: usize,
-    /// By deadline, with the ticket. Not all of them wait any more.
+    /// The deadlines of the requests, each with its ticket. Not all of the requests wait any more.
     deadlines: VecDeque<(Instant, u64)>,
-    /// The same of the requests that came with a deadline before one of these. All of them wait.
+    /// The deadlines of the requests that came with one before another of these. All of these requests wait.
     early: BTreeSet<(Instant, u64)>,
 }
 
@@ -113,7 +113,7 @@ impl Queue {
                 self.remove(request);
                 return Some(request);
             }
-            // It went before.
+            // The request left the queue before.
             if first.is_some() {
                 self.early.pop_first();
             } else {

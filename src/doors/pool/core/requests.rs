@@ -38,9 +38,9 @@ pub(super) struct Request {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestState {
-    /// It waits for a worker, in the queue once it has found none.
+    /// The request waits for a worker, in the queue once it has found none.
     Waiting,
-    /// The worker has it in flight.
+    /// The worker has the request in flight.
     Assigned(WorkerId),
 }
 

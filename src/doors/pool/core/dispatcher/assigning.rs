@@ -102,7 +102,7 @@ impl Dispatcher {
     pub(super) fn reply_begun(&mut self, id: WorkerId, to: ReplyTo) {
         match self.workers.phase(id) {
             Some(Phase::Busy { .. }) if self.change(id, |worker, _| worker.begin_reply(to)) == Some(true) => {}
-            // Its last words; no client waits for them.
+            // The worker's last words, for which no client waits.
             Some(Phase::Stopping) | None => {}
             Some(_) => self.broken(id, Fault::of_stray(to)),
         }
@@ -114,7 +114,7 @@ impl Dispatcher {
             Some(Phase::Busy { .. }) => self
                 .change(id, |worker, now| worker.land(to, busy_timeout, now))
                 .flatten(),
-            // Its last words; it is on its way out and its requests have been dealt with.
+            // The worker's last words: its requests have been dealt with.
             Some(Phase::Stopping) | None => return,
             Some(_) => None,
         };
@@ -129,7 +129,7 @@ impl Dispatcher {
             AfterReply::InStep => self.go_on(id, flight.size),
             AfterReply::OutOfStep => {
                 self.counters.unknown += 1;
-                // It is not known which of what is still in flight the rest belongs to: all of it is asked again.
+                // The rest may belong to any of the requests that are still in flight: all of them are asked again.
                 self.fail(id, Restart::Desync, Blame::NoRequest);
             }
             AfterReply::Spent => self.fail(id, Restart::Spent, Blame::NoRequest),

@@ -2,7 +2,7 @@
 //! pool, and applies what they decide: it alone takes actions down, counts, and tells one of them what another has
 //! decided.
 //!
-//! Its methods stand here, for time and for the pool as a whole; in [`assigning`], for requests; and in
+//! The dispatcher's methods stand here, for time and for the pool as a whole; in [`assigning`], for requests; and in
 //! [`staffing`], for the life of the workers.
 
 mod assigning;

@@ -86,7 +86,7 @@ impl Dispatcher {
         }
         self.begin_trial(id);
         if self.workers.get(id).is_some_and(|worker| worker.has_been_quiet()) {
-            // It has answered its probe this moment.
+            // The worker has answered its probe this moment.
             self.rest(id, RestReason::Probe);
         } else {
             self.release(id);
@@ -238,7 +238,7 @@ impl Dispatcher {
 
     pub(super) fn broken(&mut self, id: WorkerId, fault: Fault) {
         match (self.workers.phase(id), fault) {
-            // It stops anyway, or is gone.
+            // The worker stops anyway, or has gone.
             (None | Some(Phase::Stopping | Phase::Delayed { .. } | Phase::Spawning), _) => {}
             (Some(_), Fault::OutputClosed) => self.fail(id, Restart::Died, Blame::Working),
             (Some(_), Fault::InputClosed(request)) => self.fail(id, Restart::Died, Blame::WorkingBefore(request)),

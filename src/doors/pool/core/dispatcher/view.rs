@@ -15,18 +15,18 @@ pub struct SlotView {
     pub number: usize,
     /// The worker.
     pub worker: WorkerId,
-    /// Its state.
+    /// The worker's state.
     pub status: Status,
-    /// The client that it works for.
+    /// The client that the worker works for.
     pub client: Option<ClientId>,
-    /// The time since when it works on its (oldest) request.
+    /// The time since when the worker works on its (oldest) request.
     pub busy_since: Option<Instant>,
 }
 
 /// A request that a worker has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestInHand {
-    /// Its client; `None`: that has gone.
+    /// The client that has sent the request; `None`: the client has gone.
     pub client: Option<ClientId>,
     /// The time of its arrival; `None`: the client has gone.
     pub arrived: Option<Instant>,
@@ -37,7 +37,7 @@ pub struct RequestInHand {
 /// A request that waits for a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitingRequest {
-    /// Its client.
+    /// The client that has sent the request.
     pub client: ClientId,
     /// The time of its arrival.
     pub arrived: Instant,
@@ -68,7 +68,7 @@ impl Dispatcher {
         &self.counters
     }
 
-    /// For what the shell counts itself: refusals before a request was whole.
+    /// The counters, for events that only the shell sees: refusals before a request was whole.
     pub fn counters_mut(&mut self) -> &mut Counters {
         &mut self.counters
     }
@@ -85,7 +85,7 @@ impl Dispatcher {
         self.requests.count_waiting()
     }
 
-    /// The most that ever waited.
+    /// The greatest number of requests that ever waited.
     pub fn queue_peak(&self) -> usize {
         self.requests.queue_peak()
     }

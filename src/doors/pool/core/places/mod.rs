@@ -46,11 +46,11 @@ pub(super) struct Slot {
 /// The fate of a lost worker's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Vacancy {
-    /// It had none.
+    /// The worker had no place.
     NoPlace,
-    /// Its successor is on its way already, and need not wait for it any more.
+    /// The worker's successor is on its way already, and need not wait for it any more.
     Taken { slot: usize, by: WorkerId },
-    /// A new worker is to be started in its stead after a delay, and given to [`Places::fill`].
+    /// A new worker is to be started in the place after a delay, and given to [`Places::fill`].
     Empty { delay: Duration },
 }
 

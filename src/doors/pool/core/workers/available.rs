@@ -41,13 +41,13 @@ pub(super) const MOMENT: Duration = Duration::from_millis(20);
 /// The free workers of a pool.
 #[derive(Debug, Default)]
 pub(super) struct Available {
-    /// By the index of their worker. `None`: it is not free.
+    /// The links of the lists, by the index of their worker. `None`: the worker is not free.
     links: Vec<Option<Link>>,
-    /// They have never answered; the one that was started first is the first.
+    /// The workers that have never answered; the one that was started first is the first.
     untried: Ends,
-    /// Free for a moment at least, the one used last at the end.
+    /// The workers that have been free for a moment at least, the one used last at the end.
     rested: Ends,
-    /// Free since then; the one that has been for longest first.
+    /// The workers that became free after that moment; the one that has been free for longest is the first.
     fresh: Ends,
     len: usize,
     /// The number of workers in the last list.
@@ -57,9 +57,9 @@ pub(super) struct Available {
 /// Since when a worker is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Since {
-    /// It has never answered and was started then.
+    /// The worker has never answered, and was started then.
     Start(Instant),
-    /// It has answered then, or passed its probe, or the time was over in which it was watched after that.
+    /// The worker has answered then, or passed its probe, or the time was over in which it was watched after that.
     Answer(Instant),
 }
 
@@ -107,7 +107,7 @@ impl Available {
         self.len += 1;
     }
 
-    /// One that was chosen and not used after all, and is free again, stands where it stood.
+    /// Puts a worker that was chosen and not used after all, and is free again, where it stood.
     pub(super) fn put_back(&mut self, id: WorkerId) {
         let Some(link) = self.link(id.index).copied().filter(|link| link.id == id) else {
             return;
@@ -279,15 +279,15 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        /// That worker is free, and has never answered since it was started so long ago.
+        /// A worker is free, and has never answered since it was started that long ago.
         Start(u32, u64),
-        /// That worker is free, after an answer.
+        /// A worker is free, after an answer.
         Answer(u32),
-        /// That worker is lost.
+        /// A worker is lost.
         Lose(u32),
-        /// The one that is chosen gets a request.
+        /// The worker that is chosen gets a request.
         Take,
-        /// This number of workers gets a request, and it is taken back at once.
+        /// A number of workers get a request each, and all of the requests are taken back at once.
         Return(usize),
         Pass(u64),
     }

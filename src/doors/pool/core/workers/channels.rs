@@ -3,10 +3,10 @@
 //! The life of a number: it is allotted when the request is given to the worker → it is in flight, also after its
 //! client has gone → it lands with the worker's answer, and is never given out again.
 //!
-//! These hold:
+//! The invariants:
 //! - A number that is not in flight is an answer to nothing, and ends the worker: a second answer to a request meets no
 //!   other request that happens to be known by its number now.
-//! - It cannot be told from outside which numbers are in flight. A request is text from anywhere, and a worker that
+//! - The numbers in flight cannot be told from outside. A request is text from anywhere, and a worker that
 //!   cuts lines otherwise than at their LF (at a lone CR, at the end of a short buffer) would take part of it for a
 //!   request of its own, number and all; a client that could name a number in flight could so have another's request
 //!   answered in his way.

@@ -16,7 +16,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Of this many places one may be without its worker because that is probed.
+/// The number of places of which one may be without its worker because that is probed.
 pub(super) const SHARE: usize = 8;
 /// A probe that is put off is thought of again after this part of its interval.
 const PUT_OFF: u32 = 10;

@@ -9,7 +9,7 @@
 //! it has come. Giving out a request can then only lower that time, which costs nothing, and the walk takes place at
 //! most once per time-out.
 //!
-//! These hold:
+//! The invariants:
 //! - A worker is in the list of the available exactly when its phase says so.
 //! - A busy worker with room for one more is listed under the number of its flights.
 //! - No worker has a deadline before [`Workers::next_deadline`].
@@ -90,9 +90,9 @@ impl Rules {
 /// The decision about a free worker's probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CheckDecision {
-    /// It is not time for one, or it was put off.
+    /// No probe is due, or the probe was put off.
     Later,
-    /// It is to be asked now.
+    /// The worker is to be asked now.
     Now,
 }
 

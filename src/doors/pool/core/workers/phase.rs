@@ -44,17 +44,18 @@ pub(in super::super) enum Phase {
     Spawning,
     /// A process that is not ready yet.
     Starting { deadline: Instant },
-    /// Asked the question with the known answer.
+    /// The worker is asked the question with the known answer.
     Probing { deadline: Instant, kind: CheckKind },
-    /// Ready and in step. In the list of the available exactly then.
+    /// The worker is ready and in step. Only in this phase is it in the list of the available.
     Available,
-    /// It works on its flights: on the oldest, or on all of them at once. By then the oldest has to be answered.
+    /// The worker works on its flights: on the oldest, or on all of them at once. At the deadline the oldest has to be
+    /// answered.
     Busy { deadline: Instant },
-    /// It has answered a long request and is watched for a second answer.
+    /// The worker has answered a long request and is watched for a second answer.
     Settling { until: Instant },
-    /// It has answered and is given nothing for a while.
+    /// The worker has answered and is given nothing for a while.
     Resting { since: Instant, reason: RestReason },
-    /// Its process has been told to end.
+    /// The worker's process has been told to end.
     Stopping,
 }
 

@@ -18,9 +18,9 @@ pub enum Status {
     Busy = 2,
     /// No process: it is being made, or waits out a respawn delay.
     Spawning = 4,
-    /// Its process is not ready yet, or has not passed its first probe.
+    /// The worker's process is not ready yet, or has not passed its first probe.
     Starting = 8,
-    /// Its process has been told to end (new in 2.0; never the state of a place).
+    /// The worker's process has been told to end (new in 2.0; never the state of a place).
     Stopping = 16,
     /// The last worker in this place has failed its probe; another one is waited for, started or asked.
     Quarantined = 32,
@@ -29,30 +29,31 @@ pub enum Status {
 /// The numbers of workers in each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StatusCounts {
-    /// Free.
+    /// The number of workers that are free.
     pub available: u64,
-    /// At work.
+    /// The number of workers that work.
     pub busy: u64,
-    /// Of these: for clients that have gone.
+    /// The number of the busy that work for clients that have gone.
     pub draining: u64,
-    /// Without a process.
+    /// The number of workers without a process.
     pub spawning: u64,
-    /// Not ready yet.
+    /// The number of workers that are not ready yet.
     pub starting: u64,
-    /// Told to end.
+    /// The number of workers that have been told to end.
     pub stopping: u64,
-    /// In places whose last worker has failed its probe, where none has passed since: whatever else they are.
+    /// The number of workers in places whose last worker has failed its probe, where none has passed since: whatever
+    /// else they are.
     pub quarantined: u64,
 }
 
 /// One incarnation of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerView {
-    /// Its name.
+    /// The worker's name.
     pub id: WorkerId,
-    /// Its place.
+    /// The worker's place.
     pub place: Place,
-    /// Its activity.
+    /// The worker's activity.
     pub activity: Activity,
     /// The last worker in its place has failed its probe, and none has passed since.
     pub quarantined: bool,
@@ -67,21 +68,21 @@ pub struct WorkerView {
 pub enum Activity {
     /// There is no process, and the next one is started at this time.
     Delayed(Instant),
-    /// It is being started, or is not ready yet.
+    /// The worker is being started, or is not ready yet.
     Starting,
-    /// It is asked the question with the known answer.
+    /// The worker is asked the question with the known answer.
     Probing,
-    /// It is free.
+    /// The worker is free.
     Idle,
-    /// It works.
+    /// The worker works.
     Busy,
-    /// It works, and all of its clients have gone: the answers are discarded.
+    /// The worker works, and all of its clients have gone: the answers are discarded.
     Draining,
-    /// It has answered a long request, or many without a pause, and is watched for a second answer.
+    /// The worker has answered a long request, or many without a pause, and is watched for a second answer.
     Settling,
-    /// It has answered, and is given nothing for a while.
+    /// The worker has answered, and is given nothing for a while.
     Resting,
-    /// Its process has been told to end.
+    /// The worker's process has been told to end.
     Stopping,
 }
 

@@ -37,7 +37,7 @@ pub(in super::super) struct Worker {
     pub(in super::super) flights: VecDeque<Flight>,
     /// Set at its start, for as long as it lives: it is told a number with each request and may answer in any order.
     channels: Option<Channels>,
-    /// Its process is started after a respawn delay.
+    /// True if the worker's process is started after a respawn delay.
     pub(super) is_retry: bool,
     /// The number of flights under which it is listed as having room for one more.
     pub(super) room_listed: Option<usize>,
@@ -48,13 +48,13 @@ pub(in super::super) struct Worker {
     quiet_since: Option<Instant>,
     /// The number of its replies, those to clients that had gone included.
     pub(in super::super) answered: u64,
-    /// It is replaced after this number of replies.
+    /// The number of replies after which the worker is replaced.
     recycle_after: Option<u64>,
-    /// It is replaced at that time; `None` also once that has been asked for.
+    /// The time at which the worker is replaced; `None` also once that has been asked for.
     recycle_at: Option<Instant>,
     /// Set at its start; `None`: it is never probed.
     pub(super) next_check: Option<NextCheck>,
-    /// Its predecessor has failed its probe, and it has not passed yet.
+    /// True if the worker's predecessor has failed its probe, and the worker has not passed yet.
     pub(in super::super) is_quarantined: bool,
     /// The reason for which its predecessor was lost, if another start need not have helped and no worker of the place
     /// has been trusted since.
@@ -82,24 +82,24 @@ pub(in super::super) struct Flight {
 /// Something that is due for a worker because time has passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) enum Due {
-    /// Its respawn delay is over.
+    /// The worker's respawn delay is over.
     Spawn,
-    /// It has taken too long.
+    /// The worker has taken too long.
     Failure(Restart),
-    /// It is free, and its next probe may be due.
+    /// The worker is free, and its next probe may be due.
     Check,
-    /// These of its requests come to their end; it goes on without them.
+    /// Some requests of the worker come to their end, and the worker goes on without them.
     Expiry(Vec<RequestId>),
-    /// It has been watched for long enough.
+    /// The worker has been watched for long enough.
     Inspection,
 }
 
 /// The next thing that a worker in step does after a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum NextStep {
-    /// It goes on with its next request.
+    /// The worker goes on with its next request.
     Continue,
-    /// It is watched for a second answer.
+    /// The worker is watched for a second answer.
     Settle,
     Rest,
 }
@@ -135,12 +135,12 @@ impl Worker {
 
     // ---- its life ---------------------------------------------------------------------------------------------
 
-    /// It turns to something that needs no more than to be said.
+    /// Puts the worker into a phase that needs no other change.
     pub(in super::super) fn enter(&mut self, phase: Phase) {
         self.phase = phase;
     }
 
-    /// Its exec has succeeded.
+    /// Notes that the exec of the worker's process has succeeded.
     pub(in super::super) fn start(
         &mut self,
         now: Instant,
@@ -153,13 +153,14 @@ impl Worker {
         self.next_check = probe_interval.map(|interval| NextCheck::new(interval, now));
     }
 
-    /// It is asked its probe, under a number if it is told any.
+    /// Notes that the worker is asked its probe, and returns the number of that question, for a worker that is told
+    /// numbers.
     pub(in super::super) fn begin_check(&mut self, kind: CheckKind, deadline: Instant) -> Option<ChannelId> {
         self.phase = Phase::Probing { deadline, kind };
         self.next_channel()
     }
 
-    /// It has passed its probe; the next one comes after `interval`.
+    /// Notes that the worker has passed its probe; the next one comes after `interval`.
     pub(in super::super) fn pass_check(&mut self, interval: Option<Duration>, now: Instant) {
         if let Some((check, interval)) = self.next_check.as_mut().zip(interval) {
             check.plan(interval, now);
@@ -167,41 +168,42 @@ impl Worker {
         self.quiet_since = Some(now);
     }
 
-    /// It begins to serve, until it has served enough. Returns true if that ends a quarantine.
+    /// Lets the worker serve, until it has served enough. Returns true if that ends a quarantine.
     pub(in super::super) fn activate(&mut self, recycle_after: Option<u64>, recycle_at: Option<Instant>) -> bool {
         (self.recycle_after, self.recycle_at) = (recycle_after, recycle_at);
         std::mem::take(&mut self.is_quarantined)
     }
 
-    /// It serves in this place from now on, or will.
+    /// Makes the worker the one that serves, or will serve, in this place.
     pub(in super::super) fn promote(&mut self, slot: usize) {
         self.place = Place::Serving(slot);
     }
 
-    /// It has no place any more.
+    /// Takes the worker's place away.
     pub(in super::super) fn give_up_place(&mut self) {
         self.place = Place::Outgoing;
     }
 
-    /// It was free, and had written nothing meanwhile (the shell looks before it gives it anything), or was watched and
-    /// found in step.
+    /// Notes that the worker was free, and had written nothing meanwhile (the shell looks before it gives a worker
+    /// anything), or was watched and found in step.
     pub(in super::super) fn mark_in_step(&mut self, now: Instant) {
         self.in_step_at = now;
     }
 
-    /// It has nothing to do from now on, and was seen to say nothing.
+    /// Notes that the worker has nothing to do from now on, and was seen to say nothing.
     pub(in super::super) fn mark_quiet(&mut self, now: Instant) {
         (self.in_step_at, self.quiet_since) = (now, Some(now));
     }
 
-    /// It is replaced once; it is not asked for again.
+    /// Forgets when the worker is to be replaced, since its replacement has been asked for.
     pub(in super::super) fn forget_recycling(&mut self) {
         (self.recycle_after, self.recycle_at) = (None, None);
     }
 
     // ---- its requests -----------------------------------------------------------------------------------------
 
-    /// It is given a request, for which it has `busy_timeout`. Returns the number that it is told.
+    /// Gives the worker a request, for which it has `busy_timeout`. Returns the number of the request, for a worker that
+    /// is told numbers.
     pub(in super::super) fn assign(&mut self, flight: Flight, busy_timeout: Duration) -> Option<ChannelId> {
         let channel = self.next_channel();
         let now = flight.began;
@@ -212,8 +214,8 @@ impl Worker {
         channel
     }
 
-    /// It has another flight for its oldest: the one whose time is over first. That time begins now, unless the worker
-    /// has been at it, as at all the others, since it was given it.
+    /// Must be called when another flight has become the oldest: the one whose time is over first. That time begins now,
+    /// unless the worker has worked on all of its flights since it was given them.
     fn turn_to_oldest(&mut self, busy_timeout: Duration, now: Instant) {
         let Some(oldest) = self.flights.front_mut() else { return };
         if self.channels.is_none() {
@@ -224,7 +226,7 @@ impl Worker {
         };
     }
 
-    /// One of its flights has been answered, and is taken out; the worker turns to the next.
+    /// Takes out a flight that has been answered; the worker turns to the next.
     pub(in super::super) fn land(&mut self, to: ReplyTo, busy_timeout: Duration, now: Instant) -> Option<Flight> {
         let at = self.position(to)?;
         let flight = self.flights.remove(at)?;
@@ -240,7 +242,7 @@ impl Worker {
         flight.map(|flight| flight.reply_begun = true).is_some()
     }
 
-    /// The client of a request has gone; the worker goes on with it all the same.
+    /// Notes that the client of a request has gone; the worker goes on with the request all the same.
     pub(in super::super) fn orphan(&mut self, id: RequestId) {
         let mut flights = self.flights.iter_mut();
         if let Some(flight) = flights.find(|flight| flight.request == Some(id)) {
@@ -259,7 +261,7 @@ impl Worker {
         std::mem::take(&mut self.flights)
     }
 
-    /// The number for the next request it is given.
+    /// Returns the number for the next request that the worker is given; `None` if it is told no numbers.
     fn next_channel(&mut self) -> Option<ChannelId> {
         let channels = self.channels.as_mut()?;
         Some(channels.allot(&self.flights))
@@ -271,26 +273,26 @@ impl Worker {
             (ReplyTo::Channel(channel), Some(_)) => {
                 self.flights.iter().position(|flight| flight.channel == Some(channel))
             }
-            // The shell reads its output in the other way.
+            // The shell reads the worker's output in the other way.
             (ReplyTo::Oldest, Some(_)) | (ReplyTo::Channel(_), None) => None,
         }
     }
 
     // ---- trust ------------------------------------------------------------------------------------------------
 
-    /// It is trusted if it still runs at that time.
+    /// Puts the worker on trial: it is trusted if it still runs at that time.
     pub(in super::super) fn begin_trial(&mut self, until: Instant) {
         self.trust = Trust::OnTrial { until };
     }
 
-    /// It is trusted, as long as it is there. Returns true if it was not before.
+    /// Trusts the worker, as long as it is there. Returns true if it was not trusted before.
     pub(in super::super) fn confirm(&mut self) -> bool {
         self.trouble = None;
         std::mem::replace(&mut self.trust, Trust::Confirmed) != Trust::Confirmed
     }
 
-    /// It comes after a worker that was lost: in quarantine, or in trouble, if that is said. Returns true if it is in
-    /// trouble.
+    /// Notes what the worker inherits from the lost worker before it: a quarantine, or a trouble. Returns true if the
+    /// worker is in trouble.
     pub(in super::super) fn inherit(&mut self, is_quarantined: bool, trouble: Option<Restart>) -> bool {
         self.is_quarantined |= is_quarantined;
         self.trouble = trouble.or(self.trouble);
