@@ -24,7 +24,8 @@ pub(super) struct File {
 impl File {
     /// Returns the source of the services, for the subcommand `command`.
     ///
-    /// # Errors An error of the operator's if no file is named and the default one does not exist.
+    /// # Errors
+    /// An error of the operator's if no file is named and the default one does not exist.
     pub(super) fn source(self, command: &str) -> Result<Source, Error> {
         let path = match self.file.or(self.config) {
             Some(path) => path,

@@ -37,7 +37,8 @@ pub(super) struct Line {
 /// Reads the words of a command line, the first of which is the program's name. The words of commands other than `pool`
 /// are left as they are.
 ///
-/// # Errors The message about an abbreviation that could be one of several flags.
+/// # Errors
+/// The message about an abbreviation that could be one of several flags.
 pub(super) fn read(cli: &Command, words: Vec<OsString>) -> Result<Line, String> {
     let mut rest = words.into_iter();
     let mut line = Line {

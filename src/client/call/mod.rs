@@ -40,7 +40,8 @@ pub use options::{Options, Signals, Stdin};
 
 /// Has a program run, and returns its exit status, or 128 plus the number of the signal that killed it.
 ///
-/// # Errors Every failure that is not the program's own. The exit status for all of them is [`FAILED`].
+/// # Errors
+/// Every failure that is not the program's own. The exit status for all of them is [`FAILED`].
 pub fn run(options: Options) -> Result<u8, Error> {
     let input = match options.stdin {
         Stdin::UnlessTerminal if io::stdin().is_terminal() => InputSource::None,

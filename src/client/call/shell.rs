@@ -69,7 +69,8 @@ impl Shell {
 
     /// Starts the threads and begins to connect.
     ///
-    /// # Errors EAGAIN if a thread cannot be created.
+    /// # Errors
+    /// EAGAIN if a thread cannot be created.
     pub(super) fn start(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.outputs = Some([
             (

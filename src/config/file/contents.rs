@@ -17,7 +17,8 @@ const LARGEST_IN_WORDS: &str = "16 MiB";
 
 /// Returns the name of a file, for messages about it, and its contents.
 ///
-/// # Errors An error of the operator's if the file cannot be read, or is not a regular file of a reasonable size.
+/// # Errors
+/// An error of the operator's if the file cannot be read, or is not a regular file of a reasonable size.
 pub(super) fn contents(path: &Path) -> Result<(String, Vec<u8>), Error> {
     let name = path.display().to_string();
     match read(path) {

@@ -69,7 +69,8 @@ impl Source {
 
     /// Reads the services and the settings of the log.
     ///
-    /// # Errors See [`load`].
+    /// # Errors
+    /// See [`load`].
     pub fn load(&self) -> Result<Contents, Error> {
         match self {
             Source::Toml(path) => load(path),
@@ -86,7 +87,8 @@ impl Source {
 
     /// Checks if the services could be run, as far as that can be found out without running them.
     ///
-    /// # Errors See [`load`]; and a line for each program that is missing or may not be run.
+    /// # Errors
+    /// See [`load`]; and a line for each program that is missing or may not be run.
     pub fn check(&self) -> Result<(), Error> {
         match self {
             Source::Toml(path) => {
@@ -177,7 +179,8 @@ impl<'t> Collected<'t> {
 
 /// Reads a file.
 ///
-/// # Errors An error of the operator's: the file cannot be read, or it has mistakes, each a line `file:line:column:
+/// # Errors
+/// An error of the operator's: the file cannot be read, or it has mistakes, each a line `file:line:column:
 /// mistake; remedy`.
 pub fn load(path: &Path) -> Result<Contents, Error> {
     let (name, bytes) = contents(path)?;
@@ -186,14 +189,16 @@ pub fn load(path: &Path) -> Result<Contents, Error> {
 
 /// As [`load`], for given contents; `name` is the name of the file in errors.
 ///
-/// # Errors See [`load`].
+/// # Errors
+/// See [`load`].
 pub fn read_all(name: &str, bytes: &[u8]) -> Result<Contents, Error> {
     read_bytes(name, bytes, Scope::Settings)
 }
 
 /// As [`read_all`], but returns the services only.
 ///
-/// # Errors See [`load`].
+/// # Errors
+/// See [`load`].
 pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
     read_all(name, bytes).map(|contents| contents.services)
 }

@@ -42,7 +42,8 @@ const EXAMPLE: &str = "write for example processes = ( { name = \"uptime\"; cmd 
 
 /// Reads the door that a torc.cfg describes; `flags` override the settings of the file.
 ///
-/// # Errors An error of the operator's: the file cannot be read, or there are mistakes, each a line: first those in the
+/// # Errors
+/// An error of the operator's: the file cannot be read, or there are mistakes, each a line: first those in the
 /// flags, then those in the file as `file:line:column: mistake; remedy`.
 pub fn load(path: &Path, flags: &CommandSpec) -> Result<Options, Error> {
     load_with(path, flags, Scope::Settings)
@@ -92,7 +93,8 @@ fn open(file: &str, open: &[String]) -> Result<Opened, String> {
 
 /// As [`load`], for a given text; `name` is the name of the file in errors. The text may not include files.
 ///
-/// # Errors See [`load`].
+/// # Errors
+/// See [`load`].
 pub fn read(name: &str, bytes: &[u8], flags: &CommandSpec) -> Result<Options, Error> {
     let mut none =
         |_: &str, _: &[String]| Err("no other file is read from here; write its settings into this one".to_owned());

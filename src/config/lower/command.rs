@@ -71,7 +71,8 @@ pub enum Program {
 
 /// Lowers one command door with its commands.
 ///
-/// # Errors All mistakes in the settings of the door itself.
+/// # Errors
+/// All mistakes in the settings of the door itself.
 pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result<Lowered<Options>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let listening = listening(&mut mistakes, Vec::new(), &spec.listen, &MACHINE);
@@ -166,7 +167,8 @@ fn command_line(entry: Entry<'_>) -> String {
 
 /// Lowers one command.
 ///
-/// # Errors All mistakes in its settings. Those of its name are found by [`wrong_name`].
+/// # Errors
+/// All mistakes in its settings. Those of its name are found by [`wrong_name`].
 pub fn entry(entry: Entry<'_>) -> Result<Command, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let spec = entry.spec;

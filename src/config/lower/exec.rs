@@ -43,7 +43,8 @@ const MAX_OUTPUT: RangeInclusive<u64> = 4 << 10..=1 << 30;
 
 /// Lowers one exec door.
 ///
-/// # Errors All mistakes in its settings.
+/// # Errors
+/// All mistakes in its settings.
 pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let listen = ListenSpec {

@@ -69,7 +69,8 @@ const FRAME: RangeInclusive<u64> = 1..=1 << 30;
 
 /// Lowers one pool.
 ///
-/// # Errors All mistakes in its settings.
+/// # Errors
+/// All mistakes in its settings.
 pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let addresses = addresses(&mut mistakes, spec);
@@ -171,7 +172,8 @@ fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(KeyRef, ListenAdd
 
 /// Parses an IPv6 address, with or without brackets, and with its interface after a `%` if it has one.
 ///
-/// # Errors `None` if it is no IPv6 address, or the mistake in its interface.
+/// # Errors
+/// `None` if it is no IPv6 address, or the mistake in its interface.
 fn ipv6_at(text: &str, port: u16) -> Result<ListenAddr, Option<String>> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     let ip = bare.split('%').next().unwrap_or(bare).parse::<Ipv6Addr>();

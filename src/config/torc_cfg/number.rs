@@ -5,7 +5,8 @@ use crate::config::quote::Quoted;
 
 /// Converts a number to the syntax of TOML.
 ///
-/// # Errors The mistake and its remedy.
+/// # Errors
+/// The mistake and its remedy.
 pub(super) fn number(written: &str) -> Result<String, String> {
     let plain = integer(written).or_else(|| float(written)).ok_or_else(|| {
         let text = Quoted(written);
