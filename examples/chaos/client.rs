@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::ask::AskProcess;
 use crate::mode::{IDLE_TIMEOUT, Mode};
-use crate::plan::{Exchange, Finish, Plan, Step, Via};
+use crate::numbered::{self, Numbered};
+use crate::plan::{Exchange, Finish, Plan, Protocol, Step, Via};
 use crate::request::Expect;
 use crate::timeline::Timeline;
 use crate::wire::Wire;
@@ -40,6 +42,8 @@ pub(crate) enum Outcome {
     Refused,
     /// The client left first.
     Left,
+    /// The client had said that it did not want the answer.
+    Cancelled,
     /// The connection ended in good order where the answer would have begun, because its process finishes: to be asked
     /// again.
     Unserved,
@@ -89,16 +93,13 @@ pub(crate) fn perform(plan: &Plan, target: &Target, timeline: &Timeline) -> Seen
         Err(error) => return not_connected(plan, &error, timeline.is_ending()),
     };
     // A daemon that has refused already may close while this one still sends; what it said is there to be read.
-    let sent = plan
-        .steps
-        .iter()
-        .try_for_each(|step| connection.take(step, target.patience));
+    let sent = connection.carry_out(plan, target.patience);
     let is_in_time = !timeline.is_ending();
     let since = Instant::now();
     let deadline = since + target.patience;
     let end = match plan.finish {
-        Finish::ReadsToEnd => connection.read_until(usize::MAX, deadline),
-        Finish::ReadsAnswers => connection.read_until(plan.exchanges.len(), deadline),
+        Finish::ReadsToEnd => connection.read_until(deadline, |_| false),
+        Finish::ReadsAnswers => connection.read_until(deadline, |this| this.answers.len() >= plan.exchanges.len()),
         Finish::Closes | Finish::Resets => {
             connection.leave(plan.finish);
             End::Ignored
@@ -106,11 +107,12 @@ pub(crate) fn perform(plan: &Plan, target: &Target, timeline: &Timeline) -> Seen
     };
     let took = since.elapsed();
     let may_be_idle = connection.last_sent.elapsed() >= Duration::from_millis(IDLE_TIMEOUT);
+    let is_kept = plan.protocol == Protocol::Kept;
     let conditions = Conditions {
         may_be_idle,
         oldest_allowed,
-        is_excused: target.mode.is_kept && timeline.was_upgraded_since(upgrades),
-        is_in_time: is_in_time && !(target.mode.is_kept && timeline.is_ending()),
+        is_excused: (is_kept || !connection.is_welcome()) && timeline.was_upgraded_since(upgrades),
+        is_in_time: is_in_time && !(is_kept && timeline.is_ending()),
     };
     connection.judge(plan, target, &conditions, &end, sent.err(), took)
 }
@@ -131,9 +133,11 @@ fn not_connected(plan: &Plan, error: &io::Error, is_ending: bool) -> Seen {
 /// (send, receive, shut down, set a time-out) is the same call for every connected socket.
 struct Connection {
     stream: UnixStream,
+    ask: Option<AskProcess>,
     /// Before its last bytes were sent.
     last_sent: Instant,
     wire: Wire,
+    numbered: Option<Numbered>,
     reads_every: Duration,
     pending: Vec<u8>,
     answers: Vec<Vec<u8>>,
@@ -142,15 +146,25 @@ struct Connection {
 
 impl Connection {
     fn begin(plan: &Plan, target: &Target) -> io::Result<Self> {
-        let stream: UnixStream = match plan.via {
-            Via::Tcp => OwnedFd::from(TcpStream::connect_timeout(&target.tcp, target.patience)?).into(),
-            Via::Unix => UnixStream::connect(&target.unix)?,
+        let (stream, ask) = match plan.via {
+            Via::Tcp => {
+                let stream = TcpStream::connect_timeout(&target.tcp, target.patience)?;
+                (OwnedFd::from(stream).into(), None)
+            }
+            Via::Unix => (UnixStream::connect(&target.unix)?, None),
+            Via::Ask => {
+                let (process, stream) = AskProcess::start(target.tcp, &target.unix)?;
+                (stream, Some(process))
+            }
         };
         stream.set_write_timeout(Some(target.patience))?;
+        let is_numbered = plan.protocol == Protocol::Numbered;
         Ok(Self {
             stream,
+            ask,
             last_sent: Instant::now(),
             wire: target.mode.reply,
+            numbered: is_numbered.then(|| Numbered::new(plan.has_hello())),
             reads_every: plan.reads_every,
             pending: Vec::new(),
             answers: Vec::new(),
@@ -158,27 +172,61 @@ impl Connection {
         })
     }
 
+    fn is_welcome(&self) -> bool {
+        self.numbered.as_ref().is_none_or(|numbered| numbered.is_welcome)
+    }
+
+    fn is_draining(&self) -> bool {
+        self.numbered.as_ref().is_some_and(|numbered| numbered.is_draining)
+    }
+
+    /// Carries out the steps of a plan, or as many as there are until the server says that it takes nothing new.
+    fn carry_out(&mut self, plan: &Plan, patience: Duration) -> io::Result<()> {
+        for (place, step) in plan.steps.iter().enumerate() {
+            if plan.has_hello() && plan.is_attentive() {
+                self.read_available()?;
+                if self.is_draining() {
+                    return self.stop_asking(plan.steps.get(place..).unwrap_or_default());
+                }
+            }
+            self.take(step, patience)?;
+        }
+        Ok(())
+    }
+
+    /// Sends the rest of the line that was sent in part, and ends the input.
+    fn stop_asking(&mut self, steps: &[Step]) -> io::Result<()> {
+        let sends = steps.iter().filter_map(|step| match step {
+            Step::Send(bytes) => Some(bytes.as_slice()),
+            _ => None,
+        });
+        let rest = sends.collect::<Vec<_>>().concat();
+        let rest = rest.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+        if self.numbered.as_ref().is_some_and(Numbered::is_inside_line) {
+            self.send(rest)?;
+        }
+        self.stream.shutdown(Shutdown::Write)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.last_sent = Instant::now();
+        self.stream.write_all(bytes)?;
+        if let Some(numbered) = &mut self.numbered {
+            numbered.note_sent(bytes);
+        }
+        Ok(())
+    }
+
     fn take(&mut self, step: &Step, patience: Duration) -> io::Result<()> {
         match step {
-            Step::Send(bytes) => {
-                self.last_sent = Instant::now();
-                self.stream.write_all(bytes)
-            }
+            Step::Send(bytes) => self.send(bytes),
             Step::Pause(time) => {
                 // The pause is the client's behaviour under test.
                 thread::sleep(*time);
                 Ok(())
             }
-            Step::Await(count) => {
-                let end = self.read_until(*count, Instant::now() + patience);
-                // There is no point in asking on.
-                let is_over = matches!(end, End::Eof | End::Error(_) | End::NotYet);
-                self.end = is_over.then_some(end);
-                if is_over {
-                    return Err(ErrorKind::BrokenPipe.into());
-                }
-                Ok(())
-            }
+            Step::Await(count) => self.wait(Instant::now() + patience, |this| this.answers.len() >= *count),
+            Step::AwaitWelcome => self.wait(Instant::now() + patience, Self::is_welcome),
             Step::EndInput => self.stream.shutdown(Shutdown::Write),
         }
     }
@@ -194,28 +242,66 @@ impl Connection {
         }
     }
 
-    /// Reads until `count` answers are there, or the end.
-    fn read_until(&mut self, count: usize, deadline: Instant) -> End {
+    /// Reads until `is_enough`. An end before that is an error.
+    fn wait(&mut self, deadline: Instant, is_enough: impl Fn(&Self) -> bool) -> io::Result<()> {
+        let end = self.read_until(deadline, is_enough);
+        // There is no point in asking on.
+        let is_over = matches!(end, End::Eof | End::Error(_) | End::NotYet);
+        self.end = is_over.then_some(end);
+        if is_over {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
+    }
+
+    /// Reads until `is_enough`, or to the end.
+    fn read_until(&mut self, deadline: Instant, is_enough: impl Fn(&Self) -> bool) -> End {
         if let Some(end) = self.end.take() {
             return end;
         }
         // A reader with pauses also takes small pieces.
         let mut piece = vec![0; if self.reads_every.is_zero() { 64 * 1024 } else { 1024 }];
-        while self.answers.len() < count {
+        while !is_enough(self) {
             match read_before(&mut self.stream, &mut piece, deadline) {
                 Ok(0) => return End::Eof,
-                Ok(length) => self.pending.extend_from_slice(piece.get(..length).unwrap_or_default()),
+                Ok(length) => self.note_read(piece.get(..length).unwrap_or_default()),
                 Err(error) if error.kind() == ErrorKind::TimedOut => return End::NotYet,
                 Err(error) => return End::Error(error.to_string()),
-            }
-            while let Some((answer, taken)) = self.wire.decode(&self.pending) {
-                self.answers.push(answer);
-                self.pending.drain(..taken);
             }
             // A slow reader is slow on purpose.
             thread::sleep(self.reads_every);
         }
         End::Ignored
+    }
+
+    /// Reads what is there.
+    fn read_available(&mut self) -> io::Result<()> {
+        let mut piece = vec![0; 64 * 1024];
+        self.stream.set_nonblocking(true)?;
+        let end = loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => break Some(End::Eof),
+                Ok(length) => self.note_read(piece.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break None,
+                Err(error) => break Some(End::Error(error.to_string())),
+            }
+        };
+        self.stream.set_nonblocking(false)?;
+        self.end = end;
+        match self.end {
+            Some(_) => Err(ErrorKind::BrokenPipe.into()),
+            None => Ok(()),
+        }
+    }
+
+    fn note_read(&mut self, piece: &[u8]) {
+        self.pending.extend_from_slice(piece);
+        while let Some((line, taken)) = self.wire.decode(&self.pending) {
+            self.pending.drain(..taken);
+            if self.numbered.as_mut().is_none_or(|numbered| numbered.hear(&line)) {
+                self.answers.push(line);
+            }
+        }
     }
 
     fn judge(
@@ -233,35 +319,59 @@ impl Connection {
         if is_whole {
             self.answers.push(std::mem::take(&mut self.pending));
         }
-        let mut answers = self.answers.into_iter();
-        let mut rest = self.pending;
         let has_left = matches!(plan.finish, Finish::Closes | Finish::Resets);
-        let absent = |rest: &mut Vec<u8>| match end {
+        let (answers, surplus) = match self.numbered {
+            Some(_) => numbered::lay_out(self.answers, &plan.exchanges),
+            None => in_order(self.answers, plan.exchanges.len()),
+        };
+        let mut rest = self.pending;
+        let is_unserved = |place: usize| match &self.numbered {
+            Some(numbered) if numbered.is_draining => place >= numbered.requests_sent || !plan.is_attentive(),
+            _ => conditions.is_excused,
+        };
+        let absent = |place: usize, exchange: &Exchange, rest: &mut Vec<u8>| match end {
             // After the one that was cut nothing more can be told.
             _ if has_left => Outcome::Left,
             End::Eof | End::Error(_) if !rest.is_empty() => Outcome::Wrong(std::mem::take(rest)),
             End::NotYet => Outcome::Lost(format!("no answer in time, after \"{}\"", rest.escape_ascii())),
             _ if !conditions.is_in_time => Outcome::TooLate,
-            End::Eof if conditions.is_excused => Outcome::Unserved,
+            End::Eof | End::Ignored if exchange.is_optional() => Outcome::Refused,
+            End::Eof if is_unserved(place) => Outcome::Unserved,
             End::Error(error) => Outcome::Lost(format!("without a word: {error}; sending: {sent:?}")),
             End::Eof | End::Ignored => Outcome::Lost(format!("the end without a word; sending: {sent:?}")),
         };
-        let judged = |exchange: &Exchange| match answers.next() {
+        let judged = |(place, (exchange, answer)): (usize, (&Exchange, Option<Vec<u8>>))| match answer {
             Some(answer) => judge(exchange, answer, target, conditions),
-            None => absent(&mut rest),
+            None => absent(place, exchange, &mut rest),
         };
-        let outcomes = plan.exchanges.iter().map(judged).collect();
-        let is_silent = plan.exchanges.is_empty();
-        let fault = match answers.next() {
-            Some(answer) if is_silent && is_refusal(&answer) => None,
+        let outcomes = plan.exchanges.iter().zip(answers).enumerate().map(judged).collect();
+        let may_be_refused = plan.exchanges.is_empty() && self.numbered.is_none();
+        let mut surplus = surplus.into_iter();
+        let fault = match surplus.next() {
+            Some(answer) if may_be_refused && is_refusal(&answer) => None,
             Some(answer) => Some(Outcome::Wrong(answer)),
             None if has_left => None,
             None if !rest.is_empty() && !matches!(end, End::NotYet) => Some(Outcome::Wrong(rest)),
             None if matches!(end, End::NotYet) => Some(Outcome::Lost("no end in time".to_owned())),
             None => None,
         };
-        Seen { outcomes, fault, took }
+        // The end of the stream ends it, however it came.
+        drop(self.stream);
+        let fault_of_ask = self.ask.and_then(|ask| ask.end(target.patience)).map(Outcome::Lost);
+        Seen {
+            outcomes,
+            fault: fault.or(fault_of_ask),
+            took,
+        }
     }
+}
+
+/// Lays each answer to the request in its place. Returns the answers that are too many as well.
+fn in_order(mut answers: Vec<Vec<u8>>, requests: usize) -> (Vec<Option<Vec<u8>>>, Vec<Vec<u8>>) {
+    let surplus = answers.split_off(requests.min(answers.len()));
+    let mut laid: Vec<Option<Vec<u8>>> = answers.into_iter().map(Some).collect();
+    laid.resize(requests, None);
+    (laid, surplus)
 }
 
 fn read_before(stream: &mut UnixStream, piece: &mut [u8], deadline: Instant) -> io::Result<usize> {
@@ -283,7 +393,10 @@ fn is_refusal(answer: &[u8]) -> bool {
 
 fn judge(exchange: &Exchange, answer: Vec<u8>, target: &Target, conditions: &Conditions) -> Outcome {
     if is_refusal(&answer) {
-        return Outcome::Refused;
+        return match exchange.is_cancelled {
+            true => Outcome::Cancelled,
+            false => Outcome::Refused,
+        };
     }
     let number_after = |text: &str| -> Option<u64> {
         let rest = answer.strip_prefix(text.as_bytes())?.strip_prefix(b" ")?;

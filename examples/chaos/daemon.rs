@@ -284,7 +284,8 @@ fn log_file(home: &TempDir) -> PathBuf {
     home.path().join("log")
 }
 
-fn command(home: &Path, modes: &[Mode]) -> Result<Command, Box<dyn Error>> {
+/// Returns the path of the program that is tested.
+pub(crate) fn binary() -> Result<PathBuf, Box<dyn Error>> {
     let program = std::env::current_exe()?;
     let examples = program.parent().ok_or("no directory around this program")?;
     let target = examples.parent().ok_or("no directory around the examples")?;
@@ -292,6 +293,12 @@ fn command(home: &Path, modes: &[Mode]) -> Result<Command, Box<dyn Error>> {
     if !binary.exists() {
         return Err(format!("{} is missing: cargo build --bins", binary.display()).into());
     }
+    Ok(binary)
+}
+
+fn command(home: &Path, modes: &[Mode]) -> Result<Command, Box<dyn Error>> {
+    let program = std::env::current_exe()?;
+    let binary = binary()?;
     let program = program.to_str().ok_or("the target folder is not UTF-8")?;
     let tables: String = modes.iter().map(|mode| mode.table(program)).collect();
     let file = home.join("iotcpd.toml");

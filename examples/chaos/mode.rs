@@ -33,6 +33,10 @@ pub(crate) struct Mode {
     pub(crate) is_one_by_one: bool,
     /// True if a connection has a worker of its own, and its answer is all that comes back.
     pub(crate) is_session: bool,
+    /// The percentage of clients that put a number before each of their lines.
+    pub(crate) numbered: usize,
+    /// True if these do not connect to the pool, but to an `iotcpd ask --squid` that does.
+    pub(crate) is_asked: bool,
     /// True if its clients come and go all at once.
     pub(crate) has_lulls: bool,
     pub(crate) most_workers: u64,
@@ -110,6 +114,22 @@ pub(crate) fn all(home: &Path) -> Result<Vec<Mode>, String> {
         line("elastic", ALONE).elastic(),
         line("rest", RESTED).workers(12).rested(),
         Mode::session(home, "session", TALKING),
+        line("multiplexed", AHEAD).workers(4).pipeline(8).multiplexed(),
+        line("multiplexed-channels", AT_ONCE)
+            .workers(4)
+            .kept()
+            .concurrency(8)
+            .multiplexed(),
+        Mode::new(
+            home,
+            "multiplexed-netstring",
+            ["line", "line", "netstring", "netstring"],
+            TO_NETSTRINGS,
+        )
+        .workers(4)
+        .multiplexed(),
+        line("multiplexed-cache", KNOWN).workers(4).cached().multiplexed(),
+        line("ask", AHEAD).workers(4).pipeline(8).asked(),
     ];
     match modes.iter().find(|mode| mode.is_misnamed) {
         Some(mode) => Err(format!("mode {} has an unknown framing", mode.name)),
@@ -141,6 +161,8 @@ impl Mode {
             is_kept: false,
             is_one_by_one: true,
             is_session: false,
+            numbered: 0,
+            is_asked: false,
             has_lulls: false,
             most_workers: 0,
             poison: None,
@@ -217,6 +239,21 @@ impl Mode {
         self.with(&format!(
             "persistent = true\nidle-timeout = \"{IDLE_TIMEOUT}ms\"\nmax-unanswered = 16"
         ))
+    }
+
+    /// Most clients send many requests on a connection, and get the answers in any order.
+    fn multiplexed(mut self) -> Self {
+        (self.numbered, self.is_one_by_one) = (75, false);
+        if self.is_kept {
+            return self;
+        }
+        self.with(&format!("idle-timeout = \"{IDLE_TIMEOUT}ms\"\nmax-unanswered = 16"))
+    }
+
+    fn asked(self) -> Self {
+        let mut mode = self.multiplexed();
+        (mode.numbered, mode.is_asked) = (100, true);
+        mode
     }
 
     fn pipeline(mut self, depth: u32) -> Self {

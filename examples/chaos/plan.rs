@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::dice::Dice;
 use crate::mode::Mode;
-use crate::request::{self, Expect, RequestKind};
+use crate::numbered;
+use crate::request::{self, Expect, NUMBERED, RequestKind};
 use crate::wire::Wire;
 
 /// The manners of a client that sends one request, with their weights.
@@ -40,16 +41,36 @@ const SESSION: &[(Manner, usize)] = &[
     (Manner::GoneInside, 8),
     (Manner::Gone, 10),
 ];
+/// The manners of a client that puts numbers before its lines.
+const WITH_NUMBERS: &[(Manner, usize)] = &[
+    (Manner::InPieces, 30),
+    (Manner::Waiting, 15),
+    (Manner::Bursts, 30),
+    (Manner::Closes, 10),
+    (Manner::Idles, 3),
+    (Manner::SlowReader, 4),
+    (Manner::Silent, 1),
+    (Manner::GoneInside, 4),
+    (Manner::Gone, 9),
+    (Manner::Deaf, 3),
+];
 /// The flaws of a request itself, out of a thousand requests.
 const FLAWS: [(RequestKind, usize); 3] = [
     (RequestKind::Unended, 8),
     (RequestKind::LongRequest, 8),
     (RequestKind::Malformed, 8),
 ];
+/// The flaws of the last line of a client that puts numbers before them.
+const FLAWED_LINES: [(RequestKind, usize); 2] = [(RequestKind::Unended, 1), (RequestKind::WithoutNumber, 1)];
 /// The percentage of kept connections whose last request is flawed.
 const FLAWED_END: usize = 6;
+/// The percentage of requests with numbers that are cancelled.
+const CANCELLED: usize = 8;
 /// The most requests on one connection; fewer than the daemon reads from one client ahead, or more.
 const MOST_REQUESTS: usize = 24;
+const MOST_WITH_NUMBERS: usize = 60;
+/// The most requests in one burst.
+const LONGEST_BURST: usize = 8;
 /// The most long ones among them: all that is under way at once must find room in sockets that are not read.
 const MOST_LONG: usize = 3;
 
@@ -75,6 +96,8 @@ pub(crate) enum Manner {
     Closes,
     /// Has all its answers and stays until the daemon closes.
     Idles,
+    /// Sends everything, reads nothing, and leaves some time later.
+    Deaf,
 }
 
 /// The choice between the two addresses.
@@ -82,6 +105,19 @@ pub(crate) enum Manner {
 pub(crate) enum Via {
     Tcp,
     Unix,
+    /// `iotcpd ask --squid` between client and pool, which knows both addresses.
+    Ask,
+}
+
+/// The number of requests that a connection is for, and what tells their answers apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    OneRequest,
+    /// Answers come in the order of the requests.
+    Kept,
+    /// Answers come in any order, each with the number of its request.
+    Numbered,
+    Session,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -90,6 +126,8 @@ pub(crate) enum Step {
     Pause(Duration),
     /// Reads until this number of answers is there, counted from the first.
     Await(usize),
+    /// Reads until the hello is answered.
+    AwaitWelcome,
     EndInput,
 }
 
@@ -111,12 +149,36 @@ pub(crate) struct Exchange {
     pub(crate) kind: RequestKind,
     bytes: Vec<u8>,
     pub(crate) expect: Expect,
+    /// The number before it, if it has one.
+    pub(crate) number: Option<u32>,
+    /// True if the client says that it does not want the answer any more.
+    pub(crate) is_cancelled: bool,
+}
+
+impl Exchange {
+    /// Returns the bytes that go over the wire.
+    fn wire(&self) -> Vec<u8> {
+        match self.number {
+            Some(number) => numbered::request(number, &self.bytes),
+            None => self.bytes.clone(),
+        }
+    }
+
+    /// Returns true if no line need come for it: it is no whole request.
+    pub(crate) fn is_optional(&self) -> bool {
+        match self.kind {
+            RequestKind::Unended => self.number.is_some(),
+            RequestKind::WithoutNumber => true,
+            _ => false,
+        }
+    }
 }
 
 /// One connection.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     manner: Manner,
+    pub(crate) protocol: Protocol,
     pub(crate) via: Via,
     pub(crate) exchanges: Vec<Exchange>,
     pub(crate) steps: Vec<Step>,
@@ -128,14 +190,25 @@ pub(crate) struct Plan {
 impl Plan {
     /// Draws the next connection of a client. No other connection has the same `name`.
     pub(crate) fn draw(dice: &mut Dice, mode: &Mode, name: &str) -> Self {
-        let manners = match mode {
-            Mode { is_session: true, .. } => SESSION,
-            Mode { is_kept: true, .. } => KEPT,
-            _ => ONE_SHOT,
+        let protocol = match mode {
+            Mode { is_session: true, .. } => Protocol::Session,
+            Mode { numbered, .. } if *numbered > 0 && dice.percent(*numbered) => Protocol::Numbered,
+            Mode { is_kept: true, .. } => Protocol::Kept,
+            _ => Protocol::OneRequest,
+        };
+        let manners = match protocol {
+            Protocol::Session => SESSION,
+            Protocol::Numbered => WITH_NUMBERS,
+            Protocol::Kept => KEPT,
+            Protocol::OneRequest => ONE_SHOT,
         };
         let drawn = dice.weighted(manners).unwrap_or(Manner::Plain);
-        let via = if dice.percent(50) { Via::Tcp } else { Via::Unix };
-        let exchanges = exchanges(dice, mode, drawn, name);
+        let via = match dice.percent(50) {
+            _ if mode.is_asked => Via::Ask,
+            true => Via::Tcp,
+            false => Via::Unix,
+        };
+        let mut exchanges = exchanges(dice, (mode, protocol), drawn, name);
         // Where only the end of input ends a request there is no second.
         let is_open =
             mode.request == Wire::Whole || exchanges.iter().any(|exchange| exchange.kind == RequestKind::Unended);
@@ -144,10 +217,13 @@ impl Plan {
         } else {
             drawn
         };
-        let steps = steps(dice, mode, manner, &exchanges);
+        let steps = match protocol {
+            Protocol::Numbered => numbered_steps(dice, via, manner, &mut exchanges),
+            _ => steps(dice, (mode, protocol), manner, &exchanges),
+        };
         let finish = match manner {
-            Manner::GoneInside | Manner::Gone if dice.percent(50) => Finish::Closes,
-            Manner::GoneInside | Manner::Gone => Finish::Resets,
+            Manner::GoneInside | Manner::Gone | Manner::Deaf if dice.percent(50) => Finish::Closes,
+            Manner::GoneInside | Manner::Gone | Manner::Deaf => Finish::Resets,
             Manner::Closes => Finish::ReadsAnswers,
             _ => Finish::ReadsToEnd,
         };
@@ -158,6 +234,7 @@ impl Plan {
         };
         Self {
             manner,
+            protocol,
             via,
             exchanges,
             steps,
@@ -166,10 +243,26 @@ impl Plan {
         }
     }
 
+    /// Returns true if its connection begins with a hello.
+    pub(crate) fn has_hello(&self) -> bool {
+        self.protocol == Protocol::Numbered && self.via != Via::Ask
+    }
+
+    /// Returns true if the client reads what the server has said before it sends more.
+    pub(crate) fn is_attentive(&self) -> bool {
+        !matches!(self.manner, Manner::SlowReader | Manner::Deaf)
+    }
+
     /// Returns the plan from this exchange on, for a client that was not served any more.
     pub(crate) fn again(&self, from: usize) -> Self {
-        let exchanges = self.exchanges.get(from..).unwrap_or_default().to_owned();
-        let bytes = exchanges.iter().flat_map(|exchange| exchange.bytes.clone()).collect();
+        let mut exchanges = self.exchanges.get(from..).unwrap_or_default().to_owned();
+        // All are under way at once now.
+        for (exchange, number) in exchanges.iter_mut().zip(0..) {
+            exchange.number = exchange.number.map(|_| number);
+        }
+        let hello = if self.has_hello() { numbered::HELLO } else { b"" };
+        let bytes = exchanges.iter().flat_map(Exchange::wire);
+        let bytes = hello.iter().copied().chain(bytes).collect();
         Self {
             steps: vec![Step::Send(bytes), Step::EndInput],
             finish: Finish::ReadsToEnd,
@@ -179,16 +272,20 @@ impl Plan {
     }
 }
 
-fn exchanges(dice: &mut Dice, mode: &Mode, manner: Manner, name: &str) -> Vec<Exchange> {
+fn exchanges(dice: &mut Dice, (mode, protocol): (&Mode, Protocol), manner: Manner, name: &str) -> Vec<Exchange> {
+    let is_kept = matches!(protocol, Protocol::Kept | Protocol::Numbered);
     let count = match manner {
         Manner::Silent => 0,
-        Manner::SlowReader if mode.is_kept => 1 + dice.below(4),
-        _ if mode.is_kept => 1 + dice.below(MOST_REQUESTS),
+        Manner::SlowReader if is_kept => 1 + dice.below(4),
+        _ if protocol == Protocol::Numbered => 1 + dice.below(MOST_WITH_NUMBERS),
+        _ if is_kept => 1 + dice.below(MOST_REQUESTS),
         _ => 1,
     };
     let mut kinds = mode.kinds();
-    if !mode.is_kept && !mode.is_session {
-        kinds.extend(flaws(mode));
+    match protocol {
+        Protocol::OneRequest => kinds.extend(flaws(mode)),
+        Protocol::Numbered if !mode.is_asked => kinds.extend(NUMBERED),
+        Protocol::Numbered | Protocol::Kept | Protocol::Session => {}
     }
     let mut long = 0;
     let mut exchanges: Vec<Exchange> = (0..count)
@@ -201,10 +298,15 @@ fn exchanges(dice: &mut Dice, mode: &Mode, manner: Manner, name: &str) -> Vec<Ex
             exchange(dice, mode, kind, &format!("{name}.{number}"))
         })
         .collect();
-    if mode.is_kept
+    let last_flaws = match protocol {
+        Protocol::Numbered if mode.is_asked => Vec::new(),
+        Protocol::Numbered => FLAWED_LINES.to_vec(),
+        _ => flaws(mode),
+    };
+    if is_kept
         && dice.percent(FLAWED_END)
         && let Some(last) = exchanges.last_mut()
-        && let Some(flaw) = dice.weighted(&flaws(mode))
+        && let Some(flaw) = dice.weighted(&last_flaws)
     {
         *last = exchange(dice, mode, flaw, &format!("{name}.last"));
     }
@@ -224,16 +326,23 @@ fn flaws(mode: &Mode) -> Vec<(RequestKind, usize)> {
 fn exchange(dice: &mut Dice, mode: &Mode, kind: RequestKind, name: &str) -> Exchange {
     let token = format!("{name}-{:016x}", dice.roll());
     let (bytes, expect) = request::request(kind, &token, mode, dice);
-    Exchange { kind, bytes, expect }
+    Exchange {
+        kind,
+        bytes,
+        expect,
+        number: None,
+        is_cancelled: false,
+    }
 }
 
-fn steps(dice: &mut Dice, mode: &Mode, manner: Manner, exchanges: &[Exchange]) -> Vec<Step> {
-    let mut bytes: Vec<u8> = exchanges.iter().flat_map(|exchange| exchange.bytes.clone()).collect();
+fn steps(dice: &mut Dice, (mode, protocol): (&Mode, Protocol), manner: Manner, exchanges: &[Exchange]) -> Vec<Step> {
+    let is_kept = protocol == Protocol::Kept;
+    let mut bytes: Vec<u8> = exchanges.iter().flat_map(Exchange::wire).collect();
     let mut steps = match manner {
         Manner::Silent => return Vec::new(),
         Manner::Waiting | Manner::Bursts => bursts(dice, manner, exchanges),
         Manner::GoneInside => {
-            let last = exchanges.last().map_or(0, |exchange| exchange.bytes.len());
+            let last = exchanges.last().map_or(0, |exchange| exchange.wire().len());
             bytes.truncate(bytes.len() - 1 - dice.below(last - 1));
             return vec![Step::Send(bytes), Step::Pause(dice.pause(20))];
         }
@@ -250,7 +359,9 @@ fn steps(dice: &mut Dice, mode: &Mode, manner: Manner, exchanges: &[Exchange]) -
             in_pieces(dice, bytes, 50)
         }
         // Long enough for something to come in between.
-        Manner::InPieces | Manner::SlowReader | Manner::Closes | Manner::Idles => in_pieces(dice, bytes, 500),
+        Manner::InPieces | Manner::SlowReader | Manner::Closes | Manner::Idles | Manner::Deaf => {
+            in_pieces(dice, bytes, 500)
+        }
         Manner::AsksTwice => {
             bytes.extend(
                 mode.request
@@ -260,10 +371,10 @@ fn steps(dice: &mut Dice, mode: &Mode, manner: Manner, exchanges: &[Exchange]) -
         }
         Manner::Plain | Manner::HalfClosed => vec![Step::Send(bytes)],
     };
-    let stays = matches!(manner, Manner::Closes | Manner::Idles) || (!mode.is_kept && manner != Manner::HalfClosed);
+    let stays = matches!(manner, Manner::Closes | Manner::Idles) || (!is_kept && manner != Manner::HalfClosed);
     let needs_end =
         mode.request == Wire::Whole || exchanges.iter().any(|exchange| exchange.kind == RequestKind::Unended);
-    if !stays || (needs_end && !mode.is_kept) {
+    if !stays || (needs_end && !is_kept) {
         steps.push(Step::EndInput);
     }
     steps
@@ -288,10 +399,10 @@ fn bursts(dice: &mut Dice, manner: Manner, exchanges: &[Exchange]) -> Vec<Step> 
         let size = if manner == Manner::Waiting {
             1
         } else {
-            1 + dice.below(8)
+            1 + dice.below(LONGEST_BURST)
         };
         let burst = exchanges.iter().skip(asked).take(size);
-        steps.push(Step::Send(burst.flat_map(|exchange| exchange.bytes.clone()).collect()));
+        steps.push(Step::Send(burst.flat_map(Exchange::wire).collect()));
         asked = (asked + size).min(exchanges.len());
         // The last answer to a request without an end comes behind the end of input.
         if asked < exchanges.len() {
@@ -299,6 +410,116 @@ fn bursts(dice: &mut Dice, manner: Manner, exchanges: &[Exchange]) -> Vec<Step> 
         }
     }
     steps
+}
+
+/// The steps of a client that puts numbers before its lines, which its exchanges get here.
+fn numbered_steps(dice: &mut Dice, via: Via, manner: Manner, exchanges: &mut Vec<Exchange>) -> Vec<Step> {
+    let in_bursts = matches!(manner, Manner::Waiting | Manner::Bursts);
+    double_some(exchanges);
+    give_numbers(dice, in_bursts, exchanges);
+    let (mut steps, mut bytes) = (Vec::new(), Vec::new());
+    if via != Via::Ask {
+        bytes.extend(numbered::HELLO);
+        if dice.percent(50) {
+            steps.extend([Step::Send(std::mem::take(&mut bytes)), Step::AwaitWelcome]);
+        }
+    }
+    let mut asked = 0;
+    while asked < exchanges.len() {
+        let size = match manner {
+            Manner::Waiting => 1,
+            Manner::Bursts => 1 + dice.below(LONGEST_BURST),
+            _ => exchanges.len(),
+        };
+        let end = (asked + size).min(exchanges.len());
+        let burst = exchanges.get_mut(asked..end).unwrap_or_default();
+        bytes.extend(numbered_burst(dice, via, burst));
+        asked = end;
+        if in_bursts {
+            steps.push(Step::Send(std::mem::take(&mut bytes)));
+            if asked < exchanges.len() {
+                steps.push(Step::Await(asked));
+            }
+        }
+    }
+    match manner {
+        Manner::Waiting | Manner::Bursts => {}
+        Manner::GoneInside => {
+            bytes.truncate(bytes.len().saturating_sub(1 + dice.below(40)));
+            steps.extend([Step::Send(bytes), Step::Pause(dice.pause(20))]);
+        }
+        Manner::Gone => {
+            steps.extend(in_pieces(dice, bytes, 50));
+            steps.push(Step::Await(dice.below(exchanges.len())));
+            steps.push(Step::Pause(dice.pause(100)));
+        }
+        Manner::Deaf => steps.extend([Step::Send(bytes), Step::Pause(dice.pause(500))]),
+        _ => steps.extend(in_pieces(dice, bytes, 50)),
+    }
+    let ends_input = match manner {
+        Manner::InPieces | Manner::Waiting | Manner::Bursts | Manner::SlowReader => true,
+        // No other end of it would come.
+        Manner::Idles | Manner::Silent => via == Via::Ask,
+        _ => false,
+    };
+    if ends_input {
+        steps.push(Step::EndInput);
+    }
+    steps
+}
+
+/// Puts the second line of those behind the first that a client sends twice under one number.
+fn double_some(exchanges: &mut Vec<Exchange>) {
+    *exchanges = exchanges
+        .drain(..)
+        .flat_map(|exchange| {
+            let second = (exchange.kind == RequestKind::SameNumber).then(|| exchange.clone());
+            [exchange].into_iter().chain(second)
+        })
+        .collect();
+}
+
+/// Other connections have the same numbers. In bursts, all of which are answered before the next one, they are used
+/// again.
+fn give_numbers(dice: &mut Dice, in_bursts: bool, exchanges: &mut [Exchange]) {
+    let random = u32::try_from(dice.roll() >> 32).unwrap_or_default();
+    let (first, step) = dice
+        .weighted(&[
+            ((0, 1), 40),
+            ((u32::MAX, 1), 10),
+            ((random, 1), 20),
+            ((random, random | 1), 30),
+        ])
+        .unwrap_or((0, 1));
+    let different = if in_bursts { LONGEST_BURST } else { usize::MAX };
+    let (mut place, mut is_first_of_two) = (0, false);
+    for exchange in exchanges {
+        is_first_of_two = exchange.kind == RequestKind::SameNumber && !is_first_of_two;
+        if exchange.kind != RequestKind::WithoutNumber {
+            let multiple = u32::try_from(place % different).unwrap_or_default();
+            let number = first.wrapping_add(step.wrapping_mul(multiple));
+            exchange.number = Some(number);
+        }
+        place += usize::from(!is_first_of_two);
+    }
+}
+
+/// The lines of some requests, and now and then one that cancels one of them.
+fn numbered_burst(dice: &mut Dice, via: Via, exchanges: &mut [Exchange]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for place in 0..exchanges.len() {
+        bytes.extend(exchanges.get(place).map_or_else(Vec::new, Exchange::wire));
+        if via == Via::Ask || !bytes.ends_with(b"\n") || !dice.percent(CANCELLED) {
+            continue;
+        }
+        if let Some(exchange) = exchanges.get_mut(dice.below(place + 1))
+            && let Some(number) = exchange.number
+        {
+            exchange.is_cancelled = true;
+            bytes.extend(numbered::cancel(number));
+        }
+    }
+    bytes
 }
 
 /// Bytes as text, the middle of long ones left out.
@@ -316,10 +537,12 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kinds: Vec<RequestKind> = self.exchanges.iter().map(|exchange| exchange.kind).collect();
-        let Self { manner, via, .. } = self;
+        let Self {
+            manner, protocol, via, ..
+        } = self;
         write!(
             f,
-            "{manner:?} over {via:?}, {kinds:?}: {:?} {:?}",
+            "{manner:?}, {protocol:?} over {via:?}, {kinds:?}: {:?} {:?}",
             self.steps, self.finish
         )
     }
@@ -331,6 +554,7 @@ impl fmt::Debug for Step {
             Self::Send(bytes) => write!(f, "send \"{}\"", shown(bytes)),
             Self::Pause(time) => write!(f, "pause {time:?}"),
             Self::Await(count) => write!(f, "await {count}"),
+            Self::AwaitWelcome => f.write_str("await the welcome"),
             Self::EndInput => f.write_str("end input"),
         }
     }

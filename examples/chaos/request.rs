@@ -74,6 +74,12 @@ pub(crate) enum RequestKind {
     LongRequest,
     NulRequest,
     Malformed,
+    /// With a CR in the middle, which some programs take for the end of a line.
+    LoneCr,
+    /// The same line twice, under the same number.
+    SameNumber,
+    /// A line without a number where each has one, and one with a number behind it.
+    WithoutNumber,
 }
 
 /// A group of kinds, and how often each comes; weights of all groups of a mode are added up.
@@ -115,7 +121,13 @@ pub(crate) const CHANNELS: Group = &[
     (RequestKind::UnknownId, 3),
     (RequestKind::WithoutId, 3),
 ];
-pub(crate) const LINES: Group = &[(RequestKind::NulReply, 5), (RequestKind::NulRequest, 8)];
+pub(crate) const LINES: Group = &[
+    (RequestKind::NulReply, 5),
+    (RequestKind::NulRequest, 8),
+    (RequestKind::LoneCr, 8),
+];
+/// Only of clients that put numbers before their lines: a flaw costs them nothing else.
+pub(crate) const NUMBERED: Group = &[(RequestKind::LongRequest, 8), (RequestKind::SameNumber, 10)];
 pub(crate) const UNSAYABLE: Group = &[(RequestKind::Lines, 8)];
 pub(crate) const BINARY: Group = &[(RequestKind::Binary, 200)];
 pub(crate) const GARBAGE: Group = &[(RequestKind::Garbage, 4)];
@@ -157,7 +169,9 @@ impl std::fmt::Debug for Expect {
 pub(crate) fn request(kind: RequestKind, token: &str, mode: &Mode, dice: &mut Dice) -> (Vec<u8>, Expect) {
     let filled = |fill: char, count: usize| format!("{token}{}", fill.to_string().repeat(count));
     let text = match kind {
-        RequestKind::Echo | RequestKind::Unended | RequestKind::NulRequest => filled('x', dice.below(200)),
+        RequestKind::Echo | RequestKind::Unended | RequestKind::NulRequest | RequestKind::LoneCr => {
+            filled('x', dice.below(200))
+        }
         RequestKind::LongEcho => filled('y', dice.below(MAX_REQUEST - 100)),
         RequestKind::LongRequest => filled('z', MAX_REQUEST + dice.below(200_000)),
         _ => token.to_owned(),
@@ -192,10 +206,15 @@ pub(crate) fn request(kind: RequestKind, token: &str, mode: &Mode, dice: &mut Di
             bytes.truncate(1 + dice.below(bytes.len() - 1));
             (bytes, Expect::Refusal)
         }
-        RequestKind::NulRequest => {
+        RequestKind::NulRequest | RequestKind::LoneCr => {
             let mut bytes = verb.into_bytes();
-            bytes.insert(dice.below(bytes.len()), 0);
+            let flaw = if kind == RequestKind::LoneCr { b'\r' } else { 0 };
+            bytes.insert(dice.below(bytes.len()), flaw);
             (mode.request.encode(&bytes), Expect::Refusal)
+        }
+        RequestKind::WithoutNumber => {
+            let bytes = format!("without a number\n{} echo this is nobody's\n", u32::MAX - 1);
+            (bytes.into_bytes(), Expect::Refusal)
         }
         RequestKind::Malformed => (mode.request.garbage().unwrap_or_default().to_owned(), Expect::Refusal),
         RequestKind::LongRequest

@@ -131,7 +131,7 @@ impl Row {
         let count = match outcome {
             Outcome::Answered => &mut self.answered,
             Outcome::Refused => &mut self.refused,
-            Outcome::Left => &mut self.left,
+            Outcome::Left | Outcome::Cancelled => &mut self.left,
             Outcome::Unserved => &mut self.asked_again,
             Outcome::TooLate => &mut self.too_late,
             Outcome::Wrong(_) => &mut self.wrong,

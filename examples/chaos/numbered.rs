@@ -1,0 +1,126 @@
+//! Lines behind numbers, written for chaos alone: the daemon's own parsers cannot prove themselves.
+//!
+//! A client of a multiplexed connection says the hello, then each request behind a number; answers come in any order,
+//! each behind the number of its request. `iotcpd ask --squid` speaks the same without the hello and without
+//! announcements, so a client of it is one of these as well.
+
+use crate::plan::Exchange;
+
+pub(crate) const HELLO: &[u8] = b"iotcpd-multiplex 1\n";
+const WELCOME: &str = "iotcpd-multiplex 1 ";
+const LIMITS: [&str; 3] = ["max-unanswered=", "max-request=", "at-once="];
+
+/// A line that came, without its LF.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Welcome,
+    Drain,
+    Announcement,
+    Answer,
+    Unknown,
+}
+
+/// The state of a connection whose requests have numbers.
+#[derive(Debug)]
+pub(crate) struct Numbered {
+    /// True if the server has said that it speaks the protocol, or need not.
+    pub(crate) is_welcome: bool,
+    /// True if the server has said that it takes nothing new.
+    pub(crate) is_draining: bool,
+    /// The number of whole requests that were sent.
+    pub(crate) requests_sent: usize,
+    /// The first byte of the line that was sent in part.
+    line_begun: Option<u8>,
+}
+
+impl Numbered {
+    /// `has_hello`: the server must answer a hello first.
+    pub(crate) fn new(has_hello: bool) -> Self {
+        Self {
+            is_welcome: !has_hello,
+            is_draining: false,
+            requests_sent: 0,
+            line_begun: None,
+        }
+    }
+
+    /// Takes in a line that came. Returns true if it is to be judged as an answer, right or not.
+    pub(crate) fn hear(&mut self, line: &[u8]) -> bool {
+        match (read(line), self.is_welcome) {
+            (Line::Welcome, false) => self.is_welcome = true,
+            (Line::Drain, true) => self.is_draining = true,
+            (Line::Announcement, true) => {}
+            _ => return true,
+        }
+        false
+    }
+
+    /// Counts the requests in bytes that were sent.
+    pub(crate) fn note_sent(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let first = *self.line_begun.get_or_insert(*byte);
+            if *byte == b'\n' {
+                self.requests_sent += usize::from(first.is_ascii_digit());
+                self.line_begun = None;
+            }
+        }
+    }
+
+    pub(crate) fn is_inside_line(&self) -> bool {
+        self.line_begun.is_some()
+    }
+}
+
+pub(crate) fn request(number: u32, bytes: &[u8]) -> Vec<u8> {
+    [number.to_string().as_bytes(), b" ", bytes].concat()
+}
+
+pub(crate) fn cancel(number: u32) -> Vec<u8> {
+    format!("!cancel {number}\n").into_bytes()
+}
+
+fn read(line: &[u8]) -> Line {
+    let text = String::from_utf8_lossy(line);
+    if let Some(limits) = text.strip_prefix(WELCOME) {
+        let has = |name: &&str| {
+            let mut values = limits.split(' ').filter_map(|word| word.strip_prefix(name));
+            values.any(|value| value.parse::<u64>().is_ok())
+        };
+        return if LIMITS.iter().all(has) {
+            Line::Welcome
+        } else {
+            Line::Unknown
+        };
+    }
+    match line {
+        b"!drain" => Line::Drain,
+        [b'!', ..] => Line::Announcement,
+        _ if parts(line).is_some() => Line::Answer,
+        _ => Line::Unknown,
+    }
+}
+
+fn parts(line: &[u8]) -> Option<(u32, &[u8])> {
+    let blank = memchr::memchr(b' ', line)?;
+    let (digits, text) = line.split_at(blank);
+    Some((std::str::from_utf8(digits).ok()?.parse().ok()?, text.get(1..)?))
+}
+
+/// Lays each answer, without its number, to the first request with its number that has none yet: a client uses a number
+/// again only when its answer has come. Returns the lines that answer nothing as well.
+pub(crate) fn lay_out(answers: Vec<Vec<u8>>, exchanges: &[Exchange]) -> (Vec<Option<Vec<u8>>>, Vec<Vec<u8>>) {
+    let mut laid = vec![None; exchanges.len()];
+    let mut surplus = Vec::new();
+    for line in answers {
+        let answer = parts(&line).filter(|_| read(&line) == Line::Answer);
+        let place = answer.and_then(|(number, text)| {
+            let mut places = laid.iter_mut().zip(exchanges);
+            let place = places.find(|(place, exchange)| place.is_none() && exchange.number == Some(number));
+            place.map(|(place, _)| *place = Some(text.to_owned()))
+        });
+        if place.is_none() {
+            surplus.push(line);
+        }
+    }
+    (laid, surplus)
+}
