@@ -15,6 +15,11 @@ fn promises_hold_while_faults_are_injected() {
         chaos.display()
     );
     let program = Program::start(Command::new(chaos).args(["3", "12"]));
+    // One at a time, because the whole may take longer than any wait for a single event.
+    for stage in ["faults: ", "requests  "] {
+        let waited = program.stdout.wait_from(0, |line| line.starts_with(stage));
+        waited.unwrap_or_else(|why| program.fail(&format!("wanted {stage:?}: {why}")));
+    }
     let (status, stdout, stderr) = program.finish();
     assert!(status.success(), "{status}\n{stdout}\n{stderr}");
     assert!(stdout.contains("every promise held"), "{stdout}");
