@@ -29,7 +29,8 @@ pub mod error {
 
 /// The pure core of the client `ask`, and the parsers of its input and of replies.
 pub mod ask {
-    pub use crate::client::ask::core::{AskAction, AskEvent, Asker, AttemptId, Fault};
+    pub use crate::client::ask::core::{AskAction, AskEvent, Asker, AttemptId, ConnectionId, Fault};
+    pub use crate::client::ask::cutter::{Cut, Cutter};
     pub use crate::client::ask::input::{LONGEST_LINE, Line, Splitter};
     pub use crate::client::ask::options::Policy;
     pub use crate::client::ask::protocol::{self, Protocol, Question, Reading};

@@ -12,6 +12,11 @@ use crate::error::Error;
 use crate::net::addr::ConnectAddr;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+/// All lines on one connection take the fewest system calls.
+const DEFAULT_CONNECTIONS: usize = 1;
+const MAX_CONNECTIONS: usize = 16;
+/// Long enough that a new connection costs nothing, short enough that lines find a daemon that a balancer has added.
+const DEFAULT_AGE: Duration = Duration::from_secs(300);
 /// The answer to a line that may be a question but whose channel-ID is in doubt: Squid asks again.
 const CONTRADICTION: &[u8] = b"BH";
 /// The range of time-outs: a shorter one is not enough for a network, and after a longer one Squid has given up.
@@ -54,6 +59,12 @@ pub(super) struct Flags {
     #[arg(long, value_name = "URL")]
     #[allow(rustdoc::bare_urls, reason = "--help shows this text as it is")]
     fail_url: Option<String>,
+    /// Connections to each pool that carry many lines, 1 to 16; 0: a connection for each line [default: 1]
+    #[arg(long, value_name = "N")]
+    connections: Option<usize>,
+    /// How old such a connection grows before it is replaced; 0: no limit [default: 5m]
+    #[arg(long, value_name = "TIME")]
+    max_connection_age: Option<Time>,
     /// Lines hold passwords: keep them out of core dumps and away from other processes of the same user
     #[arg(long)]
     confidential: bool,
@@ -95,6 +106,12 @@ fn options(flags: &Flags) -> Result<Options, Error> {
             Time(timeout)
         ));
     }
+    let connections = flags.connections.unwrap_or(DEFAULT_CONNECTIONS);
+    if connections > MAX_CONNECTIONS {
+        mistakes.push(format!(
+            "iotcpd: --connections: {connections} is out of range; write a value from 0 to {MAX_CONNECTIONS}"
+        ));
+    }
     let on_failure = on_failure(flags, &mut mistakes);
     if mistakes.is_empty() {
         let mode = if flags.squid { Mode::Squid } else { Mode::Plain };
@@ -108,6 +125,9 @@ fn options(flags: &Flags) -> Result<Options, Error> {
                 Some(Fail::Open) | None => CONTRADICTION.to_vec(),
             },
             on_failure,
+            connections,
+            max_connection_age: Some(flags.max_connection_age.map_or(DEFAULT_AGE, |time| time.0))
+                .filter(|age| !age.is_zero()),
             privacy: if flags.confidential {
                 Privacy::Confidential
             } else {
@@ -229,6 +249,23 @@ mod tests {
             ChannelIds::Yes
         );
         assert!(Ask::try_parse_from(["ask", "--channel-ids", "yes", "x:1"]).is_err());
+    }
+
+    #[test]
+    fn connections_have_a_number_and_an_age_that_can_be_chosen() {
+        let options = lower("x:1").unwrap();
+        assert_eq!(
+            (options.connections, options.max_connection_age),
+            (1, Some(Duration::from_secs(300)))
+        );
+        let options = lower("--connections 16 --max-connection-age 0 x:1").unwrap();
+        assert_eq!((options.connections, options.max_connection_age), (16, None));
+        assert_eq!(lower("--connections 0 x:1").unwrap().connections, 0);
+        let text = lower("--connections 17 x:1").unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "iotcpd: --connections: 17 is out of range; write a value from 0 to 16"
+        );
     }
 
     #[test]

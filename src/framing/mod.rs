@@ -31,7 +31,6 @@ pub mod content_length;
 pub mod empty_line;
 pub mod line;
 pub mod line_rules;
-#[allow(dead_code, reason = "pool and ask begin to use it one after the other")]
 pub mod multiplex;
 pub mod netstring;
 pub mod netstring_pieces;

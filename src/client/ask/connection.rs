@@ -1,102 +1,184 @@
-//! One question over one connection: connect, send, receive one line, close. I/O without decisions.
+//! One connection to a pool: for one line, or for many. I/O without decisions.
 //!
-//! Each connection is set to reset on close (SO_LINGER of 0 s). So a pool learns at once that an answer is no longer
-//! wanted, even when this process is killed; and this side keeps no connections in TIME_WAIT, which at some 470
-//! questions a second would use up the local ports within a minute. The reset loses nothing: a connection is closed
-//! only when the reply has been read to its end, or is no longer wanted.
+//! **One line.** Connect, send the question, receive one line, close. Such a connection is set to reset on close
+//! (SO_LINGER of 0 s). So a pool learns at once that an answer is no longer wanted, even when this process is killed;
+//! and this side keeps no connections in TIME_WAIT, which at some 470 questions a second would use up the local ports
+//! within a minute. The reset loses nothing: a connection is closed only when the reply has been read to its end, or is
+//! no longer wanted. The sending side is never shut down alone: many programs take that for a client that has gone.
+//!
+//! **Many lines.** Connect, send the hello, and then lines in both directions, whose meaning the [`core`](super::core)
+//! knows. What was appended in a turn leaves in one write at its end. The sending side is shut down behind the last
+//! line, when nothing more is sent.
 //!
 //! Reading continues while sending is blocked, because a pool may refuse a question before it has read all of it. When
-//! sending fails, the reply that the pool may have sent before is still read; only then is the connection lost. The
-//! sending side is never shut down alone: many programs take that for a client that has gone.
+//! sending fails, what the pool may have sent before is still read; only then is the connection lost.
 
 use std::io;
 
-use super::super::target::Target;
-use super::core::{AttemptId, Fault};
-use super::reply::Collector;
-use crate::net::conn::{Conn, Received};
+use super::super::target::{OnDrop, Target};
+use super::core::{AttemptId, ConnectionId, Fault};
+use super::cutter::{Cut, Cutter};
+use super::reply::{Collector, Flaw};
+use crate::framing::channel::Prefix;
+use crate::framing::multiplex;
+use crate::net::conn::{Conn, Received, Sent};
 
 /// The number of reads that one connection gets in one turn.
 const READS_PER_TURN: usize = 4;
 
-/// One attempt under way.
+/// The purpose of a connection, which is also its identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Purpose {
+    /// One line.
+    Single(AttemptId),
+    /// Many lines.
+    Shared(ConnectionId),
+}
+
+/// A connection that is open or being established.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) attempt: AttemptId,
+    pub(super) purpose: Purpose,
     /// The index of the address among those of the operator.
     pub(super) address: usize,
-    /// The number of targets of that address that have refused this attempt.
+    /// The number of targets of that address that have refused this connection.
     pub(super) refused: usize,
     pub(super) conn: Conn,
-    reply: Collector,
+    input: Input,
+    /// True if nothing more is appended.
+    is_finished: bool,
+}
+
+/// The part of the pool's bytes that was received and is not complete.
+#[derive(Debug)]
+enum Input {
+    Single(Collector),
+    Shared(Cutter),
 }
 
 /// The result of one share of work.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum AttemptProgress {
+pub(super) enum Progress {
     /// Nothing more to do until the next event.
     Pending,
     /// More to do at once: the share of this turn was used up.
     More,
-    /// The reply, without its LF.
+    /// Nothing more will come. The connection is to be closed.
+    Over(Fault),
+    /// The one reply has come, without its LF. The connection is to be closed.
     Replied(Vec<u8>),
-    /// There will be no reply.
-    Failed(Fault),
 }
 
 impl Connection {
-    /// Begins to connect to `target`. `question` is one line without its LF.
+    /// Begins to connect to `target`. `first` is the first line to be sent, without its LF.
     pub(super) fn begin(
-        attempt: AttemptId,
+        purpose: Purpose,
         address: usize,
         refused: usize,
         target: &Target,
-        question: &[u8],
+        first: &[u8],
     ) -> Result<Connection, Fault> {
-        let mut conn = target.connect().map_err(|error| cannot_connect(&error))?;
+        let (on_drop, input) = match purpose {
+            Purpose::Single(_) => (OnDrop::Reset, Input::Single(Collector::default())),
+            Purpose::Shared(_) => (OnDrop::Close, Input::Shared(Cutter::default())),
+        };
+        let mut conn = target.connect(on_drop).map_err(|error| cannot_connect(&error))?;
+        if let Purpose::Shared(_) = purpose {
+            // Without this, a line would wait for the acknowledgment of the one before.
+            conn.socket()
+                .set_nodelay()
+                .map_err(|error| Fault::Lost((&error).into()))?;
+        }
         let output = conn.output_mut();
-        output.reserve_exact(question.len() + 1);
-        output.extend_from_slice(question);
+        output.reserve_exact(first.len() + 1);
+        output.extend_from_slice(first);
         output.push(b'\n');
         Ok(Connection {
-            attempt,
+            purpose,
             address,
             refused,
             conn,
-            reply: Collector::default(),
+            input,
+            is_finished: false,
         })
     }
 
-    /// Does everything that is possible without waiting, within the share of one turn. `buffer` is scratch space for
-    /// reading.
-    pub(super) fn advance(&mut self, buffer: &mut [u8]) -> AttemptProgress {
-        match self.conn.advance_connecting() {
-            Ok(true) => {}
-            Ok(false) => return AttemptProgress::Pending,
-            Err(error) => return AttemptProgress::Failed(cannot_connect(&error)),
+    /// Appends a question behind its number, without writing anything.
+    pub(super) fn append_line(&mut self, number: u32, question: &[u8]) {
+        let output = self.conn.output_mut();
+        output.extend_from_slice(Prefix::of(number).as_bytes());
+        output.extend_from_slice(question);
+        output.push(b'\n');
+    }
+
+    /// Appends that the answer to a question is no longer wanted.
+    pub(super) fn append_cancel(&mut self, number: u32) {
+        multiplex::encode_cancel(number, self.conn.output_mut());
+    }
+
+    /// Has the sending side be shut down as soon as everything is written.
+    pub(super) fn finish(&mut self) {
+        self.is_finished = true;
+    }
+
+    /// Writes what was appended, as far as there is room. Does nothing before the connection is established.
+    pub(super) fn write(&mut self) -> Sent {
+        if self.conn.is_connecting() {
+            return Sent::Nothing;
         }
-        self.conn.flush();
-        // After a failed write the reply is read first.
-        match (self.receive(buffer), self.conn.error()) {
-            (AttemptProgress::Pending, Some(error)) => AttemptProgress::Failed(Fault::Lost(error.into())),
+        let sent = self.conn.flush();
+        if self.is_finished && self.conn.unwritten() == 0 {
+            // An error means that the pool has gone, which the next read tells.
+            let _ = self.conn.say_end();
+        }
+        sent
+    }
+
+    /// Goes on with connecting. Returns true once the connection is established.
+    pub(super) fn advance_connecting(&mut self) -> Result<bool, Fault> {
+        self.conn.advance_connecting().map_err(|error| cannot_connect(&error))
+    }
+
+    /// Writes and reads as far as possible without waiting, within the share of one turn. `buffer` is scratch space for
+    /// reading; `take` gets the lines of a connection for many. Must be called only when the connection is established.
+    pub(super) fn advance(&mut self, buffer: &mut [u8], take: impl FnMut(Cut<'_>)) -> Progress {
+        self.write();
+        // After a failed write, what the pool has sent before is read first.
+        match (self.receive(buffer, take), self.conn.error()) {
+            (Progress::Pending, Some(error)) => Progress::Over(Fault::Lost(error.into())),
             (received, _) => received,
         }
     }
 
-    fn receive(&mut self, buffer: &mut [u8]) -> AttemptProgress {
+    fn receive(&mut self, buffer: &mut [u8], mut take: impl FnMut(Cut<'_>)) -> Progress {
         for _ in 0..READS_PER_TURN {
-            let pushed = match self.conn.read(buffer) {
-                Received::Bytes(count) => self.reply.push(buffer.get(..count).unwrap_or_default()),
-                Received::End => Err(self.reply.flaw_at_end()),
-                Received::Nothing | Received::Failed => return AttemptProgress::Pending,
+            let bytes = match self.conn.read(buffer) {
+                Received::Bytes(count) => buffer.get(..count).unwrap_or_default(),
+                Received::End => return Progress::Over(Fault::Flawed(self.input.flaw_at_end())),
+                Received::Nothing | Received::Failed => return Progress::Pending,
             };
-            match pushed {
-                Ok(None) => {}
-                Ok(Some(reply)) => return AttemptProgress::Replied(reply),
-                Err(flaw) => return AttemptProgress::Failed(Fault::Flawed(flaw)),
+            match &mut self.input {
+                Input::Shared(cutter) => cutter.push(bytes, &mut take),
+                Input::Single(reply) => match reply.push(bytes) {
+                    Ok(None) => {}
+                    Ok(Some(reply)) => return Progress::Replied(reply),
+                    Err(flaw) => return Progress::Over(Fault::Flawed(flaw)),
+                },
+            }
+            if self.conn.is_drained() {
+                return Progress::Pending;
             }
         }
-        AttemptProgress::More
+        Progress::More
+    }
+}
+
+impl Input {
+    fn flaw_at_end(&self) -> Flaw {
+        match self {
+            Input::Single(reply) => reply.flaw_at_end(),
+            Input::Shared(_) => Flaw::Empty,
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! `iotcpd ask ADDRESS...`: sends the lines of standard input to a pool and writes the answers to standard output.
 //!
 //! The life of a line: a chunk is read from standard input ([`stdio`](super::stdio)) → the chunk is split into lines
-//! ([`input`]) → the channel-ID is removed ([`protocol`]) → the asker chooses an address ([`core`]) → one connection
-//! sends the question and reads a reply ([`connection`]) → a reply that Squid could not parse is repaired or refused
-//! ([`reply`]) → the channel-ID is put back → it is written with the other answers of the turn ([`streams`]).
+//! ([`input`]) → the channel-ID is removed ([`protocol`]) → the asker chooses an address, and the way to it ([`core`])
+//! → a [`connection`] sends the question, together with others or alone, and reads the reply → a reply that Squid could
+//! not parse is repaired or refused ([`reply`]) → the channel-ID is put back → it is written with the other answers of
+//! the turn ([`streams`]).
 //! [`shell`] connects these parts; [`resolver`] holds the addresses of host names.
 //!
 //! Invariants:
@@ -23,6 +24,7 @@
 
 mod connection;
 pub mod core;
+pub mod cutter;
 mod failures;
 pub mod input;
 pub mod options;
@@ -50,13 +52,13 @@ use streams::{Ends, RunEnd};
 
 pub use options::{ChannelIds, Mode, Options, Privacy};
 
-/// The largest number of connections that are open at once.
-const MAX_IN_FLIGHT: usize = 1000;
+/// The largest number of connections for one line each that are open at once.
+const MAX_SINGLES: usize = 1000;
 /// The number of descriptors kept for other purposes: standard streams, epoll, eventfd, files of the name resolution.
 const RESERVED_DESCRIPTORS: u64 = 32;
-/// The number of lines that are in flight per address in plain mode, where there is no hurry: as many as a pool has
-/// workers by default, so that no line waits in a pool for longer than the pool's queue time-out.
-const PLAIN_IN_FLIGHT: usize = 4;
+/// The number of such connections per address in plain mode, where there is no hurry: as many as a pool has workers by
+/// default, so that no line waits in a pool for longer than the pool's queue time-out.
+const PLAIN_SINGLES: usize = 4;
 /// The largest number of lines in hand: more than any `concurrency` or `queue-size` in a squid.conf.
 const MAX_LINES: usize = 10_000;
 /// The number of bytes of questions and answers in hand above which no more lines are read.
@@ -107,24 +109,25 @@ fn serve(options: Options, open: impl FnOnce(&mut Context<'_>) -> io::Result<End
 }
 
 fn policy(options: &Options) -> Policy {
-    let max_in_flight = match options.mode {
-        Mode::Plain => PLAIN_IN_FLIGHT.saturating_mul(options.addresses.len()),
-        Mode::Squid => MAX_IN_FLIGHT,
+    let addresses = options.addresses.len();
+    let singles_per_address = match options.mode {
+        Mode::Plain => PLAIN_SINGLES,
+        Mode::Squid => MAX_SINGLES,
     };
-    let max_in_flight = max_in_flight.min(descriptors()).max(1);
+    let free = descriptors().saturating_sub(options.connections.saturating_mul(addresses));
+    let most = singles_per_address.saturating_mul(addresses).min(MAX_SINGLES);
     Policy {
         mode: options.mode,
         timeout: options.timeout,
         channel_ids: options.channel_ids,
         on_failure: options.on_failure.clone(),
         on_contradiction: options.on_contradiction.clone(),
-        addresses: options.addresses.len(),
-        max_in_flight,
-        max_unanswered: match options.mode {
-            // The time of a line begins when it is read, so a line is read only when it can be asked at once.
-            Mode::Plain => max_in_flight,
-            Mode::Squid => MAX_LINES,
-        },
+        addresses,
+        max_singles: most.min(free).max(1),
+        singles_per_address,
+        connections: options.connections,
+        max_connection_age: options.max_connection_age,
+        spread: u64::from(std::process::id()),
         max_lines: MAX_LINES,
         max_bytes: MAX_BYTES,
     }

@@ -21,6 +21,10 @@ pub struct Options {
     pub on_contradiction: Vec<u8>,
     /// Tells if lines and answers are secret.
     pub privacy: Privacy,
+    /// The largest number of connections to each pool that carry many lines; 0: each line gets a connection of its own.
+    pub connections: usize,
+    /// The age at which such a connection is replaced; `None` if it is not.
+    pub max_connection_age: Option<Duration>,
 }
 
 /// The secrecy of lines and answers.
@@ -53,7 +57,7 @@ pub enum Mode {
     Squid,
 }
 
-/// The limits and texts that [`core`](super::core) works with. All numbers are positive.
+/// The limits and texts that [`core`](super::core) works with. All numbers but `connections` and `spread` are positive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// The kind of program at the other end of standard input and output.
@@ -68,10 +72,17 @@ pub struct Policy {
     pub on_contradiction: Vec<u8>,
     /// The number of addresses; they are numbered from 0 to `addresses` - 1.
     pub addresses: usize,
-    /// The number of connections that may be open at once.
-    pub max_in_flight: usize,
-    /// The number of unanswered lines, with a connection or waiting for one, at which no more lines are read.
-    pub max_unanswered: usize,
+    /// The number of lines that may be under way on connections of their own, together.
+    pub max_singles: usize,
+    /// The same for one address.
+    pub singles_per_address: usize,
+    /// The largest number of connections to each address that carry many lines; 0: each line gets a connection of its
+    /// own.
+    pub connections: usize,
+    /// The age at which such a connection is replaced; `None` if it is not.
+    pub max_connection_age: Option<Duration>,
+    /// A number by which processes differ, so that they do not replace their connections at the same moment.
+    pub spread: u64,
     /// The number of lines in hand, including answered ones that wait for their turn, at which no more lines are read.
     pub max_lines: usize,
     /// The number of bytes of questions and answers in hand at which no more lines are read.

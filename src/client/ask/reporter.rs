@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Instant;
 
-use log::{Level, error, log, warn};
+use log::{Level, debug, error, log, warn};
 
-use super::core::{Cause, Counters, Fault};
+use super::core::{Cause, Counters, Fault, Refusal};
 use super::failures::Report;
 use super::input::LONGEST_LINE;
 use super::options::Privacy;
@@ -167,6 +167,14 @@ impl Reporter {
     }
 }
 
+/// Reports the way in which the lines for an address travel from now on: together, or alone for the reason given.
+pub(super) fn report_link(name: &ConnectAddr, refusal: Option<Refusal>) {
+    match refusal {
+        None => debug!("{name} takes many lines on one connection"),
+        Some(why) => debug!("{name} gets a connection for each line: {why}"),
+    }
+}
+
 /// Returns the cause of a line's failure for people. `name` is the address in the cause; `unresolved` is the reason why
 /// it cannot be resolved, unless that was logged already.
 pub(super) fn cause_text(cause: Cause, name: Option<&ConnectAddr>, unresolved: Option<&str>) -> String {
@@ -184,7 +192,7 @@ pub(super) fn cause_text(cause: Cause, name: Option<&ConnectAddr>, unresolved: O
 }
 
 /// Returns the text that USR1 prints: the counts of the lines so far, in the form of a daemon's statistics.
-pub(super) fn counts_text(counters: &Counters, in_hand: usize, in_flight: usize) -> String {
+pub(super) fn counts_text(counters: &Counters, in_hand: usize, connections: usize) -> String {
     let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let mut snapshot = Snapshot::default();
     snapshot.count("lines total", counters.lines);
@@ -192,7 +200,7 @@ pub(super) fn counts_text(counters: &Counters, in_hand: usize, in_flight: usize)
     snapshot.count("lines failed", counters.failed);
     snapshot.count("lines misread", counters.contradicted);
     snapshot.count("lines in hand", number(in_hand));
-    snapshot.count("connections", number(in_flight));
+    snapshot.count("connections", number(connections));
     snapshot.count("tried again", counters.retries);
     text::block(&snapshot)
 }

@@ -1,14 +1,15 @@
 //! The operator's addresses and the targets that their host names resolve to.
 //!
 //! A host name is looked up on a thread of its own, because getaddrinfo(3) blocks: at the start, and again whenever its
-//! address has failed or is probed. Attempts before the first result are parked here; the core holds their deadlines.
+//! address has failed or is probed. Connections to be made before the first result are parked here; the core holds the
+//! deadlines of their lines.
 //! Of several targets of one name the one that worked last is tried first, and the next one as soon as it refuses.
 
 use std::io;
 use std::net::SocketAddr;
 
 use super::super::target::{self, Target};
-use super::core::AttemptId;
+use super::connection::Purpose;
 use crate::net::addr::ConnectAddr;
 use crate::reactor::helper::Sender;
 
@@ -27,8 +28,8 @@ pub(super) struct Destination {
     /// The index of the target to try first.
     preferred: usize,
     lookup: Lookup,
-    /// The attempts that wait for the look-up.
-    parked: Vec<AttemptId>,
+    /// The purposes of the connections that wait for the look-up.
+    parked: Vec<Purpose>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,15 +72,13 @@ impl Destination {
         }
     }
 
-    pub(super) fn park(&mut self, attempt: AttemptId) {
-        self.parked.push(attempt);
+    pub(super) fn park(&mut self, purpose: Purpose) {
+        self.parked.push(purpose);
     }
 
-    /// Removes a parked attempt. Returns true if it was parked here.
-    pub(super) fn unpark(&mut self, attempt: AttemptId) -> bool {
-        let before = self.parked.len();
-        self.parked.retain(|parked| *parked != attempt);
-        self.parked.len() < before
+    /// Removes what is parked here for this purpose.
+    pub(super) fn unpark(&mut self, purpose: Purpose) {
+        self.parked.retain(|parked| *parked != purpose);
     }
 
     /// Starts to look up the host name. Does nothing if there is none, or if a look-up is under way.
@@ -99,12 +98,9 @@ impl Destination {
         Ok(())
     }
 
-    /// Takes the result of the look-up and returns the parked attempts. After an error the old targets stay: a name
+    /// Takes the result of the look-up and returns what was parked. After an error the old targets stay: a name
     /// server that is away says nothing about them.
-    pub(super) fn take_resolved(
-        &mut self,
-        targets: io::Result<Vec<SocketAddr>>,
-    ) -> (Vec<AttemptId>, Option<io::Error>) {
+    pub(super) fn take_resolved(&mut self, targets: io::Result<Vec<SocketAddr>>) -> (Vec<Purpose>, Option<io::Error>) {
         self.lookup = Lookup::Idle;
         let error = match targets {
             Ok(found) => {

@@ -1,17 +1,18 @@
-//! The only I/O of `ask`: lines come from standard input, attempts become connections, answers go to standard output.
+//! The only I/O of `ask`: lines come from standard input, travel on [`connections`], and answers go to standard output.
 //!
 //! One `match` over [`AskAction`] carries out the decisions of the asker. A line is taken from the input only while the
 //! asker has room for it and standard output keeps up ([`streams`](super::streams)).
+
+mod connections;
 
 use std::collections::HashMap;
 use std::io;
 use std::time::Instant;
 
 use log::Level;
-use mio::Interest;
 
-use super::connection::{AttemptProgress, Connection};
-use super::core::{AskAction, AskEvent, Asker, AttemptId, Cause, Counters, Fault};
+use super::connection::{Connection, Purpose};
+use super::core::{AskAction, AskEvent, Asker, Cause, Counters, Fault, Refusal};
 use super::failures::{Failures, Report};
 use super::options::{Mode, Policy, Privacy};
 use super::reporter::{self, Reporter};
@@ -44,7 +45,9 @@ pub(super) struct Shell {
     asker: Asker,
     destinations: Vec<Destination>,
     connections: GenerationalSlab<Connection>,
-    keys: HashMap<AttemptId, Key>,
+    keys: HashMap<Purpose, Key>,
+    /// The connections to which something was appended in this turn.
+    appended: Vec<Key>,
     alarm: Alarm,
     streams: Streams,
     /// Present after [`start`](Self::start).
@@ -82,6 +85,7 @@ impl Shell {
             destinations: addresses.into_iter().map(Destination::new).collect(),
             connections: GenerationalSlab::default(),
             keys: HashMap::new(),
+            appended: Vec::new(),
             alarm: Alarm::default(),
             streams: Streams::default(),
             look_ups: None,
@@ -121,12 +125,12 @@ impl Shell {
         let text = reporter::counts_text(
             self.asker.counters(),
             self.asker.lines_in_hand(),
-            self.asker.in_flight(),
+            self.connections.len(),
         );
         self.streams.print_counts(cx, &text);
     }
 
-    fn handle(&mut self, cx: &mut Context<'_>, event: AskEvent) {
+    fn handle(&mut self, cx: &mut Context<'_>, event: AskEvent<'_>) {
         self.asker.handle(cx.now(), event);
         self.carry_out(cx);
     }
@@ -134,14 +138,25 @@ impl Shell {
     fn carry_out(&mut self, cx: &mut Context<'_>) {
         while let Some(action) = self.asker.next_action() {
             match action {
-                AskAction::Connect { attempt, address } => self.connect(cx, attempt, address, 0),
-                AskAction::Cancel(attempt) => self.cancel(attempt),
+                AskAction::Connect { attempt, address } => self.connect(cx, Purpose::Single(attempt), address, 0),
+                AskAction::Cancel(attempt) => self.drop_connection(Purpose::Single(attempt)),
+                AskAction::Open { connection, address } => self.connect(cx, Purpose::Shared(connection), address, 0),
+                AskAction::Send {
+                    connection,
+                    number,
+                    attempt,
+                } => self.append_line(connection, number, attempt),
+                AskAction::Abandon { connection, number } => self.append_cancel(connection, number),
+                AskAction::Finish { connection } => self.finish(connection),
+                AskAction::Close { connection } => self.drop_connection(Purpose::Shared(connection)),
                 AskAction::Write(line) => self.streams.answer(&line),
                 AskAction::Away { address, fault } => self.note_away(cx.now(), address, fault),
                 AskAction::Probe { address } => self.look_up(cx.now(), address),
                 AskAction::Back { address } => self.note_back(cx.now(), address),
                 AskAction::GaveUp { cause } => self.count_failure(cx.now(), cause),
                 AskAction::Contradicted => self.reporter.report_contradiction(cx.now(), self.asker.protocol()),
+                AskAction::Multiplexed { address } => self.note_link(address, None),
+                AskAction::Single { address, why } => self.note_link(address, Some(why)),
             }
         }
     }
@@ -171,116 +186,6 @@ impl Shell {
         }
     }
 
-    // ---- connections -----------------------------------------------------------------------------------------
-
-    /// Connects to the target of that address that follows `refused` others.
-    fn connect(&mut self, cx: &mut Context<'_>, attempt: AttemptId, address: usize, refused: usize) {
-        let Some(question) = self.asker.question(attempt) else {
-            return;
-        };
-        let Some(destination) = self.destinations.get_mut(address) else {
-            return;
-        };
-        if !destination.has_targets() {
-            destination.park(attempt);
-            return self.look_up(cx.now(), address);
-        }
-        let mut last = Fault::Unresolved;
-        for refused in refused.. {
-            let Some(target) = destination.target(refused) else {
-                break;
-            };
-            match Connection::begin(attempt, address, refused, target, question) {
-                Ok(connection) => return self.watch(cx, connection),
-                Err(fault) => last = fault,
-            }
-        }
-        self.asker.handle(cx.now(), AskEvent::Failed(attempt, last));
-    }
-
-    fn watch(&mut self, cx: &mut Context<'_>, connection: Connection) {
-        let attempt = connection.attempt;
-        let Ok(key) = self.connections.insert(connection) else {
-            return;
-        };
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        match cx.register(source(key), &mut connection.conn, interest) {
-            Ok(()) => {
-                self.keys.insert(attempt, key);
-            }
-            Err(error) => {
-                self.connections.remove(key);
-                self.asker
-                    .handle(cx.now(), AskEvent::Failed(attempt, Fault::Shortage((&error).into())));
-            }
-        }
-    }
-
-    fn advance(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        let was_connecting = connection.conn.is_connecting();
-        let mut buffer = cx.lend_buffer();
-        let outcome = connection.advance(&mut buffer);
-        cx.return_buffer(buffer);
-        let is_established = was_connecting && !connection.conn.is_connecting();
-        if is_established && let Some(destination) = self.destinations.get_mut(connection.address) {
-            destination.prefer_next(connection.refused);
-        }
-        match outcome {
-            AttemptProgress::Pending => {}
-            AttemptProgress::More => cx.resume_later(source(key)),
-            AttemptProgress::Replied(reply) => {
-                if let Some(connection) = self.close(key) {
-                    self.handle(cx, AskEvent::Reply(connection.attempt, reply));
-                }
-            }
-            AttemptProgress::Failed(fault) => self.fail_attempt(cx, key, fault),
-        }
-    }
-
-    fn fail_attempt(&mut self, cx: &mut Context<'_>, key: Key, fault: Fault) {
-        let Some(connection) = self.close(key) else { return };
-        let Connection {
-            attempt,
-            address,
-            refused,
-            ..
-        } = connection;
-        let destination = self.destinations.get(address);
-        let another = destination.is_some_and(|destination| destination.target(refused + 1).is_some());
-        if matches!(fault, Fault::Unreachable(_)) && another {
-            self.connect(cx, attempt, address, refused + 1);
-            self.carry_out(cx);
-        } else {
-            self.handle(cx, AskEvent::Failed(attempt, fault));
-        }
-    }
-
-    fn cancel(&mut self, attempt: AttemptId) {
-        if let Some(key) = self.keys.get(&attempt).copied() {
-            if let Some(connection) = self.close(key)
-                && connection.conn.is_connecting()
-                && let Some(destination) = self.destinations.get_mut(connection.address)
-            {
-                // Its packets seem to get lost: the next attempt begins with another target.
-                destination.prefer_next(connection.refused + 1);
-            }
-        } else {
-            let _parked = self.destinations.iter_mut().any(|it| it.unpark(attempt));
-        }
-    }
-
-    fn close(&mut self, key: Key) -> Option<Connection> {
-        let connection = self.connections.remove(key)?;
-        self.keys.remove(&connection.attempt);
-        Some(connection)
-    }
-
     // ---- addresses -------------------------------------------------------------------------------------------
 
     fn look_up(&mut self, now: Instant, address: usize) {
@@ -305,12 +210,11 @@ impl Shell {
             None => self.reporter.note_resolved(address),
         }
         let unreachable = !destination.has_targets();
-        for attempt in parked {
+        for purpose in parked {
             if unreachable {
-                self.asker
-                    .handle(cx.now(), AskEvent::Failed(attempt, Fault::Unresolved));
+                self.asker.handle(cx.now(), failure(purpose, Fault::Unresolved));
             } else {
-                self.connect(cx, attempt, address, 0);
+                self.connect(cx, purpose, address, 0);
             }
         }
         self.carry_out(cx);
@@ -326,6 +230,12 @@ impl Shell {
     fn note_back(&mut self, now: Instant, address: usize) {
         if let Some(destination) = self.destinations.get(address) {
             self.reporter.report_back(now, address, &destination.name);
+        }
+    }
+
+    fn note_link(&self, address: usize, refusal: Option<Refusal>) {
+        if let Some(destination) = self.destinations.get(address) {
+            reporter::report_link(&destination.name, refusal);
         }
     }
 
@@ -368,6 +278,14 @@ fn source(key: Key) -> Source {
     Source { kind: CONNECTION, key }
 }
 
+/// Returns the event that a connection has failed.
+fn failure(purpose: Purpose, fault: Fault) -> AskEvent<'static> {
+    match purpose {
+        Purpose::Single(attempt) => AskEvent::Failed(attempt, fault),
+        Purpose::Shared(connection) => AskEvent::Closed(connection, fault),
+    }
+}
+
 impl Service for Shell {
     fn handle_ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
         if source.kind == STREAM {
@@ -407,6 +325,7 @@ impl Service for Shell {
 
     fn end_turn(&mut self, cx: &mut Context<'_>) {
         self.take_lines(cx);
+        self.write_appended(cx);
         self.streams.write(cx);
         cx.set_alarm(&mut self.alarm, TICK, self.asker.next_deadline());
         cx.set_alarm(&mut self.report_alarm, REPORT, self.failures.next_deadline());

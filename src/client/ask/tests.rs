@@ -65,6 +65,8 @@ fn options(mode: Mode, timeout: Duration, addresses: &[ConnectAddr]) -> Options 
         on_failure: b"ERR".to_vec(),
         on_contradiction: b"BH".to_vec(),
         privacy: Privacy::Public,
+        connections: 1,
+        max_connection_age: None,
     }
 }
 
@@ -229,11 +231,14 @@ fn a_unix_socket_is_asked_as_well() {
     let path = folder.path().join("pool");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let server = thread::spawn(move || {
-        let (client, _) = listener.accept().unwrap();
-        let mut question = String::new();
-        let mut reader = BufReader::new(client);
-        reader.read_line(&mut question).unwrap();
-        reader.get_mut().write_all(format!("re {question}").as_bytes()).unwrap();
+        // The hello comes first, and gets an answer like any other line.
+        for _ in 0..2 {
+            let (client, _) = listener.accept().unwrap();
+            let mut question = String::new();
+            let mut reader = BufReader::new(client);
+            reader.read_line(&mut question).unwrap();
+            reader.get_mut().write_all(format!("re {question}").as_bytes()).unwrap();
+        }
     });
     let address: ConnectAddr = format!("unix:{}", path.display()).parse().unwrap();
     assert_eq!(ask(options(Mode::Plain, LONG, &[address]), "a\n").1, "re a\n");

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::Choices;
 use iotcpd::internals::ask::{
-    AskAction, AskEvent, Asker, AttemptId, ChannelIds, Collector, Fault, Flaw, LONGEST_FOR_SQUID, LONGEST_LINE,
-    LONGEST_REPLY, Line, Mode, Policy, Protocol, Question, Reading, Splitter, protocol, reply,
+    AskAction, AskEvent, Asker, AttemptId, ChannelIds, Collector, ConnectionId, Fault, Flaw, LONGEST_FOR_SQUID,
+    LONGEST_LINE, LONGEST_REPLY, Line, Mode, Policy, Protocol, Question, Reading, Splitter, protocol, reply,
 };
 use iotcpd::internals::error::Reason;
 
@@ -144,8 +144,8 @@ pub fn fuzz_ask_reply(input: &[u8]) {
 }
 
 fn check_result(mode: Mode, reply: Vec<u8>, ahead: usize) {
-    match (mode, reply::result(mode, reply.clone(), ahead)) {
-        (Mode::Plain, result) => assert!(result == Ok(reply), "untouched"),
+    match (mode, reply::result(mode, &reply, ahead)) {
+        (Mode::Plain, result) => assert!(result == Ok(reply.as_slice()), "untouched"),
         (Mode::Squid, Ok(result)) => {
             assert!(
                 !result.contains(&b'\n') && !result.contains(&0) && !result.is_empty(),
@@ -168,7 +168,8 @@ fn check_result(mode: Mode, reply: Vec<u8>, ahead: usize) {
     }
 }
 
-/// `Asker`: a few bytes are the policy, the rest decides what happens: lines, replies, faults, time. Every line gets
+/// `Asker`: a few bytes are the policy, the rest decides what happens: lines, replies, faults, the lines of connections
+/// that carry many, time. Every line gets
 /// exactly one answer, of one line, under its own channel-ID, and none is left when its time-out is over.
 /// (`tests/sim/ask.rs`, which knows which address was asked for each line, holds that it is the right one.)
 pub fn fuzz_asker(input: &[u8]) {
@@ -178,8 +179,7 @@ pub fn fuzz_asker(input: &[u8]) {
         run.step(&mut choices);
     }
     let end = run.now + run.policy.timeout;
-    while let Some(at) = run.asker.next_deadline() {
-        assert!(at <= end, "no line outlives its time-out");
+    while let Some(at) = run.asker.next_deadline().filter(|at| *at <= end) {
         run.now = run.now.max(at);
         run.tell(AskEvent::Tick);
     }
@@ -191,6 +191,8 @@ struct Run {
     policy: Policy,
     now: Instant,
     attempts: Vec<AttemptId>,
+    /// The connections for many lines that are open or being established.
+    connections: Vec<ConnectionId>,
     /// The channel-IDs of the lines read.
     channels: Vec<Vec<u8>>,
     protocol: Protocol,
@@ -206,8 +208,14 @@ impl Run {
             on_failure: FAILURE.to_vec(),
             on_contradiction: CONTRADICTION.to_vec(),
             addresses: 1 + choices.below(3),
-            max_in_flight: 1 + choices.below(4),
-            max_unanswered: 1 + choices.below(8),
+            max_singles: 1 + choices.below(4),
+            singles_per_address: 1 + choices.below(8),
+            connections: choices.below(3),
+            max_connection_age: match choices.byte() {
+                0 => None,
+                age => Some(Duration::from_millis(u64::from(age) * 8)),
+            },
+            spread: choices.byte().into(),
             max_lines: 8,
             max_bytes: 256,
         };
@@ -218,14 +226,21 @@ impl Run {
             policy,
             now,
             attempts: Vec::new(),
+            connections: Vec::new(),
             channels: Vec::new(),
             answers: Vec::new(),
         }
     }
 
     fn step(&mut self, choices: &mut Choices<'_>) {
-        match choices.below(8) {
+        match choices.below(16) {
             0..3 => self.read_line(choices),
+            8..11 => self.read_line(choices),
+            11 => self.on_connection(choices, |id, _| AskEvent::Connected(id)),
+            12 => self.on_connection(choices, |id, _| AskEvent::Received(id, WELCOME)),
+            13 => self.on_connection(choices, |id, line| AskEvent::Received(id, line)),
+            14 => self.on_connection(choices, |id, line| AskEvent::Overlong(id, line)),
+            15 => self.close_connection(choices),
             3..5 => {
                 let reply = bytes(choices);
                 self.on_attempt(choices, |attempt| AskEvent::Reply(attempt, reply));
@@ -265,13 +280,34 @@ impl Run {
     }
 
     /// To any attempt, over or not: a report may be on its way when its attempt is cancelled.
-    fn on_attempt(&mut self, choices: &mut Choices<'_>, event: impl FnOnce(AttemptId) -> AskEvent) {
+    fn on_attempt(&mut self, choices: &mut Choices<'_>, event: impl FnOnce(AttemptId) -> AskEvent<'static>) {
         if let Some(attempt) = choices.pick(&self.attempts) {
             self.tell(event(attempt));
         }
     }
 
-    fn tell(&mut self, event: AskEvent) {
+    /// Something comes on a connection for many lines: the answer to a line, or any bytes.
+    fn on_connection(&mut self, choices: &mut Choices<'_>, event: impl FnOnce(ConnectionId, &[u8]) -> AskEvent<'_>) {
+        let Some(id) = choices.pick(&self.connections) else {
+            return;
+        };
+        let line = match choices.byte() {
+            number @ 0..128 => [number.to_string().as_bytes(), b" ", &bytes(choices), b"\n"].concat(),
+            128..160 => b"!drain\n".to_vec(),
+            160.. => [bytes(choices).as_slice(), b"\n"].concat(),
+        };
+        self.tell(event(id, &line));
+    }
+
+    fn close_connection(&mut self, choices: &mut Choices<'_>) {
+        if let Some(id) = choices.pick(&self.connections) {
+            self.connections.retain(|other| *other != id);
+            let fault = choices.pick(&FAULTS).unwrap_or(Fault::TimedOut);
+            self.tell(AskEvent::Closed(id, fault));
+        }
+    }
+
+    fn tell(&mut self, event: AskEvent<'_>) {
         self.asker.handle(self.now, event);
         while let Some(action) = self.asker.next_action() {
             match action {
@@ -284,14 +320,25 @@ impl Run {
                     self.attempts.insert(0, attempt);
                     self.attempts.truncate(16);
                 }
+                AskAction::Open { connection, .. } => self.connections.push(connection),
+                AskAction::Send { connection, .. }
+                | AskAction::Abandon { connection, .. }
+                | AskAction::Finish { connection } => assert!(self.connections.contains(&connection)),
+                AskAction::Close { connection } => self.connections.retain(|other| *other != connection),
                 AskAction::Write(line) => self.answers.push(line),
+                AskAction::Multiplexed { .. } | AskAction::Single { .. } => {}
                 AskAction::Cancel(_) | AskAction::Away { .. } | AskAction::Probe { .. } | AskAction::Back { .. } => {}
                 AskAction::GaveUp { .. } | AskAction::Contradicted => {}
             }
         }
         assert!(
-            self.asker.in_flight() <= self.policy.max_in_flight,
+            self.asker.singles() <= self.policy.max_singles,
             "never more connections than allowed"
+        );
+        assert_eq!(
+            self.asker.connections(),
+            self.connections.len(),
+            "no connection is forgotten"
         );
     }
 
@@ -316,6 +363,8 @@ impl Run {
         }
     }
 }
+
+const WELCOME: &[u8] = b"iotcpd-multiplex 1 max-unanswered=3 max-request=99 at-once=2\n";
 
 const FAULTS: [Fault; 8] = [
     Fault::Unreachable(Reason::Other(ErrorKind::ConnectionRefused)),

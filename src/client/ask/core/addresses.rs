@@ -39,13 +39,17 @@ enum Health {
     },
 }
 
-/// The chosen address.
+/// The choice for a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
     /// An address that is up, or the last one that remains.
     Usual(usize),
     /// An address that is away: this attempt finds out if it still is.
     Probe(usize),
+    /// None at present: the addresses that may get the line have no room for it.
+    Full,
+    /// None: the line has failed at all of them.
+    None,
 }
 
 /// The effect of a failure or an answer on the health of an address.
@@ -69,23 +73,32 @@ impl Addresses {
         }
     }
 
-    /// Chooses the address for a line that has failed at the addresses in `failed`; `None` if it has failed at all of
-    /// them. A line that has not failed anywhere may become a probe.
-    pub(super) fn choose(&mut self, now: Instant, failed: &[usize]) -> Option<Choice> {
+    /// Chooses the address for a line that has failed at the addresses in `failed`. A line that has not failed anywhere
+    /// may become a probe. `has_room` returns true for an address that may get one more line, in view of the number of
+    /// lines that are under way there.
+    pub(super) fn choose(
+        &mut self,
+        now: Instant,
+        failed: &[usize],
+        has_room: &impl Fn(usize, usize) -> bool,
+    ) -> Choice {
         if failed.is_empty()
-            && let Some(probe) = self.start_probe(now)
+            && let Some(probe) = self.start_probe(now, has_room)
         {
-            return Some(Choice::Probe(probe));
+            return Choice::Probe(probe);
         }
-        let chosen = self.least_loaded(failed).or_else(|| self.last_resort(failed))?;
-        self.turn = chosen + 1;
-        Some(Choice::Usual(chosen))
+        let choice = self.find(failed, has_room);
+        if let Choice::Usual(number) = choice {
+            self.turn = number + 1;
+        }
+        choice
     }
 
-    fn start_probe(&mut self, now: Instant) -> Option<usize> {
+    fn start_probe(&mut self, now: Instant, has_room: &impl Fn(usize, usize) -> bool) -> Option<usize> {
         for (number, address) in self.list.iter_mut().enumerate() {
             if let Health::Away { probe_at, delay, .. } = &mut address.health
                 && *probe_at <= now
+                && has_room(number, address.outstanding)
             {
                 *delay = (*delay * 2).min(LONGEST_DELAY);
                 *probe_at = now + *delay;
@@ -95,23 +108,32 @@ impl Addresses {
         None
     }
 
-    fn least_loaded(&self, failed: &[usize]) -> Option<usize> {
+    /// Returns the address with the fewest lines, of all that are up; or else the one whose probe is due first.
+    pub(super) fn find(&self, failed: &[usize], has_room: &impl Fn(usize, usize) -> bool) -> Choice {
         let count = self.list.len();
-        self.untried(failed)
-            .filter(|(_, address)| address.health == Health::Up)
-            .min_by_key(|(number, address)| (address.outstanding, (number + count - self.turn % count) % count))
-            .map(|(number, _)| number)
-    }
-
-    /// Returns the remaining address whose probe is due first.
-    fn last_resort(&self, failed: &[usize]) -> Option<usize> {
+        let is_up = |address: &Address| address.health == Health::Up;
+        let candidates = || {
+            self.untried(failed)
+                .filter(|(number, address)| has_room(*number, address.outstanding))
+        };
+        let least_loaded = candidates()
+            .filter(|(_, address)| is_up(address))
+            .min_by_key(|(number, address)| (address.outstanding, (number + count - self.turn % count) % count));
+        if let Some((number, _)) = least_loaded {
+            return Choice::Usual(number);
+        }
+        if self.untried(failed).any(|(_, address)| is_up(address)) {
+            return Choice::Full;
+        }
         let due = |address: &Address| match address.health {
             Health::Up => None,
             Health::Away { probe_at, .. } => Some(probe_at),
         };
-        self.untried(failed)
-            .min_by_key(|(_, address)| due(address))
-            .map(|(number, _)| number)
+        match candidates().min_by_key(|(_, address)| due(address)) {
+            Some((number, _)) => Choice::Usual(number),
+            None if self.untried(failed).next().is_some() => Choice::Full,
+            None => Choice::None,
+        }
     }
 
     fn untried(&self, failed: &[usize]) -> impl Iterator<Item = (usize, &Address)> {
@@ -138,6 +160,17 @@ impl Addresses {
     pub(super) fn end_attempt(&mut self, number: usize) {
         if let Some(address) = self.list.get_mut(number) {
             address.outstanding = address.outstanding.saturating_sub(1);
+        }
+    }
+
+    /// Notes that an attempt was taken back before it was sent. If the address is away, its next probe is due.
+    pub(super) fn note_unsent(&mut self, number: usize, now: Instant) {
+        if let Some(Address {
+            health: Health::Away { probe_at, .. },
+            ..
+        }) = self.list.get_mut(number)
+        {
+            *probe_at = now;
         }
     }
 
@@ -172,14 +205,24 @@ impl Addresses {
         }
     }
 
+    /// Returns the addresses that are up; all of them if none is.
+    pub(super) fn usable(&self) -> impl Iterator<Item = usize> {
+        let is_none_up = !self.list.iter().any(|address| address.health == Health::Up);
+        let numbered = self.list.iter().enumerate();
+        let usable = numbered.filter(move |(_, address)| is_none_up || address.health == Health::Up);
+        usable.map(|(number, _)| number)
+    }
+
     /// Returns the time since which all addresses are away; `None` while one is up.
     pub(super) fn all_away_since(&self) -> Option<Instant> {
-        let since = |address: &Address| match address.health {
-            Health::Up => None,
-            Health::Away { since, .. } => Some(since),
-        };
-        let all: Option<Vec<Instant>> = self.list.iter().map(since).collect();
-        all?.into_iter().max()
+        let mut latest = None;
+        for address in &self.list {
+            match address.health {
+                Health::Up => return None,
+                Health::Away { since, .. } => latest = latest.max(Some(since)),
+            }
+        }
+        latest
     }
 
     /// Returns the numbers of attempts under way at the addresses, for the invariants.
@@ -193,25 +236,51 @@ impl Addresses {
 mod tests {
     use super::*;
 
-    fn ask(addresses: &mut Addresses, now: Instant, failed: &[usize]) -> Option<Choice> {
-        let choice = addresses.choose(now, failed);
-        if let Some(Choice::Usual(number) | Choice::Probe(number)) = choice {
+    fn ask(addresses: &mut Addresses, now: Instant, failed: &[usize]) -> Choice {
+        let choice = choose(addresses, now, failed);
+        if let Choice::Usual(number) | Choice::Probe(number) = choice {
             addresses.begin_attempt(number);
         }
         choice
+    }
+
+    /// Each address has room for two lines.
+    fn choose(addresses: &mut Addresses, now: Instant, failed: &[usize]) -> Choice {
+        addresses.choose(now, failed, &|_, outstanding| outstanding < 2)
+    }
+
+    #[test]
+    fn an_address_without_room_is_passed_over_and_not_taken_for_one_that_has_failed() {
+        let (now, mut addresses) = (Instant::now(), Addresses::new(2));
+        for expected in [0, 1, 0, 1] {
+            assert_eq!(ask(&mut addresses, now, &[]), Choice::Usual(expected));
+        }
+        assert_eq!(ask(&mut addresses, now, &[]), Choice::Full);
+        assert_eq!(ask(&mut addresses, now, &[0]), Choice::Full);
+        assert_eq!(ask(&mut addresses, now, &[0, 1]), Choice::None);
+        addresses.end_attempt(1);
+        assert_eq!(ask(&mut addresses, now, &[]), Choice::Usual(1));
+        addresses.note_failure(0, now);
+        assert_eq!(
+            ask(&mut addresses, now, &[]),
+            Choice::Full,
+            "one that is away is no substitute"
+        );
+        addresses.note_failure(1, now);
+        assert_eq!(ask(&mut addresses, now, &[]), Choice::Full);
     }
 
     #[test]
     fn equal_addresses_take_turns_and_a_busy_one_is_avoided() {
         let (now, mut addresses) = (Instant::now(), Addresses::new(3));
         for expected in [0, 1, 2, 0] {
-            assert_eq!(ask(&mut addresses, now, &[]), Some(Choice::Usual(expected)));
+            assert_eq!(ask(&mut addresses, now, &[]), Choice::Usual(expected));
         }
         addresses.end_attempt(2);
-        assert_eq!(ask(&mut addresses, now, &[]), Some(Choice::Usual(2)));
+        assert_eq!(ask(&mut addresses, now, &[]), Choice::Usual(2));
         for expected in [0, 1, 2] {
             addresses.end_attempt(expected);
-            assert_eq!(ask(&mut addresses, now, &[]), Some(Choice::Usual(expected)));
+            assert_eq!(ask(&mut addresses, now, &[]), Choice::Usual(expected));
         }
     }
 
@@ -227,19 +296,19 @@ mod tests {
         let mut at = start + FIRST_DELAY;
         for delay in [0.4, 0.8, 1.6, 3.2, 5.0, 5.0] {
             let early = at.checked_sub(Duration::from_millis(1)).unwrap();
-            assert_eq!(addresses.choose(early, &[]), Some(Choice::Usual(1)));
+            assert_eq!(choose(&mut addresses, early, &[]), Choice::Usual(1));
             assert_eq!(
-                addresses.choose(at, &[1]),
-                Some(Choice::Usual(0)),
+                choose(&mut addresses, at, &[1]),
+                Choice::Usual(0),
                 "the last that is left"
             );
-            assert_eq!(addresses.choose(at, &[]), Some(Choice::Probe(0)));
-            assert_eq!(addresses.choose(at, &[]), Some(Choice::Usual(1)), "one probe at a time");
+            assert_eq!(choose(&mut addresses, at, &[]), Choice::Probe(0));
+            assert_eq!(choose(&mut addresses, at, &[]), Choice::Usual(1), "one probe at a time");
             at += Duration::from_secs_f64(delay);
         }
         assert_eq!(addresses.note_answer(0), HealthChange::Changed);
         assert_eq!(addresses.note_answer(0), HealthChange::None);
-        assert_eq!(addresses.choose(at, &[1]), Some(Choice::Usual(0)));
+        assert_eq!(choose(&mut addresses, at, &[1]), Choice::Usual(0));
     }
 
     #[test]
@@ -251,8 +320,8 @@ mod tests {
         let later = now + Duration::from_millis(10);
         addresses.note_failure(0, later);
         assert_eq!(addresses.all_away_since(), Some(later));
-        assert_eq!(addresses.choose(later, &[]), Some(Choice::Usual(1)));
-        assert_eq!(addresses.choose(later, &[1]), Some(Choice::Usual(0)));
-        assert_eq!(addresses.choose(later, &[1, 0]), None);
+        assert_eq!(choose(&mut addresses, later, &[]), Choice::Usual(1));
+        assert_eq!(choose(&mut addresses, later, &[1]), Choice::Usual(0));
+        assert_eq!(choose(&mut addresses, later, &[1, 0]), Choice::None);
     }
 }

@@ -13,8 +13,9 @@ pub struct RequestId {
     pub(super) ticket: u64,
 }
 
-/// One connection for one line: from its [`AskAction::Connect`] to its [`AskEvent::Reply`], [`AskEvent::Failed`] or
-/// [`AskAction::Cancel`].
+/// One attempt to have a line answered at one address. It may travel on a connection of its own, from its
+/// [`AskAction::Connect`] to its [`AskEvent::Reply`], [`AskEvent::Failed`] or [`AskAction::Cancel`], or together with
+/// others, from its [`AskAction::Send`] on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptId {
     pub(super) request: RequestId,
@@ -22,15 +23,31 @@ pub struct AttemptId {
     pub(super) number: u32,
 }
 
+/// A connection for many lines, from its [`AskAction::Open`] to its [`AskEvent::Closed`] or [`AskAction::Close`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId {
+    pub(super) index: usize,
+    /// The serial number of the connection, which distinguishes it from a later one at the same index.
+    pub(super) serial: u64,
+}
+
 /// An event that the shell reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AskEvent {
+pub enum AskEvent<'a> {
     /// A line was read. Only allowed while [`has_room`](super::Asker::has_room) is true.
     Line(Line),
-    /// A complete reply, without its LF; the connection is closed.
+    /// A complete reply, without its LF, of an attempt with a connection of its own, which is closed.
     Reply(AttemptId, Vec<u8>),
-    /// The connection brought no reply and is closed.
+    /// The attempt's own connection brought no reply and is closed.
     Failed(AttemptId, Fault),
+    /// A connection for many lines is established, and its hello is sent.
+    Connected(ConnectionId),
+    /// A complete line, with its LF, has come on a connection for many lines.
+    Received(ConnectionId, &'a [u8]),
+    /// A line has begun like this that is longer than a reply may be. Its rest is skipped.
+    Overlong(ConnectionId, &'a [u8]),
+    /// A connection for many lines is closed, or could not be established.
+    Closed(ConnectionId, Fault),
     /// The time is that of [`next_deadline`](super::Asker::next_deadline), or earlier.
     Tick,
 }
@@ -50,6 +67,23 @@ pub enum Fault {
     Shortage(Reason),
     /// The attempt took too long.
     TimedOut,
+    /// The connection for many lines ended before this one was answered, as it does when a daemon ends in good order.
+    Ended,
+    /// A line came on a connection for many lines that has no place there.
+    Garbled,
+}
+
+/// The reason why the lines for an address travel on connections of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The operator wants it so.
+    Unasked,
+    /// The answer to the hello was another one.
+    Answered,
+    /// The connection ended without an answer to the hello.
+    Ended,
+    /// No answer to the hello came in time.
+    Silent,
 }
 
 impl Fault {
@@ -60,6 +94,7 @@ impl Fault {
     pub(super) fn may_ask_again(self) -> bool {
         match self {
             Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::Shortage(_) => true,
+            Fault::Ended | Fault::Garbled => true,
             Fault::Flawed(Flaw::Empty) => true,
             Fault::Flawed(Flaw::Unfinished | Flaw::TooLong | Flaw::Nul) | Fault::TimedOut => false,
         }
@@ -68,11 +103,11 @@ impl Fault {
     /// Returns true if the next lines should go to another address.
     pub(super) fn blames_address(self) -> bool {
         match self {
-            Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::TimedOut => true,
+            Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::TimedOut | Fault::Garbled => true,
             Fault::Flawed(Flaw::Empty | Flaw::Unfinished) => true,
             // The address answers, only not this question.
             Fault::Flawed(Flaw::TooLong | Flaw::Nul) => false,
-            Fault::Shortage(_) => false,
+            Fault::Shortage(_) | Fault::Ended => false,
         }
     }
 }
@@ -89,7 +124,20 @@ impl fmt::Display for Fault {
             Fault::Flawed(Flaw::Nul) => f.write_str("the answer holds a NUL"),
             Fault::Shortage(reason) => write!(f, "no connection to be had on this machine: {reason}"),
             Fault::TimedOut => f.write_str("no answer in time"),
+            Fault::Ended => f.write_str("connection ended before the answer"),
+            Fault::Garbled => f.write_str("a line came that is no answer"),
         }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Unasked => "--connections 0",
+            Refusal::Answered => "another answer to the hello",
+            Refusal::Ended => "no answer to the hello, the connection was closed",
+            Refusal::Silent => "no answer to the hello in time",
+        })
     }
 }
 
@@ -114,8 +162,41 @@ pub enum AskAction {
         /// The index of the address.
         address: usize,
     },
-    /// An attempt is no longer needed: close its connection, so that the pool learns of it at once.
+    /// An attempt with a connection of its own is no longer needed: close that, so that the pool learns of it at once.
     Cancel(AttemptId),
+    /// Connect, send the hello, and report [`AskEvent::Connected`], the lines that come, and [`AskEvent::Closed`].
+    Open {
+        /// The identity of the connection.
+        connection: ConnectionId,
+        /// The index of the address.
+        address: usize,
+    },
+    /// Send the [`question`](super::Asker::question) behind this number.
+    Send {
+        /// The connection, which is open.
+        connection: ConnectionId,
+        /// The number of the line on this connection.
+        number: u32,
+        /// The identity of the attempt.
+        attempt: AttemptId,
+    },
+    /// Tell the pool that the answer to a line is not wanted any more.
+    Abandon {
+        /// The connection on which the line was sent.
+        connection: ConnectionId,
+        /// The number of the line.
+        number: u32,
+    },
+    /// Nothing more is sent on this connection: say so to the pool, behind the last line.
+    Finish {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// Close a connection. There is no report.
+    Close {
+        /// The connection.
+        connection: ConnectionId,
+    },
     /// Write this line, which includes its LF, to standard output.
     Write(Vec<u8>),
     /// For the log: an address has failed. It is avoided from now on while another one is up.
@@ -142,4 +223,16 @@ pub enum AskAction {
     },
     /// For the log: a line that contradicts the known use of channel-IDs got the text for that.
     Contradicted,
+    /// For the log: an address takes many lines on one connection from now on.
+    Multiplexed {
+        /// The index of the address.
+        address: usize,
+    },
+    /// For the log: each line for an address gets a connection of its own from now on.
+    Single {
+        /// The index of the address.
+        address: usize,
+        /// The reason.
+        why: Refusal,
+    },
 }

@@ -2,7 +2,11 @@
 
 use super::Asker;
 #[cfg(debug_assertions)]
-use super::requests::LineState;
+use super::addresses::Choice;
+#[cfg(debug_assertions)]
+use super::requests::{LineState, Via};
+#[cfg(debug_assertions)]
+use super::room::{self, Urgency};
 
 impl Asker {
     #[cfg(not(debug_assertions))]
@@ -10,24 +14,60 @@ impl Asker {
 
     #[cfg(debug_assertions)]
     pub(super) fn check_invariants(&self) {
-        self.check_connections();
+        self.check_attempts();
         self.check_alarms();
         self.check_queue();
         self.check_counters();
     }
 
     #[cfg(debug_assertions)]
-    fn check_connections(&self) {
-        let asked = |request: &&super::Request| matches!(request.state, LineState::Asked { .. });
-        let in_flight = self.requests.iter().map(|(_, request)| request).filter(asked).count();
-        assert_eq!(in_flight, self.in_flight, "the number of connections");
+    fn check_attempts(&self) {
+        let (mut asked, mut singles, mut carried) = (0, 0, 0);
+        for (_, request) in &self.requests {
+            let LineState::Asked { via, .. } = request.state else {
+                continue;
+            };
+            let attempt = super::AttemptId {
+                request: request.id,
+                number: request.attempts,
+            };
+            asked += 1;
+            match via {
+                Via::Single => singles += 1,
+                Via::Held(id) => {
+                    let held = self.links.get(id).map_or(0, |connection| {
+                        connection.held().iter().filter(|other| **other == attempt).count()
+                    });
+                    assert_eq!(held, 1, "{attempt:?} waits for {id:?}");
+                    carried += 1;
+                }
+                Via::Shared { connection, number } => {
+                    let lines = self.links.get(connection).and_then(|connection| connection.lines());
+                    let is_there = lines.is_some_and(|lines| lines.attempts().any(|it| it == (number, attempt)));
+                    assert!(is_there, "{attempt:?} is under way on {connection:?}");
+                    carried += 1;
+                }
+            }
+        }
         assert_eq!(
-            in_flight,
+            singles, self.singles,
+            "the number of lines with a connection of their own"
+        );
+        assert!(singles <= self.policy.max_singles, "more connections than allowed");
+        assert!(self.limit >= 1 && self.limit <= self.policy.max_singles);
+        assert_eq!(
+            asked,
             self.addresses.outstanding().sum::<usize>(),
             "each is at one address"
         );
-        assert!(in_flight <= self.policy.max_in_flight, "more connections than allowed");
-        assert!(self.limit >= 1 && self.limit <= self.policy.max_in_flight);
+        let known = |connection: &super::links::Connection| {
+            connection.held().len() + connection.lines().map_or(0, |lines| lines.len())
+        };
+        assert_eq!(
+            carried,
+            self.links.all().map(known).sum::<usize>(),
+            "a line that has no place"
+        );
     }
 
     #[cfg(debug_assertions)]
@@ -44,18 +84,27 @@ impl Asker {
 
     #[cfg(debug_assertions)]
     fn check_queue(&self) {
-        let is_waiting = |id: &&super::RequestId| self.request(**id).is_some_and(|it| it.state == LineState::Waiting);
-        let queued = self.waiting.iter().filter(is_waiting).count();
+        let queued = |queue: &std::collections::VecDeque<super::RequestId>| {
+            queue.iter().filter(|id| self.is_waiting(**id)).count()
+        };
         let waiting = self
             .requests
             .iter()
             .filter(|(_, it)| it.state == LineState::Waiting)
             .count();
-        assert_eq!(queued, waiting, "each waiting line is in the queue, once");
-        assert!(
-            waiting == 0 || self.in_flight >= self.limit,
-            "a line waits though it could be asked"
+        assert_eq!(
+            queued(&self.waiting) + queued(&self.retries),
+            waiting,
+            "each waiting line is in a queue, once"
         );
+        for (queue, urgency) in [(&self.retries, Urgency::Again), (&self.waiting, Urgency::First)] {
+            if let Some(request) = queue.front().and_then(|id| self.request(*id)) {
+                let tried = [request.failed.as_slice(), request.spent.as_slice()].concat();
+                let has_room = room::test(&self.links, urgency, self.limit, self.singles);
+                let choice = self.addresses.find(&tried, &has_room);
+                assert_eq!(choice, Choice::Full, "a line waits though it could be asked");
+            }
+        }
         if let Some(first) = self.order.front().and_then(|id| self.request(*id)) {
             assert!(
                 !matches!(first.state, LineState::Answered(_)),

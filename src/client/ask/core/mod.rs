@@ -1,9 +1,10 @@
 //! The asker: which line is asked where and when, and the answer of a line that gets no reply. Decisions only: no
 //! descriptor, no clock, no randomness; the time comes with each event.
 //!
-//! The life of a line: [`AskEvent::Line`] → it waits for a connection, if as many as allowed are open → an address is
-//! chosen ([`addresses`]), [`AskAction::Connect`] → [`AskEvent::Reply`] → its answer is written, at once if the line
-//! has a channel-ID, else when all lines before it are answered. Every line ends like that, and by its deadline:
+//! The life of a line: [`AskEvent::Line`] → an address with room for it is chosen ([`addresses`], [`room`]) → the line
+//! travels there on a connection of its own, or together with others ([`links`], [`traffic`]) → its answer is written,
+//! at once if the line has a channel-ID, else when all lines before it are answered. Every line ends like that, and by
+//! its deadline:
 //! - After a failed attempt the line goes on to another address at once. While another address is up, an attempt may
 //!   take half of the time that is left to the line; the last attempt may take all of it.
 //! - When every address has failed, the line rests a little and starts another round, for half of its time-out: so it
@@ -15,8 +16,9 @@
 //!   until its deadline, and fewer connections are opened from then on; each answer allows one more.
 //!
 //! Invariants after every event (`invariants` checks them in debug builds): every line in hand is in one [`LineState`],
-//! which says what it waits for; it has an alarm unless it is answered; a waiting line is in the queue once; the number
-//! of connections in flight is the number of lines being asked, and never exceeds the limit.
+//! which says what it waits for; it has an alarm unless it is answered; a waiting line is in one of the queues once; a
+//! line that travels with others is known to its connection, and to no other; the number of lines with a connection of
+//! their own never exceeds the limit.
 //!
 //! Not here: sockets, names of addresses, log lines.
 //!
@@ -25,18 +27,22 @@
 mod addresses;
 mod event;
 mod invariants;
+mod links;
 mod requests;
+mod room;
+mod traffic;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use slab::Slab;
 
-pub use event::{AskAction, AskEvent, AttemptId, Cause, Fault, RequestId};
+pub use event::{AskAction, AskEvent, AttemptId, Cause, ConnectionId, Fault, Refusal, RequestId};
 
 use super::options::Policy;
 use super::protocol::Protocol;
 use addresses::Addresses;
+use links::Links;
 use requests::Request;
 
 /// The state of one run of `ask`.
@@ -48,15 +54,20 @@ pub struct Asker {
     now: Instant,
     actions: VecDeque<AskAction>,
     requests: Slab<Request>,
-    /// The lines without a connection, in the order in which they get one. It may hold lines that are over already.
+    /// The lines that have not been asked yet, in the order in which they will be. It may hold lines that are over
+    /// already.
     waiting: VecDeque<RequestId>,
+    /// The same for lines that have been asked before; these come first.
+    retries: VecDeque<RequestId>,
     /// The lines whose answers have to be written in this order. Empty if the order does not matter.
     order: VecDeque<RequestId>,
     /// The next time at which each line needs attention.
     alarms: BTreeSet<(Instant, RequestId)>,
     addresses: Addresses,
-    in_flight: usize,
-    /// The number of connections that may be in flight: the limit of the policy, or less after a shortage.
+    links: Links,
+    /// The number of lines that are under way on a connection of their own.
+    singles: usize,
+    /// The number of lines that may be: the limit of the policy, or less after a shortage.
     limit: usize,
     held_bytes: usize,
     tickets: u64,
@@ -89,11 +100,13 @@ impl Asker {
             actions: VecDeque::new(),
             requests: Slab::new(),
             waiting: VecDeque::new(),
+            retries: VecDeque::new(),
             order: VecDeque::new(),
             alarms: BTreeSet::new(),
             addresses: Addresses::new(policy.addresses),
-            in_flight: 0,
-            limit: policy.max_in_flight,
+            links: Links::new(&policy),
+            singles: 0,
+            limit: policy.max_singles,
             held_bytes: 0,
             tickets: 0,
             counters: Counters::default(),
@@ -102,15 +115,22 @@ impl Asker {
     }
 
     /// Processes an event. The decisions are returned by [`next_action`](Self::next_action).
-    pub fn handle(&mut self, now: Instant, event: AskEvent) {
+    pub fn handle(&mut self, now: Instant, event: AskEvent<'_>) {
         self.now = self.now.max(now);
         match event {
             AskEvent::Line(line) => self.accept(&line),
-            AskEvent::Reply(attempt, reply) => self.take_reply(attempt, reply),
+            AskEvent::Reply(attempt, reply) => self.take_reply(attempt, &reply),
             AskEvent::Failed(attempt, fault) => self.fail_attempt(attempt, fault),
-            AskEvent::Tick => self.handle_tick(),
+            AskEvent::Connected(connection) => self.note_connected(connection),
+            AskEvent::Received(connection, line) => self.take_line(connection, line),
+            AskEvent::Overlong(connection, beginning) => self.take_overlong(connection, beginning),
+            AskEvent::Closed(connection, fault) => self.note_closed(connection, fault),
+            AskEvent::Tick => {
+                self.handle_tick();
+                self.handle_due_connections();
+            }
         }
-        self.fill_connections();
+        self.ask_waiting();
         self.check_invariants();
     }
 
@@ -121,7 +141,8 @@ impl Asker {
 
     /// Returns the time at which an [`AskEvent::Tick`] is needed. Earlier ticks do no harm.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.alarms.first().map(|(at, _)| *at)
+        let alarm = self.alarms.first().map(|(at, _)| *at);
+        [alarm, self.links.next_deadline()].into_iter().flatten().min()
     }
 
     /// Returns the question of an attempt, without the LF; `None` once the attempt is over.
@@ -131,32 +152,19 @@ impl Asker {
             .map(|request| request.question.text.as_slice())
     }
 
-    /// Returns true if another line may be read.
-    pub fn has_room(&self) -> bool {
-        self.unanswered() < self.policy.max_unanswered
-            && self.requests.len() < self.policy.max_lines
-            && self.held_bytes < self.policy.max_bytes
-    }
-
-    fn unanswered(&self) -> usize {
-        let Counters {
-            lines,
-            answered,
-            failed,
-            contradicted,
-            ..
-        } = self.counters;
-        usize::try_from(lines - answered - failed - contradicted).unwrap_or(usize::MAX)
-    }
-
     /// Returns the number of lines that are not answered, or whose answers wait for their turn.
     pub fn lines_in_hand(&self) -> usize {
         self.requests.len()
     }
 
-    /// Returns the number of connections that are open as far as the asker knows.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight
+    /// Returns the number of lines that are under way on connections of their own.
+    pub fn singles(&self) -> usize {
+        self.singles
+    }
+
+    /// Returns the connections that carry many lines.
+    pub fn connections(&self) -> usize {
+        self.links.all().count()
     }
 
     /// Returns the protocol of the asking program, as far as it is known.

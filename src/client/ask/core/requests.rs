@@ -1,12 +1,14 @@
 //! The lines in hand: accepted, asked, and ended.
 //!
 //! [`Asker::enter`] is the only writer of a line's state, and maintains everything that depends on it: the alarm of the
-//! line, the number of connections, the load of its address. [`Asker::finish`] is the only end of a line.
+//! line, the number of lines with a connection of their own, the load of its address. [`Asker::finish`] is the only end
+//! of a line.
 
 use std::time::{Duration, Instant};
 
 use super::addresses::{Choice, HealthChange};
-use super::event::{AskAction, AttemptId, Cause, Fault, RequestId};
+use super::event::{AskAction, AttemptId, Cause, ConnectionId, Fault, RequestId};
+use super::room::{self, Urgency};
 use super::{Asker, Protocol};
 use crate::client::ask::input::Line;
 use crate::client::ask::protocol::{self, Question, Reading};
@@ -32,6 +34,10 @@ pub(super) struct Request {
     pub(super) rests: u32,
     /// The number of the last attempt.
     pub(super) attempts: u32,
+    /// True if the line was sent to a pool.
+    pub(super) was_sent: bool,
+    /// True if a connection has ended in good order before the line was answered. The next such end is a failure.
+    was_cut_off: bool,
     /// The cause to report if the line were given up now.
     pub(super) cause: Cause,
     pub(super) state: LineState,
@@ -52,14 +58,34 @@ enum Fate {
 /// The state of a line, named after the thing that it waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum LineState {
-    /// Waits for a connection; the line is in the queue.
+    /// Waits for an address with room; the line is in one of the queues.
     Waiting,
     /// Waits until then for the reply of that address.
-    Asked { address: usize, until: Instant },
+    Asked { address: usize, until: Instant, via: Via },
     /// Waits for the next round.
     Resting { until: Instant },
     /// Waits for the lines before it, with its answer.
     Answered(Vec<u8>),
+}
+
+/// The way of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Via {
+    /// It has a connection of its own.
+    Single,
+    /// It waits for that connection to open, and has not been sent.
+    Held(ConnectionId),
+    /// It was sent behind that number.
+    Shared { connection: ConnectionId, number: u32 },
+}
+
+/// The result of an effort to ask a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Placement {
+    /// No address that may get the line has room; the line stays in its queue.
+    Full,
+    /// The line is asked, rests or is over.
+    Done,
 }
 
 impl Request {
@@ -100,6 +126,8 @@ impl Asker {
             spent: Vec::new(),
             rests: 0,
             attempts: 0,
+            was_sent: false,
+            was_cut_off: false,
             cause: match fate {
                 Fate::Asked | Fate::Contradicted => Cause::NoConnection,
                 Fate::GivenUp => Cause::LineTooLong,
@@ -123,52 +151,75 @@ impl Asker {
         }
     }
 
-    pub(super) fn fill_connections(&mut self) {
-        while self.in_flight < self.limit {
-            let Some(id) = self.waiting.pop_front() else { break };
-            if self
-                .request(id)
-                .is_some_and(|request| request.state == LineState::Waiting)
-            {
-                self.ask(id);
+    /// Asks the lines that wait, as far as there is room. Lines that have failed before come first, and may exceed the
+    /// capacity of an address: they have been in the queue before, and their number is bounded by that of all lines.
+    pub(super) fn ask_waiting(&mut self) {
+        while let Some(id) = self.retries.front().copied() {
+            if self.is_waiting(id) && self.ask(id, Urgency::Again) == Placement::Full {
+                break;
             }
+            self.retries.pop_front();
+        }
+        while let Some(id) = self.waiting.front().copied() {
+            if self.is_waiting(id) && self.ask(id, Urgency::First) == Placement::Full {
+                break;
+            }
+            self.waiting.pop_front();
         }
     }
 
+    pub(super) fn is_waiting(&self, id: RequestId) -> bool {
+        self.request(id)
+            .is_some_and(|request| request.state == LineState::Waiting)
+    }
+
     /// Sends the line to the next address, or ends the round when all addresses have failed.
-    fn ask(&mut self, id: RequestId) {
-        let now = self.now;
-        let Some(request) = get_mut(&mut self.requests, id) else {
-            return;
+    fn ask(&mut self, id: RequestId, urgency: Urgency) -> Placement {
+        let Some((choice, tried)) = self.choose(id, urgency) else {
+            return Placement::Done;
         };
-        let tried = [request.failed.as_slice(), request.spent.as_slice()].concat();
-        let Some(choice) = self.addresses.choose(now, &tried) else {
-            return self.end_round(id);
+        let address = match choice {
+            Choice::Usual(address) => address,
+            Choice::Probe(address) => {
+                self.actions.push_back(AskAction::Probe { address });
+                address
+            }
+            Choice::Full => return Placement::Full,
+            Choice::None => {
+                self.end_round(id);
+                return Placement::Done;
+            }
         };
-        let (Choice::Usual(address) | Choice::Probe(address)) = choice;
-        let until = if self.addresses.has_alternative(address, &tried) {
-            now + request.deadline.saturating_duration_since(now) / 2
-        } else {
-            request.deadline
+        let (now, has_alternative) = (self.now, self.addresses.has_alternative(address, &tried));
+        let Some(request) = self.request_mut(id) else {
+            return Placement::Done;
         };
-        self.counters.retries += u64::from(request.attempts > 0);
         request.attempts += 1;
         let attempt = AttemptId {
             request: id,
             number: request.attempts,
         };
-        if choice == Choice::Probe(address) {
-            self.actions.push_back(AskAction::Probe { address });
-        }
-        self.enter(id, LineState::Asked { address, until });
-        self.actions.push_back(AskAction::Connect { attempt, address });
+        let until = if has_alternative {
+            now + request.deadline.saturating_duration_since(now) / 2
+        } else {
+            request.deadline
+        };
+        let via = self.begin(attempt, address);
+        self.enter(id, LineState::Asked { address, until, via });
+        Placement::Done
+    }
+
+    /// Chooses the address for a line, and returns the addresses at which it has failed.
+    fn choose(&mut self, id: RequestId, urgency: Urgency) -> Option<(Choice, Vec<usize>)> {
+        let request = get(&self.requests, id)?;
+        let tried = [request.failed.as_slice(), request.spent.as_slice()].concat();
+        let has_room = room::test(&self.links, urgency, self.limit, self.singles);
+        let choice = self.addresses.choose(self.now, &tried, &has_room);
+        Some((choice, tried))
     }
 
     fn end_round(&mut self, id: RequestId) {
-        let long_outage = self
-            .addresses
-            .all_away_since()
-            .is_some_and(|since| self.now.saturating_duration_since(since) > self.policy.timeout);
+        let long_outage = self.is_long_outage();
         let Some(request) = get_mut(&mut self.requests, id) else {
             return;
         };
@@ -192,7 +243,7 @@ impl Asker {
         self.enter(id, LineState::Resting { until });
     }
 
-    pub(super) fn take_reply(&mut self, attempt: AttemptId, reply: Vec<u8>) {
+    pub(super) fn take_reply(&mut self, attempt: AttemptId, reply: &[u8]) {
         let Some(address) = self.address_of(attempt) else {
             return;
         };
@@ -206,12 +257,13 @@ impl Asker {
         match reply::result(self.policy.mode, reply, ahead) {
             Err(flaw) => self.fail_attempt(attempt, Fault::Flawed(flaw)),
             Ok(result) => {
-                self.limit = self.policy.max_in_flight.min(self.limit + 1);
+                self.limit = self.policy.max_singles.min(self.limit + 1);
                 if self.addresses.note_answer(address) == HealthChange::Changed {
                     self.actions.push_back(AskAction::Back { address });
+                    self.links.note_back(address, self.now);
                 }
                 self.counters.answered += 1;
-                self.finish(attempt.request, &result);
+                self.finish(attempt.request, result);
             }
         }
     }
@@ -228,24 +280,29 @@ impl Asker {
         if let Fault::Shortage(_) = fault {
             let deadline = request.deadline;
             self.rest(id, deadline);
-            self.limit = self.in_flight.max(1);
+            self.limit = self.singles.max(1);
             return;
         }
-        if fault.may_ask_again() {
-            request.failed.push(address);
-        } else {
+        let is_first_end = fault == Fault::Ended && !std::mem::replace(&mut request.was_cut_off, true);
+        if !fault.may_ask_again() {
             request.spent.push(address);
+        } else if !is_first_end {
+            request.failed.push(address);
         }
-        // The line has just released its connection, so a place is free.
+        self.wait_again(id);
+    }
+
+    /// Puts a line that has been asked, or has rested, back into the queue.
+    pub(super) fn wait_again(&mut self, id: RequestId) {
         self.enter(id, LineState::Waiting);
-        self.ask(id);
+        self.retries.push_back(id);
     }
 
     fn note_fault(&mut self, id: RequestId, address: usize, fault: Fault) {
         if fault.blames_address() && self.addresses.note_failure(address, self.now) == HealthChange::Changed {
             self.actions.push_back(AskAction::Away { address, fault });
         }
-        if let Some(request) = get_mut(&mut self.requests, id) {
+        if let Some(request) = self.request_mut(id) {
             request.cause = Cause::Fault(address, fault);
         }
     }
@@ -267,21 +324,18 @@ impl Asker {
             number: request.attempts,
         };
         match request.state {
-            LineState::Asked { address, .. } => {
-                self.actions.push_back(AskAction::Cancel(attempt));
+            LineState::Asked { address, via, .. } => {
+                let aftermath = self.cancel(attempt, via);
                 if over {
                     self.note_fault(id, address, Fault::TimedOut);
                     self.give_up(id);
                 } else {
                     self.fail_attempt(attempt, Fault::TimedOut);
                 }
+                self.settle(aftermath);
             }
             LineState::Waiting | LineState::Resting { .. } if over => self.give_up(id),
-            LineState::Resting { .. } => {
-                self.enter(id, LineState::Waiting);
-                // At the front, because the line has waited for its turn before.
-                self.waiting.push_front(id);
-            }
+            LineState::Resting { .. } => self.wait_again(id),
             // Not reached: neither state has an alarm that is due.
             LineState::Waiting | LineState::Answered(_) => {}
         }
@@ -327,18 +381,18 @@ impl Asker {
         }
     }
 
-    fn enter(&mut self, id: RequestId, state: LineState) {
+    pub(super) fn enter(&mut self, id: RequestId, state: LineState) {
         let Some(request) = get_mut(&mut self.requests, id) else {
             return;
         };
         let alarm = request.alarm();
-        if let LineState::Asked { address, .. } = std::mem::replace(&mut request.state, state) {
+        if let LineState::Asked { address, via, .. } = std::mem::replace(&mut request.state, state) {
             self.addresses.end_attempt(address);
-            self.in_flight -= 1;
+            self.singles -= usize::from(via == Via::Single);
         }
-        if let LineState::Asked { address, .. } = request.state {
+        if let LineState::Asked { address, via, .. } = request.state {
             self.addresses.begin_attempt(address);
-            self.in_flight += 1;
+            self.singles += usize::from(via == Via::Single);
         }
         let next = request.alarm();
         if alarm != next {
@@ -347,8 +401,22 @@ impl Asker {
         }
     }
 
+    /// Notes that an attempt which waited for a connection was sent.
+    pub(super) fn note_sent(&mut self, attempt: AttemptId, sent: Via) {
+        if let Some(request) = self.request_mut(attempt.request)
+            && let LineState::Asked { via, .. } = &mut request.state
+        {
+            debug_assert!(matches!(via, Via::Held(_)), "it was sent before");
+            *via = sent;
+        }
+    }
+
     pub(super) fn request(&self, id: RequestId) -> Option<&Request> {
-        self.requests.get(id.index).filter(|request| request.id == id)
+        get(&self.requests, id)
+    }
+
+    pub(super) fn request_mut(&mut self, id: RequestId) -> Option<&mut Request> {
+        get_mut(&mut self.requests, id)
     }
 
     /// Returns the address of an attempt under way; `None` for an attempt that is over.
@@ -362,6 +430,11 @@ impl Asker {
 }
 
 /// A free function, so that the caller can use the other fields of the asker while it holds the line.
+fn get(requests: &slab::Slab<Request>, id: RequestId) -> Option<&Request> {
+    requests.get(id.index).filter(|request| request.id == id)
+}
+
+/// See [`get`].
 fn get_mut(requests: &mut slab::Slab<Request>, id: RequestId) -> Option<&mut Request> {
     requests.get_mut(id.index).filter(|request| request.id == id)
 }

@@ -18,7 +18,7 @@ struct Story {
 }
 
 impl Story {
-    fn new(mode: Mode, addresses: usize, max_in_flight: usize) -> Story {
+    fn new(mode: Mode, addresses: usize, max_singles: usize) -> Story {
         let policy = Policy {
             mode,
             timeout: TIMEOUT,
@@ -26,8 +26,11 @@ impl Story {
             on_failure: b"ERR".to_vec(),
             on_contradiction: b"BH".to_vec(),
             addresses,
-            max_in_flight,
-            max_unanswered: 10,
+            max_singles,
+            singles_per_address: 10,
+            connections: 0,
+            max_connection_age: None,
+            spread: 0,
             max_lines: 20,
             max_bytes: 1000,
         };
@@ -38,7 +41,7 @@ impl Story {
         }
     }
 
-    fn handle(&mut self, event: AskEvent) -> Vec<AskAction> {
+    fn handle(&mut self, event: AskEvent<'_>) -> Vec<AskAction> {
         self.asker.handle(self.now, event);
         std::iter::from_fn(|| self.asker.next_action()).collect()
     }
@@ -196,17 +199,35 @@ fn a_shortage_blames_no_address_and_reduces_the_connections() {
 }
 
 #[test]
-fn a_line_without_a_connection_waits_and_fails_by_its_deadline() {
+fn no_more_lines_are_read_than_can_be_asked() {
+    let mut story = Story::new(Mode::Squid, 1, 3);
+    for line in ["1 a", "2 b", "3 c"] {
+        assert!(story.asker.has_room());
+        story.asked(line);
+    }
+    assert!(!story.asker.has_room(), "its time would run while it waits");
+    assert_eq!(connect(&story.line("4 d")), None);
+    assert_eq!(written(&story.pass(TIMEOUT)).len(), 4);
+    assert!(story.asker.has_room());
+}
+
+#[test]
+fn in_a_long_outage_lines_wait_side_by_side() {
     let mut story = Story::new(Mode::Squid, 1, 1);
     story.asked("1 a");
-    assert_eq!(connect(&story.line("2 b")), None);
-    assert!(story.asker.has_room());
-    for number in 3..11 {
-        story.line(&format!("{number} c"));
+    story.pass(TIMEOUT);
+    story.asked("2 b");
+    assert!(!story.asker.has_room());
+    story.pass(TIMEOUT);
+    story.asked("3 c");
+    assert!(!story.asker.has_room());
+    story.pass(Duration::from_millis(1));
+    story.handle(AskEvent::Tick);
+    for number in 4..20 {
+        assert!(story.asker.has_room(), "{number} would only wait longer elsewhere");
+        story.line(&format!("{number} d"));
     }
-    assert!(!story.asker.has_room(), "ten unanswered lines are the limit");
-    assert_eq!(written(&story.pass(TIMEOUT)).len(), 10);
-    assert!(story.asker.has_room());
+    assert_eq!(written(&story.pass(TIMEOUT)).len(), 17);
 }
 
 #[test]
