@@ -202,8 +202,8 @@ impl Worker {
 
     // ---- its requests -----------------------------------------------------------------------------------------
 
-    /// Gives the worker a request, for which it has `busy_timeout`. Returns the number of the request, for a worker that
-    /// is told numbers.
+    /// Gives the worker a request, for which it has `busy_timeout`. Returns the number of the request, for a worker
+    /// that is told numbers.
     pub(in super::super) fn assign(&mut self, flight: Flight, busy_timeout: Duration) -> Option<ChannelId> {
         let channel = self.next_channel();
         let now = flight.began;
@@ -214,8 +214,8 @@ impl Worker {
         channel
     }
 
-    /// Must be called when another flight has become the oldest: the one whose time is over first. That time begins now,
-    /// unless the worker has worked on all of its flights since it was given them.
+    /// Must be called when another flight has become the oldest: the one whose time is over first. That time begins
+    /// now, unless the worker has worked on all of its flights since it was given them.
     fn turn_to_oldest(&mut self, busy_timeout: Duration, now: Instant) {
         let Some(oldest) = self.flights.front_mut() else { return };
         if self.channels.is_none() {
