@@ -14,7 +14,7 @@
 //! The invariants: nothing is decided by a guess. The bytes before the end of a signature are a part of it or no
 //! header; behind it everything that the specification does not define is a fault. A fault is found as soon as its
 //! bytes are there. The destination is read and dropped. Of the TLVs the ones that name something for the log are kept
-//! ([`Details`]), all others are skipped; the checksum is not held against the header, because TCP has its own.
+//! ([`Details`]), the header is held against its checksum if it has one, and all others are skipped.
 //!
 //! The question if a proxy is trusted does not belong here: [`access`](super::access) has the list.
 
@@ -80,6 +80,8 @@ pub enum Fault {
     TooShort,
     /// Version 2: a TLV is longer than the rest of the header.
     Tlv,
+    /// Version 2: the header has not the checksum that it says, or says more than one.
+    Checksum,
 }
 
 /// Writes the fault as the end of a sentence that begins "its PROXY header".
@@ -93,6 +95,7 @@ impl fmt::Display for Fault {
             Fault::TooLong => write!(f, "is longer than {LONGEST} bytes"),
             Fault::TooShort => f.write_str("is too short for its addresses"),
             Fault::Tlv => f.write_str("has a field that is longer than it"),
+            Fault::Checksum => f.write_str("has a wrong checksum"),
         }
     }
 }

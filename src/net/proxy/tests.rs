@@ -159,6 +159,47 @@ fn names_are_kept_for_the_log_and_other_fields_are_skipped() {
     );
 }
 
+/// A header as HAProxy 2.6 sends it with `proxy-v2-options crc32c,unique-id`: the checksum, and an empty identifier.
+const OF_HAPROXY: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x16\x7f\0\0\x01\x7f\0\0\x01\x88\x0c\x46\xcb\
+    \x03\0\x04\xd3\x81\x0b\x8b\x05\0\0";
+
+#[test]
+fn a_header_is_held_against_its_checksum() {
+    let found = header(OF_HAPROXY);
+    assert_eq!((found.length, found.client), (38, asserted("127.0.0.1:34828")));
+    // A change of the addresses, of the checksum, or of a field is found.
+    for at in [16, 27, 31, 34, 35] {
+        for bit in 0..8 {
+            let mut changed = OF_HAPROXY.to_vec();
+            changed[at] ^= 1 << bit;
+            assert_eq!(
+                parse(&changed),
+                Parsed::Wrong(Fault::Checksum),
+                "bit {bit} of byte {at}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_checksum_of_another_length_and_a_second_one_are_wrong() {
+    let sum = &OF_HAPROXY[31..35];
+    for tlvs in [
+        tlv(0x03, b""),
+        tlv(0x03, &sum[..3]),
+        tlv(0x03, &[sum, b"\0"].concat()),
+        [tlv(0x03, sum), tlv(0x03, sum)].concat(),
+    ] {
+        let bytes = binary(0x21, 0x11, &[ipv4(), tlvs].concat());
+        assert_eq!(parse(&bytes), Parsed::Wrong(Fault::Checksum), "{bytes:?}");
+    }
+    // Where the addresses are to be ignored no field is looked for, because their length is not known.
+    let unknown = binary(0x21, 0x00, &tlv(0x03, &[0; 4]));
+    assert_eq!(header(&unknown).client, Asserted::Unknown);
+    let local = binary(0x20, 0x11, &[ipv4(), tlv(0x03, &[0; 4])].concat());
+    assert_eq!(header(&local).client, Asserted::Proxy);
+}
+
 #[test]
 fn a_binary_header_that_the_specification_does_not_define_is_wrong() {
     let with = |tlvs: &[u8]| binary(0x21, 0x11, &[&ipv4()[..], tlvs].concat());
@@ -213,8 +254,8 @@ fn bytes_that_are_no_header_are_told_from_the_beginning_of_one() {
 
 fn tlvs() -> impl Strategy<Value = Vec<u8>> {
     let one = (any::<u8>(), proptest::collection::vec(any::<u8>(), 0..40));
-    let one = one.prop_filter_map("the one about TLS has fields of its own", |(kind, value)| {
-        (kind != 0x20).then(|| tlv(kind, &value))
+    let one = one.prop_filter_map("one has fields of its own, one a sum", |(kind, value)| {
+        (!matches!(kind, 0x03 | 0x20)).then(|| tlv(kind, &value))
     });
     proptest::collection::vec(one, 0..5).prop_map(|all| all.concat())
 }

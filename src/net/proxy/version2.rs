@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use crc::{CRC_32_ISCSI, Crc};
+
 use super::{Fault, Header, LONGEST, Parsed, SIGNATURE_2};
 use crate::net::origin::Asserted;
 
@@ -13,6 +15,11 @@ const FIXED: usize = 16;
 const LOCAL: u8 = 0x20;
 /// The command of a header about a client's connection.
 const PROXY: u8 = 0x21;
+
+/// The type of the TLV with the checksum of the header.
+const CHECKSUM: u8 = 0x03;
+/// The checksum, which the specification calls CRC32c.
+static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
 /// The types of the TLVs that are kept.
 const AUTHORITY: u8 = 0x02;
@@ -70,13 +77,13 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     if FIXED + length > LONGEST {
         return Parsed::Wrong(Fault::TooLong);
     }
-    let Some(body) = body.get(..length) else {
+    let (Some(header), Some(body)) = (bytes.get(..FIXED + length), body.get(..length)) else {
         return Parsed::NeedMore { has_signature: true };
     };
     let found = match *command {
         // The family is to be ignored, and with it all that follows.
         LOCAL => Ok((Asserted::Proxy, None)),
-        _ => of_client(*family, body),
+        _ => of_client(*family, header, body),
     };
     match found {
         Ok((client, details)) => Parsed::Header(Header {
@@ -88,8 +95,8 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     }
 }
 
-/// Reads the addresses and the TLVs of a client's connection.
-fn of_client(family: u8, body: &[u8]) -> Result<(Asserted, Option<Details>), Fault> {
+/// Reads the addresses and the TLVs of a client's connection, which are the body of the header.
+fn of_client(family: u8, header: &[u8], body: &[u8]) -> Result<(Asserted, Option<Details>), Fault> {
     let (client, rest) = match (family >> 4, family & 0xf) {
         // Without a family or a transport the addresses are to be ignored; their length is not known either.
         (0, _) | (_, 0) => return Ok((Asserted::Unknown, None)),
@@ -98,7 +105,7 @@ fn of_client(family: u8, body: &[u8]) -> Result<(Asserted, Option<Details>), Fau
         // Two names of UNIX sockets, 108 bytes each.
         (_, _) => (Asserted::Unknown, body.get(216..).ok_or(Fault::TooShort)?),
     };
-    let details = details(rest)?;
+    let details = details(header, rest)?;
     Ok((client, (details != Details::default()).then_some(details)))
 }
 
@@ -114,11 +121,19 @@ where
     Some((Asserted::Address(SocketAddr::new(IpAddr::from(*source), port)), rest))
 }
 
-/// Reads the TLVs that are kept. Each one counts when it comes first.
-fn details(mut rest: &[u8]) -> Result<Details, Fault> {
+/// Reads the TLVs that are kept, each of which counts when it comes first, and holds the header against its checksum.
+/// The TLVs are the rest of the header.
+fn details(header: &[u8], mut rest: &[u8]) -> Result<Details, Fault> {
     let mut details = Details::default();
+    let mut has_checksum = false;
     while let Some((kind, value)) = next(&mut rest)? {
         match kind {
+            CHECKSUM => {
+                let before = header.len() - value.len() - rest.len();
+                if std::mem::replace(&mut has_checksum, true) || !is_sound(header, before, value) {
+                    return Err(Fault::Checksum);
+                }
+            }
             AUTHORITY => keep(&mut details.authority, value),
             SSL => {
                 let mut within = value.get(SSL_FIXED..).ok_or(Fault::Tlv)?;
@@ -134,6 +149,16 @@ fn details(mut rest: &[u8]) -> Result<Details, Fault> {
         }
     }
     Ok(details)
+}
+
+/// Returns true if the header has this checksum, which stands behind the first `before` bytes of it and counts as zeros
+/// in the sum.
+fn is_sound(header: &[u8], before: usize, checksum: &[u8]) -> bool {
+    let mut sum = CRC32C.digest();
+    sum.update(header.get(..before).unwrap_or_default());
+    sum.update(&[0; size_of::<u32>()]);
+    sum.update(header.get(before + checksum.len()..).unwrap_or_default());
+    sum.finalize().to_be_bytes() == checksum
 }
 
 /// Takes the TLV at the beginning of `rest`: its type and its value.

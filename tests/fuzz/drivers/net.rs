@@ -41,7 +41,7 @@ pub fn fuzz_handover(input: &[u8]) {
 }
 
 /// `proxy::parse`: the finding about some bytes is the last one about each longer piece, a header is as long as it says,
-/// and its names upset no line of the log.
+/// its names upset no line of the log, and with a checksum none of its bytes can be changed.
 pub fn fuzz_proxy_header(input: &[u8]) {
     let whole = proxy::parse(input);
     for end in 0..input.len() {
@@ -70,7 +70,50 @@ pub fn fuzz_proxy_header(input: &[u8]) {
         let written = shown::<_, String>(&Ok(&origin));
         let is_known = matches!(header.client, Asserted::Address(_));
         assert_eq!(origin.ip().is_some(), is_known, "{written}");
+        let binary = input.get(..header.length).filter(|bytes| bytes.starts_with(b"\r\n"));
+        if let Some(bytes) = binary.filter(|_| is_known) {
+            sum_protects(bytes, header.client);
+        }
     }
+}
+
+/// A binary header with a checksum behind its fields is read as the one without, and refused with another bit in its
+/// first twelve bytes of addresses or in the sum. A change of its fields may make the sum another field.
+fn sum_protects(header: &[u8], client: Asserted) {
+    const SUM: [u8; 3] = [3, 0, 4];
+    let length = header.len() + SUM.len() + 4;
+    // A second sum is a fault, and so is a length over the limit.
+    if length > proxy::LONGEST || header.windows(SUM.len()).any(|bytes| bytes == SUM) {
+        return;
+    }
+    let mut whole = [header, &SUM, &[0; 4]].concat();
+    let body = u16::try_from(length - 16).unwrap_or_default().to_be_bytes();
+    whole[14..16].copy_from_slice(&body);
+    let sum = crc32c(&whole).to_be_bytes();
+    whole[length - 4..].copy_from_slice(&sum);
+    let proxy::Parsed::Header(found) = proxy::parse(&whole) else {
+        panic!("a header with its checksum is refused: {whole:?}")
+    };
+    assert_eq!((found.length, found.client), (length, client));
+    for at in (16..28).chain(length - 4..length) {
+        let mut changed = whole.clone();
+        changed[at] ^= 1 << (at % 8);
+        let finding = proxy::parse(&changed);
+        assert_eq!(
+            finding,
+            proxy::Parsed::Wrong(proxy::Fault::Checksum),
+            "byte {at} of {whole:?}"
+        );
+    }
+}
+
+/// The sum as the specification has it, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let next = |sum: u32| (sum >> 1) ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 };
+    let sum = bytes.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| next(sum))
+    });
+    !sum
 }
 
 fn shown<T: ToString, E: ToString>(outcome: &Result<T, E>) -> String {
