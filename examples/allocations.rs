@@ -1,7 +1,7 @@
 //! Counts the allocations of the daemon's loop per request: the binary's own `main` runs in this process, under an
 //! allocator that counts. `allocations REQUESTS [FLAG ...]` prints `allocations_per_request=N`, of a pool with these
-//! flags; `allocations exec RUNS` prints `allocations_per_run=N`, of an exec door that runs `true`. Used by
-//! `scripts/bench`.
+//! flags; `allocations multiplex REQUESTS [FLAG ...]` the same for requests on one multiplexed connection;
+//! `allocations exec RUNS` prints `allocations_per_run=N`, of an exec door that runs `true`. Used by `scripts/bench`.
 //!
 //! The daemon runs on the main thread, as it always does, and only that thread is counted; a second thread is the
 //! client. The first requests are not counted: they fill the buffers that later ones use again.
@@ -11,7 +11,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,7 +58,7 @@ static ALLOCATOR: Counting = Counting;
 const WARM_UP: u64 = 1000;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let usage = "usage: allocations REQUESTS [FLAG ...] | allocations exec RUNS";
+    let usage = "usage: allocations [multiplex] REQUESTS [FLAG ...] | allocations exec RUNS";
     // The daemon runs its own program a second time, as its guard.
     if std::env::args_os()
         .next()
@@ -71,17 +71,19 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (door, count, ask): (Vec<String>, u64, Ask) = match words.as_slice() {
-        ["exec", runs] => (vec!["exec".to_owned(), address.to_string()], runs.parse()?, run),
-        [requests, flags @ ..] => {
-            let port = port.to_string();
-            let pool = [&["-n", "2", "-d", "cat", "-p", &port], flags].concat();
-            (
-                pool.iter().map(ToString::to_string).collect(),
-                requests.parse()?,
-                request,
-            )
-        }
+    let pool = |flags: &[&str]| {
+        let port = port.to_string();
+        let words = [&["-n", "2", "-d", "cat", "-p", &port], flags].concat();
+        words.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let (door, count, how): (Vec<String>, u64, How) = match words.as_slice() {
+        ["exec", runs] => (
+            vec!["exec".to_owned(), address.to_string()],
+            runs.parse()?,
+            How::Each(run),
+        ),
+        ["multiplex", requests, flags @ ..] => (pool(flags), requests.parse()?, How::Multiplexed),
+        [requests, flags @ ..] => (pool(flags), requests.parse()?, How::Each(request)),
         [] => return Err(usage.into()),
     };
     let unit = if words.first() == Some(&"exec") {
@@ -90,7 +92,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         "request"
     };
     let client = std::thread::spawn(move || {
-        let counted = converse(address, count, ask).map_err(|error| error.to_string());
+        let counted = converse(address, count, how).map_err(|error| error.to_string());
         let ended = raise_term();
         counted.and_then(|counted| ended.map(|()| counted))
     });
@@ -104,18 +106,55 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(status)
 }
 
-/// Asks for something on a connection of its own; the number says for what.
-type Ask = fn(SocketAddr, u64) -> std::io::Result<()>;
+/// The way in which the client asks.
+#[derive(Clone, Copy)]
+enum How {
+    /// Each time on a connection of its own; the number says for what.
+    Each(fn(SocketAddr, u64) -> std::io::Result<()>),
+    /// On one multiplexed connection, in batches.
+    Multiplexed,
+}
 
-fn converse(address: SocketAddr, count: u64, ask: Ask) -> std::io::Result<u64> {
+/// The requests that are sent at a time on a multiplexed connection.
+const BATCH: u64 = 32;
+
+fn converse(address: SocketAddr, count: u64, how: How) -> std::io::Result<u64> {
     // The daemon answers from its first millisecond; until then a connection is refused.
     while TcpStream::connect(address).is_err() {
         std::thread::yield_now();
     }
-    (0..WARM_UP).try_for_each(|number| ask(address, number))?;
+    let mut ask: Box<dyn FnMut(u64) -> std::io::Result<()>> = match how {
+        How::Each(ask) => Box::new(move |count| (0..count).try_for_each(|number| ask(address, number))),
+        How::Multiplexed => {
+            let mut stream = BufReader::new(TcpStream::connect(address)?);
+            stream.get_mut().write_all(b"iotcpd-multiplex 1\n")?;
+            stream.read_line(&mut String::new())?;
+            Box::new(move |count| (0..count / BATCH).try_for_each(|_| batch(&mut stream)))
+        }
+    };
+    ask(WARM_UP)?;
     let before = ALLOCATIONS.load(Ordering::Relaxed);
-    (0..count).try_for_each(|number| ask(address, number))?;
+    ask(count)?;
     Ok(ALLOCATIONS.load(Ordering::Relaxed) - before)
+}
+
+/// Asks a batch of requests on a multiplexed connection, and reads their answers.
+fn batch(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
+    let line = |number| format!("{number} http://www.example.org/{number} 10.0.0.1/- - GET\n");
+    let mut lines: Vec<String> = (0..BATCH).map(line).collect();
+    stream.get_mut().write_all(lines.concat().as_bytes())?;
+    let mut answers = Vec::new();
+    for _ in 0..BATCH {
+        let mut answer = String::new();
+        stream.read_line(&mut answer)?;
+        answers.push(answer);
+    }
+    lines.sort();
+    answers.sort();
+    match lines == answers {
+        true => Ok(()),
+        false => Err(std::io::Error::other(format!("{lines:?} were answered {answers:?}"))),
+    }
 }
 
 fn request(address: SocketAddr, number: u64) -> std::io::Result<()> {

@@ -9,6 +9,9 @@
 //! each with IN_FLIGHT requests unanswered at any time; answers must come in the order of the requests. The latency is
 //! that from the write of a request to the read of its answer.
 //!
+//! `load multiplex ADDRESS CLIENTS IN_FLIGHT REQUESTS [--like LINE --expect ANSWER]`: the same on multiplexed
+//! connections (`doc/protocol.md`), whose answers may come in any order.
+//!
 //! `load pace ADDRESS RATE REQUESTS`: one request per connection, RATE begun in a second at even distances, whatever
 //! becomes of those before. The latency is that from the moment at which a request was due, so that it counts when the
 //! server makes the next ones wait.
@@ -29,6 +32,7 @@ use hdrhistogram::Histogram;
 
 const USAGE: &str = "usage: load ask ADDRESS CLIENTS REQUESTS [--like LINE --expect ANSWER] \
                      | load keep ADDRESS CLIENTS IN_FLIGHT REQUESTS [--like LINE --expect ANSWER] \
+                     | load multiplex ADDRESS CLIENTS IN_FLIGHT REQUESTS [--like LINE --expect ANSWER] \
                      | load pace ADDRESS RATE REQUESTS \
                      | load hold ADDRESS CONNECTIONS";
 
@@ -47,7 +51,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     match words {
         ["ask", address, clients, requests] => ask(address.parse()?, clients.parse()?, requests.parse()?, &says),
-        ["keep", address, clients, in_flight, requests] => keep(
+        [how @ ("keep" | "multiplex"), address, clients, in_flight, requests] => keep(
+            *how == "multiplex",
             address.parse()?,
             clients.parse()?,
             in_flight.parse()?,
@@ -197,22 +202,76 @@ fn pace(address: SocketAddr, rate: u32, requests: u32) -> Result<(), Box<dyn Err
     Ok(())
 }
 
+/// A request without an answer.
+type Asked = (String, Instant);
+
+/// The requests without an answer on a connection that stays.
+enum Unanswered {
+    /// Answers come in the order of the requests; the oldest is the first.
+    InOrder(VecDeque<Asked>),
+    /// Each is at the place of its number. The other places are free.
+    Numbered(Vec<Option<Asked>>, Vec<usize>),
+}
+
+impl Unanswered {
+    /// Adds a request, and writes what stands before it on the wire.
+    fn push(&mut self, asked: Asked, wire: &mut Vec<u8>) -> io::Result<()> {
+        match self {
+            Self::InOrder(all) => all.push_back(asked),
+            Self::Numbered(places, free) => {
+                let number = free.pop().unwrap_or_else(|| {
+                    places.push(None);
+                    places.len() - 1
+                });
+                write!(wire, "{number} ")?;
+                if let Some(place) = places.get_mut(number) {
+                    *place = Some(asked);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out the request to which a line is the answer. Returns it with the text of the answer.
+    fn take<'l>(&mut self, line: &'l [u8]) -> Option<(Asked, &'l [u8])> {
+        match self {
+            Self::InOrder(all) => Some((all.pop_front()?, line)),
+            Self::Numbered(places, free) => {
+                let digits = line.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                let number: usize = std::str::from_utf8(line.get(..digits)?).ok()?.parse().ok()?;
+                let asked = places.get_mut(number)?.take()?;
+                free.push(number);
+                Some((asked, line.get(digits + 1..)?))
+            }
+        }
+    }
+}
+
 /// A connection that stays.
 struct Kept {
     stream: TcpStream,
-    /// The requests without an answer, oldest first.
-    asked: VecDeque<(String, Instant)>,
+    asked: Unanswered,
     /// The beginning of an answer that has not come whole.
     partial: Vec<u8>,
 }
 
 impl Kept {
-    fn start(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
+    fn start(address: SocketAddr, is_multiplexed: bool) -> io::Result<Self> {
+        let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
+        let asked = if is_multiplexed {
+            stream.write_all(b"iotcpd-multiplex 1\n")?;
+            let mut byte = [0];
+            while byte != *b"\n" {
+                stream.read_exact(&mut byte)?;
+            }
+            Unanswered::Numbered(Vec::new(), Vec::new())
+        } else {
+            Unanswered::InOrder(VecDeque::new())
+        };
         Ok(Self {
             stream,
-            asked: VecDeque::new(),
+            asked,
             partial: Vec::new(),
         })
     }
@@ -222,8 +281,8 @@ impl Kept {
         let (mut bytes, now) = (Vec::new(), Instant::now());
         for number in number..number + more {
             let request = says.request(number);
+            self.asked.push((request.clone(), now), &mut bytes)?;
             bytes.extend_from_slice(request.as_bytes());
-            self.asked.push_back((request, now));
         }
         // The kernel takes what is in flight, or the measurement is set up wrongly.
         self.stream.write_all(&bytes)
@@ -244,7 +303,7 @@ impl Kept {
                 self.partial = line.to_vec();
                 break;
             }
-            let (request, since) = self.asked.pop_front().ok_or("an answer to nothing")?;
+            let ((request, since), line) = self.asked.take(line).ok_or("an answer to nothing")?;
             latency.record(u64::try_from(now.saturating_duration_since(since).as_nanos())?)?;
             if !says.is_answer(&request, line) {
                 let (request, answer) = (request.trim_end(), String::from_utf8_lossy(line));
@@ -257,6 +316,7 @@ impl Kept {
 }
 
 fn keep(
+    is_multiplexed: bool,
     address: SocketAddr,
     clients: usize,
     in_flight: u64,
@@ -268,7 +328,7 @@ fn keep(
     let (mut kept, mut started) = (Vec::new(), 0);
     let began = Instant::now();
     for name in 0..clients {
-        let mut client = Kept::start(address)?;
+        let mut client = Kept::start(address, is_multiplexed)?;
         epoll.add(&client.stream, name)?;
         client.ask(started, in_flight, says)?;
         started += in_flight;
