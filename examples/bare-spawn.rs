@@ -8,71 +8,16 @@
 
 mod epoll;
 mod runs;
+mod spawn;
 
 use std::error::Error;
-use std::ffi::{CString, c_char};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::ptr;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, pipe2, read, write};
+use nix::unistd::{Pid, read, write};
 use runs::Runs;
-
-/// The argument and environment arrays of every start, with what they point to.
-struct Image {
-    _strings: [Vec<CString>; 2],
-    argv: Vec<*mut c_char>,
-    environment: Vec<*mut c_char>,
-}
-
-impl Image {
-    fn new(argv: &[String]) -> Result<Self, Box<dyn Error>> {
-        let argv: Vec<CString> = argv
-            .iter()
-            .map(|word| CString::new(word.as_str()))
-            .collect::<Result<_, _>>()?;
-        let variables = std::env::vars().map(|(name, value)| CString::new(format!("{name}={value}")));
-        let environment: Vec<CString> = variables.collect::<Result<_, _>>()?;
-        let pointers = |strings: &[CString]| {
-            let pointers = strings.iter().map(|string| string.as_ptr().cast_mut());
-            pointers.chain([ptr::null_mut()]).collect()
-        };
-        let (argv_pointers, environment_pointers) = (pointers(&argv), pointers(&environment));
-        Ok(Self {
-            _strings: [argv, environment],
-            argv: argv_pointers,
-            environment: environment_pointers,
-        })
-    }
-
-    /// Starts the program with these descriptors for its standard streams.
-    fn spawn(&self, streams: [&OwnedFd; 3]) -> Result<Pid, Errno> {
-        let mut actions = MaybeUninit::uninit();
-        let mut pid = 0;
-        // SAFETY: the actions are initialised before they are used, and destroyed once; the arrays end with a null
-        // pointer, and they and their strings live as long as `self`.
-        let result = unsafe {
-            libc::posix_spawn_file_actions_init(actions.as_mut_ptr());
-            for (source, target) in streams.into_iter().zip(0..) {
-                libc::posix_spawn_file_actions_adddup2(actions.as_mut_ptr(), source.as_raw_fd(), target);
-            }
-            let program = self.argv.first().copied().unwrap_or(ptr::null_mut());
-            let (argv, environment) = (self.argv.as_ptr(), self.environment.as_ptr());
-            let result = libc::posix_spawnp(&raw mut pid, program, actions.as_ptr(), ptr::null(), argv, environment);
-            libc::posix_spawn_file_actions_destroy(actions.as_mut_ptr());
-            result
-        };
-        if result == 0 {
-            Ok(Pid::from_raw(pid))
-        } else {
-            Err(Errno::from_raw(result))
-        }
-    }
-}
+use spawn::{Started, Strings, spawn};
 
 /// A program that runs.
 struct Running {
@@ -89,12 +34,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let runs = Runs::parse(&words).map_err(|error| format!("usage: bare-spawn {}: {error}", runs::USAGE))?;
-    let image = Image::new(&runs.argv)?;
+    let (argv, environment) = (Strings::new(runs.argv.clone())?, Strings::environment()?);
+    let start = |epoll: &epoll::Epoll, number| start(&runs, spawn(&argv, &environment)?, epoll, number);
     let mut epoll = epoll::Epoll::new()?;
     let (mut slots, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
     let (began, mut started, mut ended) = (Instant::now(), 0, 0);
     while started < runs.at_once.min(runs.count) {
-        slots.push(start(&runs, &image, &epoll, started)?);
+        slots.push(start(&epoll, started)?);
         started += 1;
     }
     while ended < runs.count {
@@ -109,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             finish(&runs, running)?;
             ended += 1;
             if started < runs.count {
-                *running = start(&runs, &image, &epoll, started)?;
+                *running = start(&epoll, started)?;
                 started += 1;
             }
         }
@@ -118,21 +64,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn start(runs: &Runs, image: &Image, epoll: &epoll::Epoll, number: usize) -> Result<Running, Box<dyn Error>> {
-    let (their_input, input) = pipe2(OFlag::O_CLOEXEC)?;
-    let (output, their_output) = pipe2(OFlag::O_CLOEXEC)?;
-    let (errors, their_errors) = pipe2(OFlag::O_CLOEXEC)?;
-    let pid = image.spawn([&their_input, &their_output, &their_errors])?;
+fn start(runs: &Runs, started: Started, epoll: &epoll::Epoll, number: usize) -> Result<Running, Box<dyn Error>> {
+    let Started { pid, input, outputs } = started;
     // So little fits into any pipe, and at once: its other end is still open here.
     if !runs.input.is_empty() && write(&input, &runs.input)? != runs.input.len() {
         return Err("the input is too long for a pipe".into());
     }
-    epoll.add(&output, 2 * number)?;
-    epoll.add(&errors, 2 * number + 1)?;
+    for (output, name) in outputs.iter().zip(2 * number..) {
+        epoll.add(output, name)?;
+    }
     Ok(Running {
         number,
         pid,
-        outputs: [Some(output), Some(errors)],
+        outputs: outputs.map(Some),
         received: 0,
     })
 }

@@ -10,6 +10,7 @@ binary=target/release/iotcpd
 echo_worker=$PWD/target/release/examples/echo-worker
 load=target/release/examples/load
 bare_spawn=target/release/examples/bare-spawn
+bare_exec=target/release/examples/bare-exec
 exec_load=target/release/examples/exec-load
 session_load=target/release/examples/session-load
 work=$(mktemp -d)
