@@ -115,6 +115,8 @@ const QUIET: Token = Token {
     },
 };
 const EVENTS_PER_POLL: usize = 1024;
+/// The size in bytes of `struct signalfd_siginfo`, which begins with the number of the signal (signalfd(2)).
+const SIGNAL_INFORMATION: usize = 128;
 
 /// The error when all service ids are in use. At most 4094 services live on one loop.
 #[derive(Debug)]
@@ -286,11 +288,19 @@ impl<S: Service + ?Sized> Reactor<S> {
         count
     }
 
-    /// Reads until the descriptor would block, because it is edge-triggered.
+    /// Reads all signals of the descriptor, which is edge-triggered. A read that does not fill its buffer has left none
+    /// (signalfd(2)); at most one is pending, unless it is a real-time signal.
     fn read_quiet_signals(&mut self) {
         let Some(quiet) = &self.quiet else { return };
-        while let Ok(Some(signal)) = quiet.read_signal() {
-            self.received.extend(i32::try_from(signal.ssi_signo));
+        let mut buffer = [0; 2 * SIGNAL_INFORMATION];
+        loop {
+            let count = nix::unistd::read(quiet, &mut buffer).unwrap_or(0);
+            let informations = buffer.get(..count).unwrap_or_default().chunks_exact(SIGNAL_INFORMATION);
+            let numbers = informations.filter_map(|information| information.first_chunk());
+            self.received.extend(numbers.map(|number| i32::from_ne_bytes(*number)));
+            if count < buffer.len() {
+                return;
+            }
         }
     }
 
