@@ -13,8 +13,14 @@ pub(in crate::process) struct SignalBits(u64);
 
 /// The kernel's `struct sigaction`, which is no longer than this on any architecture. Its first word is the disposition
 /// on all architectures but MIPS, where it is the flags. All zeros mean SIG_DFL, no flags and an empty mask.
-type Action = [u64; 8];
-static DEFAULT: Action = [0; 8];
+type Action = [usize; 16];
+static DEFAULT: Action = [0; 16];
+/// The index of the disposition itself. The rest has no effect where it is SIG_DFL.
+const DISPOSITION: usize = if cfg!(any(target_arch = "mips", target_arch = "mips64")) {
+    1
+} else {
+    0
+};
 /// The kernel's masks are 64 bits long.
 const MASK: usize = size_of::<u64>();
 
@@ -38,7 +44,7 @@ impl SignalBits {
                 )
             };
             // A disposition that cannot be read is reset.
-            Errno::result(result).is_err() || action != DEFAULT
+            Errno::result(result).is_err() || action.get(DISPOSITION) != Some(&libc::SIG_DFL)
         };
         let bits = (1..=c_long::from(libc::SIGRTMAX()))
             .filter(is_changed)
