@@ -5,13 +5,13 @@
 //! a client has sent stand at the end of a line, so that they cannot imitate a field behind them. The content of a dump
 //! does not belong here: each door describes itself.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::front::Front;
 use crate::amount;
 use crate::net::origin::Origin;
-use crate::net::stream::Stream;
+use crate::net::stream::{PeerCredentials, Stream};
 use crate::process::job::Job;
 use crate::process::rss::{Memory, Survey};
 
@@ -136,11 +136,22 @@ pub(super) fn program(job: Option<&Job>, survey: &Survey, now: Instant) -> Strin
 /// Returns the description of a client: its address, and over a UNIX socket also the process and the user at the other
 /// end.
 pub(super) fn describe_client(stream: &Stream, origin: &Origin) -> String {
-    match stream.peer_credentials() {
-        Ok(Some(process)) if origin.is_direct() => format!("{origin} ({process})"),
-        Ok(_) | Err(_) => origin.to_string(),
-    }
+    describe_peer(origin, stream.peer_credentials().ok().flatten())
 }
+
+/// Returns the same description, given the process at the other end of the client's UNIX socket.
+pub(super) fn describe_peer(origin: &Origin, process: Option<PeerCredentials>) -> String {
+    let mut text = String::with_capacity(USUAL_DESCRIPTION);
+    // Writing to a string cannot fail.
+    let _ = match process.filter(|_| origin.is_direct()) {
+        Some(process) => write!(text, "{origin} ({process})"),
+        None => write!(text, "{origin}"),
+    };
+    text
+}
+
+/// The bytes that the description of a client seldom exceeds.
+const USUAL_DESCRIPTION: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -1,13 +1,13 @@
 //! The reports that doors which run programs for their clients have in common: the latencies of runs, the description
 //! of a run in the log, and the description of its client in the program's environment.
 
-use std::ffi::CString;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::iter;
 
 use crate::net::addr::PeerAddr;
 use crate::net::origin::Origin;
-use crate::net::stream::Stream;
+use crate::net::stream::{PeerCredentials, Stream};
+use crate::process::strings::Strings;
 use crate::stats::histogram::Latency;
 use crate::stats::{Label, Snapshot, Value};
 
@@ -17,6 +17,9 @@ pub(super) const SHOWN_BYTES: usize = 200;
 pub(super) const SHOWN_WORDS: usize = 16;
 /// The most characters of a reason in a log line.
 const SHOWN_REASON: usize = 1000;
+/// The bytes that a command in a log line, and the variables about a client, seldom exceed.
+const USUAL_COMMAND: usize = 64;
+const USUAL_VARIABLES: usize = 128;
 
 /// The percentiles of a latency, in the order of the statistics.
 type Labels = [Label; 5];
@@ -62,13 +65,11 @@ impl Times {
 }
 
 /// Returns variables that describe the client to its program, as assignments `NAME=VALUE`. They are those of tcpserver
-/// and s6-ipcserver.
-pub(super) fn asker(stream: &Stream, origin: &Origin) -> Vec<CString> {
-    let mut told = Vec::new();
-    let mut tell = |name: &str, value: &dyn fmt::Display| {
-        // No name and no value holds a NUL, so this adds exactly one.
-        told.extend(CString::new(format!("{name}={value}")));
-    };
+/// and s6-ipcserver. `process` is the one at the other end of a UNIX socket.
+pub(super) fn asker(stream: &Stream, origin: &Origin, process: Option<PeerCredentials>) -> Strings {
+    let mut told = Strings::with_capacity(USUAL_VARIABLES);
+    // No name and no value holds a NUL.
+    let mut tell = |name: &str, value: &dyn fmt::Display| told.push_text(format_args!("{name}={value}"));
     match origin.client() {
         Some(PeerAddr::Tcp(remote)) => {
             tell("PROTO", &"TCP");
@@ -81,7 +82,6 @@ pub(super) fn asker(stream: &Stream, origin: &Origin) -> Vec<CString> {
         }
         Some(PeerAddr::Unix) => {
             tell("PROTO", &"IPC");
-            let process = stream.peer_credentials().ok().flatten();
             if let Some(process) = process.filter(|_| origin.is_direct()) {
                 tell("IPCREMOTEPID", &process.pid);
                 tell("IPCREMOTEEUID", &process.uid);
@@ -99,13 +99,16 @@ pub(super) fn asker(stream: &Stream, origin: &Origin) -> Vec<CString> {
 pub(super) fn command<'w>(words: impl Iterator<Item = &'w [u8]>, given: usize, with_arguments: bool) -> String {
     let left_out = given.saturating_sub(SHOWN_WORDS);
     let number = if with_arguments { SHOWN_WORDS } else { 1 };
-    let shown = words.take(number).map(|word| match word.get(..SHOWN_BYTES) {
-        Some(begin) => format!("{:?}...", String::from_utf8_lossy(begin)),
-        None => format!("{:?}", String::from_utf8_lossy(word)),
-    });
-    let mut text = shown.collect::<Vec<_>>().join(" ");
+    let mut text = String::with_capacity(USUAL_COMMAND);
+    for (word, blank) in words.take(number).zip(iter::once("").chain(iter::repeat(" "))) {
+        // Writing to a string cannot fail.
+        let _ = match word.get(..SHOWN_BYTES) {
+            Some(begin) => write!(text, "{blank}{:?}...", String::from_utf8_lossy(begin)),
+            None => write!(text, "{blank}{:?}", String::from_utf8_lossy(word)),
+        };
+    }
     if with_arguments && left_out > 0 {
-        text.push_str(&format!(" and {left_out} more"));
+        let _ = write!(text, " and {left_out} more");
     }
     text
 }
@@ -129,7 +132,7 @@ mod tests {
         let stream = Stream::Unix(stream);
         let direct = Origin::direct(PeerAddr::Unix);
         let tells_user = |origin: &Origin| {
-            let told = asker(&stream, origin);
+            let told = asker(&stream, origin, stream.peer_credentials().unwrap());
             told.iter().any(|it| it.to_bytes().starts_with(b"IPCREMOTEEUID="))
         };
         assert!(tells_user(&direct));

@@ -9,20 +9,24 @@
 //! Invariant: no more input is held than the buffer of a connection may have, but for a standstill. The requests of
 //! clients, their answers, and the events of their lives belong to the doors.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
 use mio::Interest;
 
-use super::dump::{Dump, describe_client};
+use super::dump::{Dump, describe_peer};
 use super::front::Front;
+use super::job_log;
 use super::standstill::{Advice, Hoard, Sight, Watch};
 use crate::amount;
 use crate::buffer::Buffer;
 use crate::net::conn::{CloseStep, Conn, LingerLimits};
 use crate::net::origin::Origin;
+use crate::net::stream::PeerCredentials;
 use crate::process::job::{Job, Moved};
+use crate::process::strings::Strings;
 use crate::reactor::{Alarm, Context, Source};
 
 /// A client may be sending a large file to a program that has ended without reading it, and reads its answer only
@@ -37,6 +41,8 @@ const LINGER: LingerLimits = LingerLimits {
 pub(super) struct ProgramClient {
     pub(super) conn: Conn,
     pub(super) origin: Origin,
+    /// The process at the other end of a UNIX socket, once the kernel was asked.
+    process: OnceCell<Option<PeerCredentials>>,
     accepted: Instant,
     alarm: Alarm,
     /// The input that the program has not taken yet. Nothing is added to it once `input_ends`.
@@ -54,6 +60,7 @@ impl ProgramClient {
         ProgramClient {
             conn,
             origin,
+            process: OnceCell::new(),
             accepted: now,
             alarm: Alarm::default(),
             input: Buffer::default(),
@@ -72,7 +79,17 @@ impl ProgramClient {
 
     /// Returns the client as it stands in log lines: with its user, where that is known.
     pub(super) fn description(&self) -> String {
-        describe_client(self.conn.socket(), &self.origin)
+        describe_peer(&self.origin, self.process())
+    }
+
+    /// Returns the variables that tell a program of this client.
+    pub(super) fn variables(&self) -> Strings {
+        job_log::asker(self.conn.socket(), &self.origin, self.process())
+    }
+
+    fn process(&self) -> Option<PeerCredentials> {
+        let ask = || self.conn.socket().peer_credentials().ok().flatten();
+        *self.process.get_or_init(ask)
     }
 
     /// Returns the number of bytes that are held each way: to the program, and to the client.

@@ -52,6 +52,7 @@ pub mod spawn;
 pub mod spec;
 pub mod stderr_log;
 mod stdio;
+pub mod strings;
 pub mod successor;
 mod sys;
 pub mod terminal;

@@ -5,8 +5,12 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
 use super::control_group::Entrance;
 use super::limits::LimitSetting;
+use super::strings::Strings;
 use super::sys::SignalBits;
 use super::watch_list::Table;
 
@@ -14,14 +18,16 @@ use super::watch_list::Table;
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
     pub(super) program: &'a Candidates,
-    pub(super) argv: &'a [CString],
+    /// The process that starts the child.
+    pub(super) parent: Pid,
+    pub(super) argv: &'a Strings,
     pub(super) environment: &'a [CString],
     /// The signals whose disposition in the daemon is not the one of a new program.
     pub(super) signals: SignalBits,
     /// More variables, which replace others with the same names.
-    pub(super) client_variables: &'a [CString],
-    /// One more variable, whose name no other variable has.
-    pub(super) sign: Option<&'a CString>,
+    pub(super) client_variables: &'a Strings,
+    /// One more variable, whose name no other variable has, or none.
+    pub(super) sign: &'a Strings,
     /// Standard input, output and error, in this order.
     pub(super) stdio: [BorrowedFd<'a>; 3],
     pub(super) nice: Option<i32>,
@@ -41,28 +47,28 @@ pub(super) struct Plan<'a> {
 
 impl Plan<'_> {
     /// Returns all variables, each name once. The sign comes first, so that it is found at once.
-    pub(super) fn variables(&self) -> impl Iterator<Item = &CString> {
-        let replaced = |variable: &CString| {
-            self.client_variables
-                .iter()
-                .any(|given| name_of(given) == name_of(variable))
-        };
-        let others = self.environment.iter().filter(move |variable| !replaced(variable));
-        self.sign.into_iter().chain(others).chain(self.client_variables)
+    pub(super) fn variables(&self) -> impl Iterator<Item = &CStr> {
+        let replaced = |variable: &CStr| self.client_variables.iter().any(|given| have_one_name(given, variable));
+        let environment = self.environment.iter().map(CString::as_c_str);
+        let others = environment.filter(move |variable| !replaced(variable));
+        self.sign.iter().chain(others).chain(self.client_variables.iter())
     }
 }
 
-fn name_of(variable: &CStr) -> &[u8] {
-    let bytes = variable.to_bytes();
-    let end = bytes.iter().position(|byte| *byte == b'=');
-    end.and_then(|end| bytes.get(..end)).unwrap_or(bytes)
+/// Returns true if two assignments are to the same variable. Nearly always their first bytes tell that they are not.
+fn have_one_name(one: &CStr, other: &CStr) -> bool {
+    let (one, other) = (one.to_bytes(), other.to_bytes());
+    let first_difference = one
+        .iter()
+        .zip(other)
+        .position(|(one, other)| one != other || *one == b'=');
+    first_difference.map_or(one.len() == other.len(), |at| one.get(at) == other.get(at))
 }
 
 /// The files that a program's name may mean, in the order in which the child tries them with its own rights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidates {
-    /// The paths, each of which ends with a NUL.
-    paths: Vec<u8>,
+    paths: Strings,
     /// True if the next file is tried when one cannot be run. Otherwise there is only one.
     searched: bool,
 }
@@ -72,29 +78,37 @@ const LONGEST_NAME: usize = 255;
 
 impl Candidates {
     /// Returns this file as the only candidate.
-    pub(super) fn only(path: CString) -> Self {
-        Self {
-            paths: path.into_bytes_with_nul(),
-            searched: false,
-        }
+    ///
+    /// # Errors
+    /// EINVAL: its path holds a NUL.
+    pub(super) fn only(path: &OsStr) -> Result<Self, Errno> {
+        let mut paths = Strings::with_capacity(path.len() + 1);
+        paths.push(&[path.as_bytes()])?;
+        Ok(Self { paths, searched: false })
     }
 
     /// Returns the files of this name in these directories. Directories whose path is too long are left out, and so
     /// there may be no candidate. A file name that is too long is left to the kernel to refuse.
-    pub(super) fn search<'a>(directories: impl Iterator<Item = &'a [u8]>, name: &CStr) -> Self {
-        let mut paths = Vec::with_capacity(256);
+    ///
+    /// # Errors
+    /// EINVAL: the name holds a NUL.
+    pub(super) fn search<'a>(directories: impl Iterator<Item = &'a [u8]> + Clone, name: &OsStr) -> Result<Self, Errno> {
+        let name = name.as_bytes();
+        if name.contains(&0) {
+            return Err(Errno::EINVAL);
+        }
+        // Each with a slash and a NUL.
+        let sizes = directories.clone().map(|directory| directory.len() + name.len() + 2);
+        let mut paths = Strings::with_capacity(sizes.sum());
         for directory in directories {
-            // With a slash and a NUL.
-            let length = directory.len() + name.count_bytes().min(LONGEST_NAME) + 2;
-            if length <= libc::PATH_MAX as usize && !directory.contains(&0) {
-                paths.extend_from_slice(directory);
-                if !directory.ends_with(b"/") {
-                    paths.push(b'/');
-                }
-                paths.extend_from_slice(name.to_bytes_with_nul());
+            let length = directory.len() + name.len().min(LONGEST_NAME) + 2;
+            if length <= libc::PATH_MAX as usize {
+                let slash = if directory.ends_with(b"/") { &b""[..] } else { b"/" };
+                // A directory with a NUL is none.
+                let _ = paths.push(&[directory, slash, name]);
             }
         }
-        Self { paths, searched: true }
+        Ok(Self { paths, searched: true })
     }
 
     pub(super) const fn are_searched(&self) -> bool {
@@ -103,12 +117,7 @@ impl Candidates {
 
     /// Returns the paths in order. Does not allocate.
     pub(super) fn iter(&self) -> impl Iterator<Item = &CStr> {
-        let mut rest = self.paths.as_slice();
-        std::iter::from_fn(move || {
-            let path = CStr::from_bytes_until_nul(rest).ok()?;
-            rest = rest.get(path.count_bytes() + 1..)?;
-            Some(path)
-        })
+        self.paths.iter()
     }
 
     /// Returns the first path.
@@ -124,4 +133,24 @@ pub(super) struct Credentials {
     pub(super) user: Option<u32>,
     pub(super) group: Option<u32>,
     pub(super) supplementary_groups: Vec<libc::gid_t>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_replaced_by_its_whole_name() {
+        for (one, other, is_same) in [
+            (c"PROTO=TCP", c"PROTO=IPC", true),
+            (c"PROTO=", c"PROTO=IPC", true),
+            (c"PROTO=TCP", c"PROTOCOL=TCP", false),
+            (c"PROTO=TCP", c"PATH=TCP", false),
+            (c"A=B=C", c"A=D", true),
+            (c"A=", c"", false),
+        ] {
+            assert_eq!(have_one_name(one, other), is_same, "{one:?} {other:?}");
+            assert_eq!(have_one_name(other, one), is_same, "{other:?} {one:?}");
+        }
+    }
 }

@@ -7,7 +7,7 @@
 //! with the rights of its user ([`Finder`]). The file may be replaced between that and the exec; the kernel decides in
 //! the end.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -40,10 +40,10 @@ impl Program {
         }
     }
 
-    pub(super) fn found(name: &OsStr, path: PathBuf) -> Result<Self, SpawnError> {
-        let path = CString::new(path.into_os_string().into_vec());
-        let path = path.map_err(|_| SpawnError::new(Step::Arguments, name, Errno::EINVAL))?;
-        Ok(Self::new(name, Candidates::only(path)))
+    pub(super) fn found(name: &OsStr, path: &Path) -> Result<Self, SpawnError> {
+        let candidates = Candidates::only(path.as_os_str());
+        let candidates = candidates.map_err(|errno| SpawnError::new(Step::Arguments, name, errno))?;
+        Ok(Self::new(name, candidates))
     }
 
     /// Returns the name by which the program was asked for.
@@ -99,15 +99,18 @@ impl Search {
     }
 
     /// Returns the files that a child tries for this name. Does not touch the file system.
-    pub(super) fn candidates(&self, name: CString) -> Candidates {
-        if name.to_bytes().contains(&b'/') {
+    ///
+    /// # Errors
+    /// EINVAL: the name holds a NUL.
+    pub(super) fn candidates(&self, name: &OsStr) -> Result<Candidates, Errno> {
+        if name.as_bytes().contains(&b'/') {
             return Candidates::only(name);
         }
         // An empty element is the current directory (POSIX, "Environment Variables", PATH).
         let directories = self
             .elements()
             .map(|element| if element.is_empty() { b".".as_slice() } else { element });
-        Candidates::search(directories, &name)
+        Candidates::search(directories, name)
     }
 
     /// Returns the real path of the same file: absolute, and without symbolic links.
@@ -116,7 +119,7 @@ impl Search {
         fs::canonicalize(path).map_err(|error| errno_of(&error))
     }
 
-    fn elements(&self) -> impl Iterator<Item = &[u8]> {
+    fn elements(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let path = self.path.as_deref().unwrap_or_else(|| OsStr::new(DEFAULT_PATH));
         path.as_bytes().split(|&byte| byte == b':')
     }
@@ -210,8 +213,8 @@ impl Lookup {
         let target = program.and_then(|program| Ok((program, self.0.resolve_links(name)?)));
         let (program, target) = target.map_err(|errno| SpawnError::new(Step::Lookup, name, errno))?;
         Ok(Found {
-            program: Program::found(name, program)?,
-            target: Program::found(name, target)?,
+            program: Program::found(name, &program)?,
+            target: Program::found(name, &target)?,
         })
     }
 }
@@ -317,7 +320,7 @@ mod tests {
             directory: None,
         };
         let candidates = |path: &str, name: &str| {
-            let found = search(path).candidates(CString::new(name).unwrap());
+            let found = search(path).candidates(OsStr::new(name)).unwrap();
             let paths: Vec<_> = found.iter().map(|path| path.to_str().unwrap().to_owned()).collect();
             (found.are_searched(), paths)
         };

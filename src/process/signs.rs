@@ -9,7 +9,6 @@
 //! Environments are read by a thread ([`Readings`]), because a read may take for ever ([`procfs`]).
 
 use std::collections::BTreeSet;
-use std::ffi::CString;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -17,9 +16,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::procfs;
+use super::strings::Strings;
 
 /// The name of the variable.
 pub const VARIABLE: &str = "IOTCPD_RUN";
+
+/// The most bytes of a sign in the variable, with the characters around it: the instance, a hyphen and the run.
+const LONGEST_SIGN: usize = "= ".len() + 16 + "-".len() + 20 + 1;
 
 /// The time limit for reading the environment of one process.
 const READ_TIMEOUT: Duration = Duration::from_millis(300);
@@ -58,9 +61,12 @@ fn parse(sign: &str) -> Option<(Instance, u64)> {
 }
 
 /// Returns the variable for a run of this instance. `outer` holds the signs of this process.
-pub(super) fn entry(outer: &str, instance: Instance, run: u64) -> CString {
+pub(super) fn entry(outer: &str, instance: Instance, run: u64) -> Strings {
     let blank = if outer.is_empty() { "" } else { " " };
-    CString::new(format!("{VARIABLE}={outer}{blank}{instance}-{run}")).unwrap_or_default()
+    let mut entry = Strings::with_capacity(VARIABLE.len() + outer.len() + LONGEST_SIGN);
+    // The outer signs are valid ones, which have no NUL.
+    entry.push_text(format_args!("{VARIABLE}={outer}{blank}{instance}-{run}"));
+    entry
 }
 
 /// The meaning of a process's environment.
@@ -159,17 +165,23 @@ impl Readings {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CString;
+
     use super::*;
 
     const OURS: Instance = Instance(0x7f0c_5a1e_22d9_4b03);
 
     fn value(outer: &str, run: u64) -> Vec<u8> {
-        [b"A=1\0", entry(outer, OURS, run).as_bytes(), b"\0B=2\0"].concat()
+        [b"A=1\0", entry_of(outer, run).to_bytes_with_nul(), b"B=2\0"].concat()
+    }
+
+    fn entry_of(outer: &str, run: u64) -> CString {
+        entry(outer, OURS, run).iter().next().unwrap().to_owned()
     }
 
     #[test]
     fn a_sign_is_read_as_it_was_written() {
-        assert_eq!(entry("", OURS, 17).to_str(), Ok("IOTCPD_RUN=7f0c5a1e22d94b03-17"));
+        assert_eq!(entry_of("", 17).as_c_str(), c"IOTCPD_RUN=7f0c5a1e22d94b03-17");
         assert_eq!(sign_in(&value("", 17), OURS), Sign::Run(17));
         assert_eq!(sign_in(&value("", 17), Instance(1)), Sign::Foreign);
         assert_eq!(sign_in(b"", OURS), Sign::Blank);

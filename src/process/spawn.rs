@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use mio::unix::pipe::{Receiver, Sender};
 use nix::errno::Errno;
-use nix::unistd::{Gid, Pid, Uid, getegid, geteuid};
+use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, getpid};
 
 use super::child::{Child, PidFd};
 use super::failure::{Cause, SpawnError, Step};
@@ -34,6 +34,7 @@ use super::signs;
 use super::spec::{Command, ProcessSpec, SpawnContext};
 use super::stdio::{ChildEnds, ConnectedStdio, Owner, errors};
 pub use super::stdio::{Stdio, Stream};
+use super::strings::Strings;
 use super::sys::{self, ChildStack, Detail, SignalBits};
 use super::terminal::open_terminal;
 use super::watch_list::{Registration, WatchList};
@@ -76,6 +77,8 @@ pub fn may_read(spec: &ProcessSpec, file: &Path) -> Result<(), Errno> {
 /// Starts any program in one context.
 #[derive(Debug)]
 pub struct Spawner {
+    /// This process, the parent of every child.
+    daemon: Pid,
     finder: Finder,
     environment: Vec<CString>,
     signals: SignalBits,
@@ -115,6 +118,7 @@ impl Spawner {
         let rules = |sandbox| sandbox::rules(sandbox, context.terminal);
         let sandbox = context.sandbox.as_ref().map(rules).transpose();
         Ok(Self {
+            daemon: getpid(),
             finder: Finder {
                 search,
                 credentials: credentials(context),
@@ -140,9 +144,9 @@ impl Spawner {
     /// # Errors
     /// The name holds a NUL byte, at [`Step::Arguments`].
     pub fn named(&self, name: &OsStr) -> Result<Program, SpawnError> {
-        let text = CString::new(name.as_bytes());
-        let text = text.map_err(|_| SpawnError::new(Step::Arguments, name, Errno::EINVAL))?;
-        Ok(Program::new(name, self.finder.search.candidates(text)))
+        let candidates = self.finder.search.candidates(name);
+        let candidates = candidates.map_err(|errno| SpawnError::new(Step::Arguments, name, errno))?;
+        Ok(Program::new(name, candidates))
     }
 
     /// Returns a value that looks names up as [`find`](Self::find) and [`find_real`](Self::find_real) do, on any
@@ -159,7 +163,7 @@ impl Spawner {
     /// There is no such file, or none that may be run, at [`Step::Lookup`].
     pub fn find(&self, name: &OsStr) -> Result<Program, SpawnError> {
         let path = self.finder.resolve(name);
-        Program::found(name, path.map_err(|errno| SpawnError::new(Step::Lookup, name, errno))?)
+        Program::found(name, &path.map_err(|errno| SpawnError::new(Step::Lookup, name, errno))?)
     }
 
     /// Finds the same file by its real path: absolute, and without symbolic links. A script that is run by this path
@@ -169,7 +173,7 @@ impl Spawner {
     /// As [`find`](Self::find).
     pub fn find_real(&self, name: &OsStr) -> Result<Program, SpawnError> {
         let path = self.finder.resolve_links(name);
-        Program::found(name, path.map_err(|errno| SpawnError::new(Step::Lookup, name, errno))?)
+        Program::found(name, &path.map_err(|errno| SpawnError::new(Step::Lookup, name, errno))?)
     }
 
     /// Starts a command whose program the child finds; see [`spawn_program`](Self::spawn_program).
@@ -178,21 +182,27 @@ impl Spawner {
     /// Those of [`named`](Self::named) and [`spawn_program`](Self::spawn_program).
     pub fn spawn(&mut self, command: &Command, stdio: Stdio) -> Result<Child, SpawnError> {
         let program = self.named(command.program())?;
-        self.spawn_program(&program, command, stdio)
+        self.spawn_program(&program, command.argv(), &command.client_variables, stdio)
     }
 
-    /// Starts a program that was named or found by this spawner, with the arguments of `command`. When this returns,
-    /// its exec has succeeded.
+    /// Starts a program that was named or found by this spawner. When this returns, its exec has succeeded.
+    /// `client_variables` are assignments that replace other variables with the same names.
     ///
     /// Blocks until the exec, as any way to start a program does, but no longer than the [watchdog](super::watchdog)
     /// allows.
     ///
     /// # Errors
     /// The step that failed, with its errno: see [`SpawnError`]. No process is left behind.
-    pub fn spawn_program(&mut self, program: &Program, command: &Command, stdio: Stdio) -> Result<Child, SpawnError> {
-        let argv = argv(command)?;
+    pub fn spawn_program<'w>(
+        &mut self,
+        program: &Program,
+        argv: impl Iterator<Item = &'w OsStr> + Clone,
+        client_variables: &Strings,
+        stdio: Stdio,
+    ) -> Result<Child, SpawnError> {
+        let argv = strings(argv).map_err(|errno| SpawnError::new(Step::Arguments, program.name(), errno))?;
         let streams = self.connect(program, stdio)?;
-        let started = self.start(program, &argv, &command.client_variables, &streams.child_ends);
+        let started = self.start(program, &argv, client_variables, &streams.child_ends);
         let started = started.map_err(|refusal| self.error(program, &refusal))?;
         Ok(self.child(started, streams))
     }
@@ -226,19 +236,20 @@ impl Spawner {
     fn start(
         &mut self,
         program: &Program,
-        argv: &[CString],
-        client_variables: &[CString],
+        argv: &Strings,
+        client_variables: &Strings,
         streams: &ChildEnds,
     ) -> Result<Started, sys::Refusal> {
         let (registration, entrance) = self.watch_list.register(!self.leave_background);
         let sign = registration.sign();
         let plan = Plan {
             program: program.candidates(),
+            parent: self.daemon,
             argv,
             environment: &self.environment,
             signals: self.signals,
             client_variables,
-            sign: sign.as_ref(),
+            sign: &sign,
             stdio: streams.in_order(),
             nice: self.nice,
             limits: &self.limits,
@@ -305,7 +316,7 @@ struct Started {
 pub struct PreparedProgram {
     spawner: Spawner,
     program: Program,
-    argv: Vec<CString>,
+    argv: Strings,
 }
 
 impl PreparedProgram {
@@ -320,7 +331,7 @@ impl PreparedProgram {
         spawner.find(name)?;
         Ok(Self {
             program: spawner.named(name)?,
-            argv: argv(&spec.command)?,
+            argv: strings(spec.command.argv()).map_err(|errno| SpawnError::new(Step::Arguments, name, errno))?,
             spawner,
         })
     }
@@ -340,7 +351,9 @@ impl PreparedProgram {
     /// The step that failed, with its errno: see [`SpawnError`]. No process is left behind.
     pub fn spawn(&mut self, stdio: Stdio) -> Result<Child, SpawnError> {
         let streams = self.spawner.connect(&self.program, stdio)?;
-        let started = self.spawner.start(&self.program, &self.argv, &[], &streams.child_ends);
+        let started = self
+            .spawner
+            .start(&self.program, &self.argv, &Strings::default(), &streams.child_ends);
         let started = started.map_err(|refusal| self.spawner.error(&self.program, &refusal))?;
         Ok(self.spawner.child(started, streams))
     }
@@ -362,9 +375,10 @@ fn credentials(context: &SpawnContext) -> Option<Credentials> {
     })
 }
 
-fn argv(command: &Command) -> Result<Vec<CString>, SpawnError> {
-    let strings = c_strings(command.argv().map(OsStr::to_owned));
-    strings.map_err(|errno| SpawnError::new(Step::Arguments, command.program(), errno))
+fn strings<'w>(words: impl Iterator<Item = &'w OsStr> + Clone) -> Result<Strings, Errno> {
+    let mut strings = Strings::with_capacity(words.clone().map(|word| word.len() + 1).sum());
+    words.map(OsStr::as_bytes).try_for_each(|word| strings.push(&[word]))?;
+    Ok(strings)
 }
 
 fn assignment(name: OsString, value: &OsStr) -> OsString {
@@ -722,9 +736,13 @@ mod tests {
         // A later change of the link has no effect on a program that was found without it.
         fs::remove_file(&link).unwrap();
         symlink("/bin/false", &link).unwrap();
-        let mut child = spawner.spawn_program(&by_itself, &command, Stdio::piped()).unwrap();
+        let mut child = spawner
+            .spawn_program(&by_itself, command.argv(), &Strings::default(), Stdio::piped())
+            .unwrap();
         assert_eq!(testing::rest_of_output(&mut child), format!("{}\n", real.display()));
-        let mut child = spawner.spawn_program(&by_link, &command, Stdio::piped()).unwrap();
+        let mut child = spawner
+            .spawn_program(&by_link, command.argv(), &Strings::default(), Stdio::piped())
+            .unwrap();
         assert!(!testing::wait(&mut child).success());
     }
 

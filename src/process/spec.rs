@@ -7,13 +7,14 @@
 //! how a reload notices a change. User and group names are numbers here already: see [`identity`](super::identity).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::limits::ResourceLimits;
 use super::stderr_log::printable;
+use super::strings::Strings;
 
 /// The number of characters after which a command is cut in messages.
 const MAX_SHOWN: usize = 160;
@@ -49,7 +50,7 @@ pub struct Command {
     pub argv0: Option<OsString>,
     /// Variables that describe the client, as assignments `NAME=VALUE`. They replace other variables with the same
     /// names.
-    pub client_variables: Vec<CString>,
+    pub client_variables: Strings,
 }
 
 impl Command {
@@ -64,7 +65,7 @@ impl Command {
         Ok(Self {
             words,
             argv0: None,
-            client_variables: Vec::new(),
+            client_variables: Strings::default(),
         })
     }
 
@@ -89,7 +90,7 @@ impl Command {
     }
 
     /// Returns the program's `argv`.
-    pub fn argv(&self) -> impl Iterator<Item = &OsStr> {
+    pub fn argv(&self) -> impl Iterator<Item = &OsStr> + Clone {
         let name = self.argv0.as_deref().unwrap_or_else(|| self.program());
         let arguments = self.words.iter().skip(1);
         std::iter::once(name).chain(arguments.map(OsString::as_os_str))

@@ -15,7 +15,6 @@
 //! that was written is visible to the guard, and the order between two words does not matter.
 
 use std::collections::BTreeSet;
-use std::ffi::CString;
 use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
@@ -27,6 +26,7 @@ use nix::unistd::Pid;
 use super::control_group::{ControlGroup, Entrance, Leaf};
 use super::procfs;
 use super::signs::{self, Instance};
+use super::strings::Strings;
 use super::sys::SharedWords;
 
 /// The bits of the list, in shared memory.
@@ -246,9 +246,11 @@ pub(super) struct Registration {
 
 impl Registration {
     /// Returns the variable by which the child's descendants are recognised, if they are to end with it.
-    pub(super) fn sign(&self) -> Option<CString> {
-        let (registry, run) = self.run.as_ref().filter(|_| self.with_descendants)?;
-        Some(signs::entry(&registry.outer, registry.instance, *run))
+    pub(super) fn sign(&self) -> Strings {
+        match self.run.as_ref().filter(|_| self.with_descendants) {
+            Some((registry, run)) => signs::entry(&registry.outer, registry.instance, *run),
+            None => Strings::default(),
+        }
     }
 
     /// Returns true if the child's descendants are to end with it and can be found.

@@ -17,7 +17,7 @@
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
 use std::convert::Infallible;
-use std::ffi::{CString, c_char, c_int, c_long, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
@@ -31,7 +31,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, getpid};
+use nix::unistd::Pid;
 
 use super::memory::ChildStack;
 use crate::process::failure::Step;
@@ -47,7 +47,6 @@ struct ChildView<'a> {
     plan: &'a Plan<'a>,
     argv: *const *const c_char,
     environment: *const *const c_char,
-    parent: Pid,
     failure: Option<Failure>,
     /// The progress of the child, for the parent that finds it dead.
     at: AtomicU8,
@@ -103,12 +102,10 @@ pub(in crate::process) fn spawn(
     watchdog: &Watchdog,
 ) -> Result<(Pid, OwnedFd), Refusal> {
     let (argv, environment) = (pointers(plan.argv.iter()), pointers(plan.variables()));
-    let parent = getpid();
     let mut view = ChildView {
         plan,
         argv: argv.as_ptr(),
         environment: environment.as_ptr(),
-        parent,
         failure: None,
         at: AtomicU8::new(BEFORE),
         script: [0; SCRIPT_LENGTH],
@@ -172,9 +169,15 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
 const END_TIMEOUT: u8 = 250;
 
 /// Returns the array that `execve` needs: a pointer for each string, and a null pointer. Valid as long as `strings`.
-fn pointers<'a>(strings: impl Iterator<Item = &'a CString>) -> Vec<*const c_char> {
-    strings.map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+fn pointers<'a>(strings: impl Iterator<Item = &'a CStr>) -> Vec<*const c_char> {
+    let mut pointers = Vec::with_capacity(USUAL_STRINGS);
+    pointers.extend(strings.map(CStr::as_ptr));
+    pointers.push(ptr::null());
+    pointers
 }
+
+/// The number of strings for which there is room in one piece of memory: more than most programs have variables.
+const USUAL_STRINGS: usize = 128;
 
 /// Makes the child. Another thread may read `pidfd` meanwhile: the kernel stores it before this thread stands still.
 fn clone_child(view: &mut ChildView<'_>, stack: &mut ChildStack, pidfd: &AtomicI32) -> Result<(Pid, OwnedFd), Errno> {
@@ -233,7 +236,7 @@ unsafe fn become_program(view: &mut ChildView<'_>) -> Result<Infallible, Failure
         plan.signals.reset();
         // A terminal of the daemon then belongs to another session: the child can neither open it as `/dev/tty` nor be
         // stopped by it. The child also leads a group of its own then.
-        call(Step::Session, libc::SYS_setsid, [0, 0, 0, 0])?;
+        let session = call(Step::Session, libc::SYS_setsid, [0, 0, 0, 0])?;
         // Before it has started anything, and while it has the daemon's rights.
         if let Some(entrance) = plan.entrance {
             entrance.enter();
@@ -255,7 +258,7 @@ unsafe fn become_program(view: &mut ChildView<'_>) -> Result<Infallible, Failure
                 [address(directory.as_ptr()), 0, 0, 0],
             )?;
         }
-        die_with_parent(view.parent)?;
+        die_with_parent(plan.parent)?;
         if plan.no_new_privileges {
             call(
                 Step::NoNewPrivileges,
@@ -269,7 +272,8 @@ unsafe fn become_program(view: &mut ChildView<'_>) -> Result<Infallible, Failure
         }
         // From here on the guard knows it, whatever happens to the daemon; see `watch_list`.
         if let Some(list) = plan.watch_list {
-            list.insert(getpid());
+            // The session has the number of the process, which always fits.
+            list.insert(Pid::from_raw(libc::pid_t::try_from(session).unwrap_or_default()));
         }
         unblock_signals();
         view.at.store(IN_EXEC, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! The programs of the commands, prepared once for all their starts.
 
 use std::collections::HashMap;
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use super::super::options::Options;
@@ -10,6 +10,7 @@ use crate::process::child::Child;
 use crate::process::failure::SpawnError;
 use crate::process::spawn::{SpawnDefaults, Spawner, Stdio, Stream};
 use crate::process::spec::{Command, ProcessSpec};
+use crate::process::strings::Strings;
 
 /// One command's program.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl Program {
 
     /// Starts the program with the client's arguments behind the operator's. Both outputs go into one pipe, as they
     /// went into one socket under torcd, so that they keep their order.
-    pub(super) fn start(&mut self, arguments: &[Vec<u8>], asker: Vec<CString>) -> Result<Child, SpawnError> {
+    pub(super) fn start(&mut self, arguments: &[Vec<u8>], asker: Strings) -> Result<Child, SpawnError> {
         let arguments = arguments.iter().cloned().map(OsString::from_vec);
         let mut command = self.command.with(arguments);
         command.client_variables = asker;

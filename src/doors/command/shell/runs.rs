@@ -1,7 +1,6 @@
 //! Runs: started, followed, watched, ended, reaped, logged.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::ffi::CString;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -12,11 +11,11 @@ use super::super::report;
 use super::{CommandDoor, CommandSource};
 use crate::doors::dump::program;
 use crate::doors::front::Topic;
-use crate::doors::job_log;
 use crate::doors::programs::{ProgramStatistics, RunsPrograms};
 use crate::doors::run::{RunEvent, RunState};
 use crate::process::job::{Exit, Job, Pipe, Sources};
 use crate::process::rss::Survey;
+use crate::process::strings::Strings;
 use crate::reactor::{Alarm, Context, Source, SourceKind};
 
 /// The shell's part of a run.
@@ -38,7 +37,7 @@ pub(super) struct Running {
     /// The client that asked for it first, as log lines name it.
     peer: String,
     /// The variables that tell the program of that client.
-    asker: Vec<CString>,
+    asker: Strings,
     joined: usize,
 }
 
@@ -171,7 +170,7 @@ impl CommandDoor {
             leader: None,
             history: may_be_joined.then(Vec::new),
             peer: String::new(),
-            asker: Vec::new(),
+            asker: Strings::default(),
             joined: 0,
         };
         self.runs.insert(id, run);
@@ -197,7 +196,7 @@ impl CommandDoor {
         connection.follows = Some(id);
         if leads {
             run.leader = Some(client);
-            run.asker = job_log::asker(connection.peer.conn.socket(), &connection.peer.origin);
+            run.asker = connection.peer.variables();
             run.peer = connection.peer.description();
         } else {
             run.joined += 1;

@@ -35,14 +35,22 @@ impl Arguments {
         self.given
     }
 
+    /// The first word: the name of the program.
+    pub fn name(&self) -> Option<&[u8]> {
+        self.words().next()
+    }
+
     /// The complete words that are held.
-    pub fn words(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn words(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let complete = memchr::memrchr(0, &self.bytes).and_then(|end| self.bytes.get(..end));
         complete.into_iter().flat_map(|words| words.split(|byte| *byte == 0))
     }
 
     /// Drops all but the first `words` words, and of each all but its first `bytes` bytes.
     pub fn shorten(&mut self, words: usize, bytes: usize) {
+        if self.given <= words && self.bytes.len() <= bytes {
+            return;
+        }
         let mut kept = Vec::new();
         for word in self.words().take(words) {
             kept.extend_from_slice(word.get(..bytes).unwrap_or(word));

@@ -19,7 +19,6 @@ use super::{ExecDoor, ExecSource};
 use crate::doors::programs::{RunsPrograms, SYSTEM};
 use crate::process::failure::SpawnError;
 use crate::process::program::{Found, Lookup};
-use crate::process::spec::Command;
 use crate::reactor::helper::{Mailbox, Sender};
 use crate::reactor::{Context, Key, SourceKind};
 
@@ -143,12 +142,11 @@ impl ExecDoor {
     }
 
     /// Asks for the program of a connection to be looked up.
-    pub(super) fn look_up(&mut self, cx: &mut Context<'_>, key: Key, command: &Command) {
+    pub(super) fn look_up(&mut self, cx: &mut Context<'_>, key: Key, name: OsString) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         let (peer, asked) = (peer_of(connection), cx.now());
-        let name = command.program().to_owned();
         let question = Question {
             key,
             lookup: self.spawner.lookup(),

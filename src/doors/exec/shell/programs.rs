@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::mem;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
+use std::{iter, mem};
 
 use nix::errno::Errno;
 
@@ -23,7 +23,7 @@ use crate::process::child::Child;
 use crate::process::failure::{SpawnError, Step};
 use crate::process::job::{Exit, Job, Pipe, Sources};
 use crate::process::spawn::Stdio;
-use crate::process::spec::Command;
+use crate::process::spec::EmptyCommand;
 use crate::reactor::{Context, Key, Source, SourceKind};
 
 impl RunsPrograms for ExecDoor {
@@ -49,28 +49,34 @@ impl RunsPrograms for ExecDoor {
         let Some(connection) = self.connections.get_mut(key).filter(waits) else {
             return;
         };
-        let words = connection.arguments.words();
-        let mut command = match Command::new(words.map(|word| OsStr::from_bytes(word).to_owned()).collect()) {
-            Ok(command) => command,
-            // The reader of requests has checked that there is a name.
-            Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
+        // The reader of requests has checked that there is a name.
+        let Some(name) = connection.arguments.name().filter(|name| !name.is_empty()) else {
+            return self.not_started(cx, key, CANNOT_RUN, &EmptyCommand.to_string());
         };
-        command.client_variables = job_log::asker(connection.peer.conn.socket(), &connection.peer.origin);
+        let (name, variables) = (OsStr::from_bytes(name), connection.peer.variables());
         let begun = Instant::now();
+        let mut argv0 = None;
         let program = match mem::take(&mut connection.looked) {
-            _ if !self.options.programs.restrict() => self.spawner.named(command.program()),
-            Looked::Not => return self.look_up(cx, key, &command),
+            _ if !self.options.programs.restrict() => self.spawner.named(name),
+            Looked::Not => {
+                let name = name.to_owned();
+                return self.look_up(cx, key, name);
+            }
             asked @ Looked::UnderWay { .. } => {
                 connection.looked = asked;
                 return;
             }
             Looked::Unfit(unfit, _) => return self.forbid(cx, key, &unfit),
             Looked::Fit(fit) => {
-                command.argv0 = fit.argv0;
+                argv0 = fit.argv0;
                 Ok(fit.program)
             }
         };
-        match program.and_then(|program| self.spawner.spawn_program(&program, &command, Stdio::piped())) {
+        let arguments = connection.arguments.words().skip(1).map(OsStr::from_bytes);
+        let argv = iter::once(argv0.as_deref().unwrap_or(name)).chain(arguments);
+        let (spawner, stdio) = (&mut self.spawner, Stdio::piped());
+        let spawned = program.and_then(|program| spawner.spawn_program(&program, argv, &variables, stdio));
+        match spawned {
             Ok(child) => {
                 self.statistics.times.spawn.record(begun.elapsed());
                 self.take_charge_of(cx, key, child);
