@@ -22,12 +22,12 @@ use super::job_log;
 use super::standstill::{Advice, Hoard, Sight, Watch};
 use crate::amount;
 use crate::buffer::Buffer;
-use crate::net::conn::{CloseStep, Conn, LingerLimits};
+use crate::net::conn::{CloseStep, Conn, LingerLimits, Received};
 use crate::net::origin::Origin;
 use crate::net::stream::PeerCredentials;
 use crate::process::job::{Job, Moved};
 use crate::process::strings::Strings;
-use crate::reactor::{Alarm, Context, Source};
+use crate::reactor::{Alarm, Context, Readiness, Source};
 
 /// A client may be sending a large file to a program that has ended without reading it, and reads its answer only
 /// behind that: so there is no limit in bytes.
@@ -45,6 +45,8 @@ pub(super) struct ProgramClient {
     process: OnceCell<Option<PeerCredentials>>,
     accepted: Instant,
     alarm: Alarm,
+    /// True if the last read has left nothing, and no event has come since.
+    is_drained: bool,
     /// The input that the program has not taken yet. Nothing is added to it once `input_ends`.
     pub(super) input: Buffer,
     pub(super) input_ends: bool,
@@ -63,6 +65,7 @@ impl ProgramClient {
             process: OnceCell::new(),
             accepted: now,
             alarm: Alarm::default(),
+            is_drained: false,
             input: Buffer::default(),
             input_ends: false,
             watch: Watch::default(),
@@ -99,6 +102,25 @@ impl ProgramClient {
 
     // ---- bytes -------------------------------------------------------------------------------------------------
 
+    /// Takes in an event of the poll.
+    pub(super) fn note(&mut self, readiness: Readiness) {
+        self.is_drained &= !(readiness.readable || readiness.read_closed || readiness.hung_up);
+        self.conn.note(readiness);
+    }
+
+    /// Returns true if the last read has left nothing, and no event has told of more since. A door that reads
+    /// nevertheless learns at once of a client that has gone, and not only in the next turn.
+    pub(super) fn is_drained(&self) -> bool {
+        self.is_drained
+    }
+
+    /// Reads once from the client. `buffer` must not be empty.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Received {
+        let received = self.conn.read(buffer);
+        self.is_drained = matches!(received, Received::Bytes(_)) && self.conn.is_drained();
+        received
+    }
+
     /// Returns the number of bytes that may be read, at most `max_buffer`. It is 0 while input waits for the program,
     /// unless more may be held because the two wait for each other.
     pub(super) fn room(&self, hoard: &Hoard, max_buffer: usize) -> usize {
@@ -107,6 +129,11 @@ impl ProgramClient {
             true => max_buffer,
             false => max_buffer.min(self.watch.growth(hoard, held, max_buffer)),
         }
+    }
+
+    /// Returns true if all input has been taken, and no more comes.
+    pub(super) fn has_no_input(&self) -> bool {
+        self.input_ends && self.input.is_empty()
     }
 
     /// Writes input to the program, and ends the program's input behind the last of it. Returns true if some was
@@ -154,7 +181,7 @@ impl ProgramClient {
             doubt,
         };
         match self.watch.look(hoard, &self.conn, sight, now) {
-            Advice::Grow if !self.conn.is_readable() => Advice::Wait,
+            Advice::Grow if self.is_drained || !self.conn.is_readable() => Advice::Wait,
             advice => advice,
         }
     }

@@ -133,8 +133,10 @@ struct Tap {
 }
 
 impl Tap {
+    /// An output of a program that was just started, which has hardly written anything yet. If it has, the next poll
+    /// reports it.
     const OPEN: Tap = Tap {
-        ready: true,
+        ready: false,
         left: None,
     };
 }

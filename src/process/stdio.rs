@@ -16,6 +16,9 @@ use super::plan::Credentials;
 pub enum Stream {
     /// A pipe, whose other end is in the [`Child`](super::child::Child).
     Pipe,
+    /// For standard input only: a pipe without input, at whose end the child is from its start. The other end is closed
+    /// already. For the other streams this is EINVAL.
+    EndedPipe,
     /// `/dev/null`.
     Null,
     /// The daemon's own stream of the same number.
@@ -118,12 +121,15 @@ impl Stdio {
 
 /// Returns the child's end of its standard input, and ours if it is a pipe.
 fn input(stream: Stream, owner: Option<Owner>) -> io::Result<(OwnedFd, Option<Sender>)> {
-    if !matches!(stream, Stream::Pipe) {
-        return Ok((existing(stream, io::stdin())?, None));
+    match stream {
+        Stream::Pipe => {
+            let (child, ours) = pipe(owner)?;
+            set_nonblocking(&ours)?;
+            Ok((child, Some(Sender::from(ours))))
+        }
+        Stream::EndedPipe => pipe(owner).map(|(child, _)| (child, None)),
+        other => Ok((existing(other, io::stdin())?, None)),
     }
-    let (child, ours) = pipe(owner)?;
-    set_nonblocking(&ours)?;
-    Ok((child, Some(Sender::from(ours))))
 }
 
 /// Returns the child's end of its standard output or error, and ours if it is a pipe.
@@ -166,7 +172,7 @@ fn existing(stream: Stream, own: impl AsFd) -> io::Result<OwnedFd> {
         Stream::Descriptor(descriptor) => Ok(descriptor),
         Stream::Inherit => own.as_fd().try_clone_to_owned(),
         Stream::Null | Stream::Pipe => Ok(OpenOptions::new().read(true).write(true).open("/dev/null")?.into()),
-        Stream::SameAsOutput => Err(Errno::EINVAL.into()),
+        Stream::EndedPipe | Stream::SameAsOutput => Err(Errno::EINVAL.into()),
     }
 }
 

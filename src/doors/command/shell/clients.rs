@@ -43,7 +43,7 @@ impl CommandDoor {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        connection.peer.conn.note(readiness);
+        connection.peer.note(readiness);
         if readiness.hung_up {
             self.tell_client(cx, id, ClientEvent::Gone);
         }

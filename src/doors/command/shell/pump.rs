@@ -183,7 +183,7 @@ impl CommandDoor {
             return false;
         }
         let room = buffer.get_mut(..room).unwrap_or_default();
-        match peer.conn.read(room) {
+        match peer.read(room) {
             Received::Nothing => return false,
             Received::Failed => self.tell_client(cx, id, ClientEvent::Gone),
             Received::End => self.client_ends(cx, id),

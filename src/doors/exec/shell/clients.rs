@@ -92,7 +92,7 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.peer.conn.note(readiness);
+        connection.peer.note(readiness);
         if readiness.hung_up {
             self.tell(cx, key, ClientEvent::Gone);
         }

@@ -96,10 +96,13 @@ impl Connection {
             };
         }
         let room = buffer.len().min(self.peer.room(hoard, max_buffer));
-        if room == 0 || self.client.is_starting() {
+        // A request is read up to the end of the client's side, which may leave it unfinished. While a program runs, the
+        // next event tells of the end soon enough.
+        let is_drained = self.program.is_some() && self.peer.is_drained();
+        if room == 0 || is_drained || self.client.is_starting() {
             return Moved::Nothing;
         }
-        match self.peer.conn.read(buffer.get_mut(..room).unwrap_or_default()) {
+        match self.peer.read(buffer.get_mut(..room).unwrap_or_default()) {
             Received::Nothing => Moved::Nothing,
             Received::Bytes(count) if self.client.is_listening() => self.take(buffer.get(..count).unwrap_or_default()),
             Received::Bytes(_) => Moved::Some,

@@ -17,12 +17,13 @@ use super::permits::Unfit;
 use super::{ExecDoor, ExecSource};
 use crate::doors::front::Topic;
 use crate::doors::job_log;
+use crate::doors::program_client::ProgramClient;
 use crate::doors::programs::{ProgramStatistics, RunsPrograms};
 use crate::doors::run::RunEvent;
 use crate::process::child::Child;
 use crate::process::failure::{SpawnError, Step};
 use crate::process::job::{Exit, Job, Pipe, Sources};
-use crate::process::spawn::Stdio;
+use crate::process::spawn::{Stdio, Stream};
 use crate::process::spec::EmptyCommand;
 use crate::reactor::{Context, Key, Source, SourceKind};
 
@@ -74,7 +75,7 @@ impl RunsPrograms for ExecDoor {
         };
         let arguments = connection.arguments.words().skip(1).map(OsStr::from_bytes);
         let argv = iter::once(argv0.as_deref().unwrap_or(name)).chain(arguments);
-        let (spawner, stdio) = (&mut self.spawner, Stdio::piped());
+        let (spawner, stdio) = (&mut self.spawner, stdio(&connection.peer));
         let spawned = program.and_then(|program| spawner.spawn_program(&program, argv, &variables, stdio));
         match spawned {
             Ok(child) => {
@@ -226,6 +227,18 @@ fn status_of(error: &SpawnError) -> u8 {
     match (error.step, error.errno) {
         (Step::Lookup | Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => NOT_FOUND,
         _ => CANNOT_RUN,
+    }
+}
+
+/// Returns the streams of a program. The input of one whose client sends none ends with its start.
+fn stdio(peer: &ProgramClient) -> Stdio {
+    let stdin = match peer.has_no_input() {
+        true => Stream::EndedPipe,
+        false => Stream::Pipe,
+    };
+    Stdio {
+        stdin,
+        ..Stdio::piped()
     }
 }
 
