@@ -187,6 +187,12 @@ impl Job {
         self.traffic
     }
 
+    /// Returns its exit, which is there from its reaping until it is taken.
+    #[must_use]
+    pub const fn exit(&self) -> Option<Exit> {
+        self.exit
+    }
+
     /// Takes its exit, which is there once it is reaped.
     pub const fn take_exit(&mut self) -> Option<Exit> {
         self.exit.take()

@@ -1,6 +1,6 @@
 //! The answer to a client: pairs of netstrings, each a type and its data.
 
-use std::io::IoSlice;
+use std::io::{IoSlice, Write};
 
 use crate::framing::netstring::{END, begin, encode};
 use crate::framing::signals;
@@ -195,7 +195,13 @@ impl Output {
 
 /// Appends an exit code.
 fn exit_code(code: i32, wire: &mut Vec<u8>) {
-    pair(b"exitcode", code.to_string().as_bytes(), wire);
+    let digits = code.unsigned_abs().checked_ilog10().unwrap_or(0) as usize + 1;
+    wire.reserve(b"8:exitcode,3:255,".len());
+    encode(b"exitcode", wire);
+    begin(digits + usize::from(code < 0), wire);
+    // Writing to a vector cannot fail.
+    let _ = write!(wire, "{code}");
+    wire.extend_from_slice(END);
 }
 
 /// Appends the signal that has ended a program: its name without SIG, or its number where it has none.

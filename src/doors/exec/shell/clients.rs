@@ -20,6 +20,7 @@ use crate::doors::run::RunEvent;
 use crate::net::conn::{CloseStep, Conn};
 use crate::net::origin::Origin;
 use crate::process::exit_status::ExitStatus;
+use crate::process::job::Job;
 use crate::reactor::{Context, Key, Readiness, SourceKind};
 
 impl ExecDoor {
@@ -155,13 +156,16 @@ impl ExecDoor {
         self.front.note(cx, Level::Warn, REFUSAL, line);
     }
 
-    /// Tells the client the exit status of the program.
+    /// Tells the client the exit status of the program. The run is logged once that is written, so that no client waits
+    /// for the log.
     pub(super) fn conclude(&mut self, key: Key) {
-        let status = self.log_run(key).and_then(|exit| exit.status);
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Connection { encoder, peer, .. } = connection;
+        let Connection {
+            encoder, peer, program, ..
+        } = connection;
+        let status = program.as_ref().and_then(Job::exit).and_then(|exit| exit.status);
         let output = peer.conn.output_mut();
         if connection.unread_at_timeout {
             let line = b"iotcpd: the program was ended by --timeout while its output waited to be read\n";
@@ -180,6 +184,7 @@ impl ExecDoor {
 
     /// Begins the lingering close. Must be called once the client has everything.
     pub(super) fn begin_close(&mut self, cx: &mut Context<'_>, key: Key) {
+        self.log_run(key);
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };

@@ -22,7 +22,7 @@ mod spawn_context;
 use std::collections::VecDeque;
 use std::fmt;
 
-use super::core::client::{ClientAction, ClientEvent};
+use super::core::client::{ClientAction, ClientEvent, ClientState};
 use super::core::counters::Counters;
 use super::core::reply::Output;
 use super::options::Options;
@@ -153,6 +153,10 @@ impl ExecDoor {
         cx.return_buffer(buffer);
         if rounds == ROUNDS_PER_TURN {
             cx.resume_later(ExecSource::Client.at(key));
+        }
+        let is_concluded = |it: &Connection| matches!(it.client.state(), ClientState::Answered { rest: None, .. });
+        if self.connections.get(key).is_some_and(is_concluded) {
+            self.log_run(key);
         }
         self.look_for_standstill(cx, key);
         if let Some(connection) = self.connections.get_mut(key) {

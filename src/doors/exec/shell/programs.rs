@@ -22,7 +22,7 @@ use crate::doors::programs::{ProgramStatistics, RunsPrograms};
 use crate::doors::run::RunEvent;
 use crate::process::child::Child;
 use crate::process::failure::{SpawnError, Step};
-use crate::process::job::{Exit, Job, Pipe, Sources};
+use crate::process::job::{Job, Pipe, Sources};
 use crate::process::spawn::{Stdio, Stream};
 use crate::process::spec::EmptyCommand;
 use crate::reactor::{Context, Key, Source, SourceKind};
@@ -202,12 +202,17 @@ impl ExecDoor {
         self.pump(cx, key);
     }
 
-    /// Logs a run, counts its bytes, and returns its exit, once. Must be called when no more of its output is read,
-    /// which is later than its reaping if its pipes held output then.
-    pub(super) fn log_run(&mut self, key: Key) -> Option<Exit> {
-        let connection = self.connections.get_mut(key)?;
-        let job = connection.program.as_mut()?;
-        let (exit, traffic) = (job.take_exit()?, job.traffic());
+    /// Logs a run and counts its bytes, once. Must be called when no more of its output is read, which is later than its
+    /// reaping if its pipes held output then.
+    pub(super) fn log_run(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let exit = connection.program.as_mut().and_then(Job::take_exit);
+        let (Some(job), Some(exit)) = (&connection.program, exit) else {
+            return;
+        };
+        let traffic = job.traffic();
         self.statistics.add_traffic(traffic);
         log::info!(
             service:% = self.front.name(); "{}: {} ran {}: {exit}, {} bytes in, {} out, {} err",
@@ -218,7 +223,6 @@ impl ExecDoor {
             traffic.output,
             traffic.errors
         );
-        Some(exit)
     }
 }
 
