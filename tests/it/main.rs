@@ -135,6 +135,8 @@ mod quickstart;
 mod readiness;
 mod real_helpers;
 #[cfg(test)]
+mod real_proxies;
+#[cfg(test)]
 mod real_runtimes;
 #[cfg(test)]
 mod real_squid;
