@@ -56,11 +56,6 @@ impl Base {
             outbox: &mut self.outbox,
         }
     }
-
-    /// Leaves an event for the dispatcher.
-    pub(super) fn report(&mut self, event: Event) {
-        self.outbox.events.push_back(event);
-    }
 }
 
 impl Desk<'_> {

@@ -38,10 +38,10 @@ impl Pool {
         }
         match self.sessions.look_for_caller(key) {
             Caller::Present => {}
-            Caller::Unknown => return self.base.report(Event::Withdrawn(request)),
+            Caller::Unknown => return self.base.desk(cx).report(Event::Withdrawn(request)),
             Caller::Gone => {
                 self.sessions.close(&mut self.base.desk(cx), key);
-                return self.base.report(Event::Withdrawn(request));
+                return self.base.desk(cx).report(Event::Withdrawn(request));
             }
         }
         if self.workers.get(id).is_none() {
@@ -121,15 +121,15 @@ impl Pool {
             return self.workers.detach_session(id);
         }
         self.workers.detach_session(id);
-        self.report_spent_worker(id);
+        self.report_spent_worker(cx, id);
         self.settle(cx, None);
         self.pump(cx, key);
         self.settle(cx, None);
     }
 
-    fn report_spent_worker(&mut self, worker: WorkerId) {
+    fn report_spent_worker(&mut self, cx: &mut Context<'_>, worker: WorkerId) {
         let (to, after) = (ReplyTo::Oldest, AfterReply::Spent);
-        self.base.report(Event::Reply { worker, to, after });
+        self.base.desk(cx).report(Event::Reply { worker, to, after });
     }
 
     // ---- going -------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ impl Pool {
         let worker = self.sessions.worker_of(key);
         self.hand_to_clients(cx, key, Farewell::Nothing);
         if let Some(worker) = worker {
-            self.report_spent_worker(worker);
+            self.report_spent_worker(cx, worker);
         }
     }
 
@@ -155,11 +155,11 @@ impl Pool {
         drop(session.conn);
         self.base.desk(cx).release_connection(&session.origin);
         if let Some(request) = request {
-            self.base.report(Event::Abandoned(request));
+            self.base.desk(cx).report(Event::Abandoned(request));
         }
         if let Some(worker) = worker {
             self.workers.detach_session(worker);
-            self.report_spent_worker(worker);
+            self.report_spent_worker(cx, worker);
         }
     }
 

@@ -84,7 +84,7 @@ impl Pool {
     fn stop(&mut self, cx: &mut Context<'_>, mode: StopMode) {
         self.base.front.stop(cx);
         self.base.front.stop_upkeep(cx);
-        self.base.report(Event::Shutdown(mode));
+        self.base.desk(cx).report(Event::Shutdown(mode));
         self.end_step(cx);
     }
 
@@ -129,7 +129,7 @@ impl Pool {
             let (resident, limit) = (amount::size(resident), amount::limit(limit));
             let line = format_args!("{label} holds {resident}, more than --max-rss {limit}, and is replaced");
             self.note(cx, Level::Info, Topic::Outgrown, line);
-            self.base.report(Event::Outgrown(id));
+            self.base.desk(cx).report(Event::Outgrown(id));
             self.settle(cx, None);
         }
     }
@@ -212,8 +212,8 @@ impl Door for Pool {
         self.base.options = options;
         self.clients.reload(&self.base.options);
         self.base.front.reload(cx, Arc::clone(&self.base.options.front), new);
-        self.base
-            .report(Event::Reconfigure(Box::new(self.base.options.policy.clone())));
+        let policy = Box::new(self.base.options.policy.clone());
+        self.base.desk(cx).report(Event::Reconfigure(policy));
         self.end_step(cx);
         self.plan_upkeep(cx);
         Ok(())
@@ -235,7 +235,7 @@ impl Door for Pool {
             self.clients.announce_drain(&mut self.base.desk(cx));
             // The operator has changed something, and is to see what they say now.
             self.workers.end_row(&self.base.options);
-            self.base.report(Event::Roll);
+            self.base.desk(cx).report(Event::Roll);
             self.end_step(cx);
         }
     }

@@ -112,7 +112,7 @@ impl Service for Pool {
             PoolSource::Session => self.session_timeout(cx, source.key),
             PoolSource::Dispatcher => {
                 cx.clear_alarm(&mut self.dispatcher_alarm);
-                self.base.report(Event::Tick);
+                self.base.desk(cx).report(Event::Tick);
             }
             PoolSource::Queue => self.clients.watch_waiting(&mut self.base.desk(cx)),
             PoolSource::WorkerEnding => self.workers.ending_timeout(&mut self.base.desk(cx), source.key),
