@@ -153,6 +153,11 @@ fn multiplexed_line() {
 }
 
 #[test]
+fn multiplexed_stream() {
+    run("multiplexed_stream");
+}
+
+#[test]
 fn config_file() {
     run("config_file");
 }

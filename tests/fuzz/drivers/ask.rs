@@ -6,10 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::Choices;
 use iotcpd::internals::ask::{
-    AskAction, AskEvent, Asker, AttemptId, ChannelIds, Collector, ConnectionId, Fault, Flaw, LONGEST_FOR_SQUID,
-    LONGEST_LINE, LONGEST_REPLY, Line, Mode, Policy, Protocol, Question, Reading, Splitter, protocol, reply,
+    AskAction, AskEvent, Asker, AttemptId, ChannelIds, Collector, ConnectionId, Cut, Cutter, Fault, Flaw,
+    LONGEST_FOR_SQUID, LONGEST_LINE, LONGEST_REPLY, Line, Mode, Policy, Protocol, Question, Reading, Splitter,
+    protocol, reply,
 };
 use iotcpd::internals::error::Reason;
+
+/// The longest line of a pool, without its LF: the number, the blank, and the longest reply.
+const LONGEST_FROM_POOL: usize = 11 + LONGEST_REPLY;
 
 const FAILURE: &[u8] = b"BH";
 const CONTRADICTION: &[u8] = b"BH misread";
@@ -168,10 +172,42 @@ fn check_result(mode: Mode, reply: Vec<u8>, ahead: usize) {
     }
 }
 
+/// `Cutter`: three bytes cut the rest, and one may put a very long line before it. However the lines of a pool are cut,
+/// each comes out once, byte for byte, or once with its beginning if it is too long; what has no end does not.
+pub fn fuzz_multiplexed_stream(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    let cuts = choices.take(3);
+    let sent = stream(&mut choices, LONGEST_FROM_POOL);
+    let (long, short) = sent.split_at(sent.len().saturating_sub(4096));
+    let (mut cutter, mut lines) = (Cutter::default(), Vec::new());
+    for piece in [long].into_iter().chain(Choices::new(short).pieces(cuts)) {
+        cutter.push(piece, |cut| {
+            lines.push(match cut {
+                Cut::Whole(line) => (true, line.to_vec()),
+                Cut::Overlong(beginning) => (false, beginning.to_vec()),
+            });
+        });
+    }
+    let written: Vec<&[u8]> = sent
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| line.ends_with(b"\n") || line.len() > LONGEST_FROM_POOL)
+        .collect();
+    assert_eq!(lines.len(), written.len(), "each line comes out once");
+    for ((is_whole, line), written) in lines.iter().zip(written) {
+        let length = written.strip_suffix(b"\n").unwrap_or(written).len();
+        assert_eq!(*is_whole, length <= LONGEST_FROM_POOL, "cut where it is too long");
+        assert!(if *is_whole {
+            line == written
+        } else {
+            written.starts_with(line)
+        });
+        assert!(line.len() >= length.min(LONGEST_FROM_POOL), "as much as may be");
+    }
+}
+
 /// `Asker`: a few bytes are the policy, the rest decides what happens: lines, replies, faults, the lines of connections
-/// that carry many, time. Every line gets
-/// exactly one answer, of one line, under its own channel-ID, and none is left when its time-out is over.
-/// (`tests/sim/ask.rs`, which knows which address was asked for each line, holds that it is the right one.)
+/// that carry many, time. Every line gets exactly one answer, of one line, under its own channel-ID, and none is left
+/// when its time-out is over. (`tests/sim/ask.rs`, which knows which address was asked for each line, holds that it is the right one.)
 pub fn fuzz_asker(input: &[u8]) {
     let mut choices = Choices::new(input);
     let mut run = Run::new(&mut choices);

@@ -23,7 +23,7 @@ mod pool;
 mod process;
 mod readings;
 
-pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker};
+pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker, fuzz_multiplexed_stream};
 pub use call::fuzz_call_answer;
 pub use command::fuzz_command_exchange;
 pub use config::{fuzz_config_file, fuzz_quantities, fuzz_torc_cfg};
@@ -59,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     ("ask_input", fuzz_ask_input),
     ("ask_reply", fuzz_ask_reply),
     ("asker", fuzz_asker),
+    ("multiplexed_stream", fuzz_multiplexed_stream),
     ("stderr_log", fuzz_stderr_log),
     ("dispatcher", fuzz_dispatcher),
     ("exec_request", fuzz_exec_request),
