@@ -6,7 +6,6 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::thread;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
@@ -352,36 +351,33 @@ fn read_slowly(mut from: impl Read) -> (usize, usize) {
 }
 
 #[test]
-fn a_slow_reader_gets_every_answer() {
+fn a_slow_reader_gets_every_answer_and_holds_up_the_lines_meanwhile() {
     let (daemon, address) = patient_pool();
-    let lines = "big 30000\n".repeat(30);
+    // Of the first 30 answers the streams hold seven, and of all 120 the memory of `ask` holds a third.
+    let lines = "big 30000\n".repeat(120);
+    let expected = (120 * 30_001, 120);
     let (mut ours, theirs) = UnixStream::pair().expect("a pair of sockets");
     let program = ask_on_socket(theirs, &["--timeout", "600s", &address]);
     ours.write_all(lines.as_bytes()).expect("write lines");
     ours.shutdown(Shutdown::Write).expect("end the input");
-    daemon.usr1_until(|stats| stats.count("queries replied") == 30);
-    assert_eq!(read_slowly(ours), (30 * 30_001, 30));
+    daemon.usr1_until(|stats| stats.count("queries replied") >= 30);
+    assert_eq!(read_slowly(ours), expected);
     assert_eq!(program.finish().0.code(), Some(0));
     // The same through a pipe that has a name.
     let home = temp_dir();
     let fifo = home.path().join("answers");
     mkfifo(&fifo, Mode::S_IRWXU).expect("make a pipe with a name");
-    let input = home.path().join("lines");
-    fs::write(&input, lines).expect("write lines");
-    let redirection = format!("<{} >{}", input.display(), fifo.display());
-    let arguments: Vec<_> = PATIENT
-        .into_iter()
-        .chain([address.as_str()])
-        .map(str::to_owned)
-        .collect();
-    let run = thread::spawn(move || {
-        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        redirected(&redirection, &arguments)
-    });
+    let redirection = format!("exec \"$0\" \"$@\" >{}", fifo.display());
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &redirection, BINARY]).args(PATIENT);
+    let mut program = Program::start(shell.arg(&address));
     let answers = fs::File::open(&fifo).expect("open the pipe");
-    daemon.usr1_until(|stats| stats.count("queries replied") == 60);
-    assert_eq!(read_slowly(answers), (30 * 30_001, 30));
-    assert_eq!(run.join().expect("run ask").0, Some(0));
+    let mut stdin = program.stdin.take().expect("its standard input is open");
+    stdin.write_all(lines.as_bytes()).expect("write lines");
+    drop(stdin);
+    daemon.usr1_until(|stats| stats.count("queries replied") >= 150);
+    assert_eq!(read_slowly(answers), expected);
+    assert_eq!(program.finish().0.code(), Some(0));
 }
 
 #[test]
