@@ -17,15 +17,6 @@ pub(super) enum Target {
     Unix(UnixAddr),
 }
 
-/// The end of a connection when it is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnDrop {
-    /// It is reset, so that the other side learns at once that nothing more is wanted.
-    Reset,
-    /// It is closed in good order, behind what was written.
-    Close,
-}
-
 impl Target {
     /// Returns the target of an address that holds no host name; `None` if it holds one, which has to be [looked
     /// up](look_up).
@@ -36,18 +27,16 @@ impl Target {
         }
     }
 
-    /// Begins to connect.
+    /// Begins to connect. Dropping the connection will reset it, so that the other side learns of it at once.
     ///
     /// # Errors
     /// See [`Stream::connect_tcp`] and [`Stream::connect_unix`].
-    pub(super) fn connect(&self, on_drop: OnDrop) -> io::Result<Conn> {
+    pub(super) fn connect(&self) -> io::Result<Conn> {
         let stream = match self {
             Target::Tcp(address) => Stream::connect_tcp(*address),
             Target::Unix(address) => Stream::connect_unix(address),
         }?;
-        if on_drop == OnDrop::Reset {
-            stream.reset_on_close()?;
-        }
+        stream.reset_on_close()?;
         Ok(Conn::connecting(stream))
     }
 }

@@ -296,12 +296,26 @@ impl Stream {
     /// # Errors
     /// setsockopt(2), which does not fail on an open socket.
     pub fn reset_on_close(&self) -> io::Result<()> {
-        let at_once = libc::linger {
+        self.set_linger(libc::linger {
             l_onoff: 1,
             l_linger: 0,
-        };
+        })
+    }
+
+    /// Makes a later close end the connection in good order again, after [`reset_on_close`](Self::reset_on_close).
+    ///
+    /// # Errors
+    /// setsockopt(2), which does not fail on an open socket.
+    pub fn end_on_close(&self) -> io::Result<()> {
+        self.set_linger(libc::linger {
+            l_onoff: 0,
+            l_linger: 0,
+        })
+    }
+
+    fn set_linger(&self, linger: libc::linger) -> io::Result<()> {
         match self {
-            Stream::Tcp(stream) => Ok(setsockopt(stream, Linger, &at_once)?),
+            Stream::Tcp(stream) => Ok(setsockopt(stream, Linger, &linger)?),
             Stream::Unix(_) => Ok(()),
         }
     }

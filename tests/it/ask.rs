@@ -19,14 +19,14 @@ use tempfile::TempDir;
 use crate::harness::{Daemon, Gate, Program, WATCHDOG, temp_dir, worker_command};
 
 /// `iotcpd ask` at work: lines go in, answers are waited for one by one.
-struct Asker {
-    program: Program,
+pub(crate) struct Asker {
+    pub(crate) program: Program,
     seen: usize,
 }
 
 impl Asker {
     #[track_caller]
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_iotcpd"));
         Self {
             program: Program::start(command.arg("ask").args(arguments)),
@@ -36,20 +36,20 @@ impl Asker {
 
     /// One that asks a daemon and has all the time in the world.
     #[track_caller]
-    fn of(daemon: &Daemon, flags: &[&str]) -> Self {
+    pub(crate) fn of(daemon: &Daemon, flags: &[&str]) -> Self {
         let address = daemon.addr().to_string();
         Self::start(&[flags, &["--timeout", "600s", address.as_str()]].concat())
     }
 
     #[track_caller]
-    fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let stdin = self.program.stdin.as_mut().expect("its standard input is open");
         stdin.write_all(bytes.as_ref()).expect("write to ask");
     }
 
     /// Its next answer.
     #[track_caller]
-    fn answer(&mut self) -> String {
+    pub(crate) fn answer(&mut self) -> String {
         let waited = self.program.stdout.wait_from(self.seen, |_| true);
         let (_, line) = waited.unwrap_or_else(|why| self.program.fail(&format!("wanted an answer: {why}")));
         self.seen += 1;
@@ -57,14 +57,14 @@ impl Asker {
     }
 
     #[track_caller]
-    fn ask(&mut self, line: &str) -> String {
+    pub(crate) fn ask(&mut self, line: &str) -> String {
         self.send(format!("{line}\n"));
         self.answer()
     }
 
     /// Ends its input: its exit status, the answers not waited for yet, and what it said on standard error.
     #[track_caller]
-    fn end(mut self) -> (Option<i32>, Vec<String>, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>, String) {
         drop(self.program.stdin.take());
         let (status, stdout, stderr) = self.program.finish();
         let rest = stdout.lines().skip(self.seen).map(str::to_owned).collect();

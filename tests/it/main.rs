@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod ask;
 #[cfg(test)]
+mod ask_multiplex;
+#[cfg(test)]
 mod call;
 #[cfg(test)]
 mod chaos;

@@ -17,7 +17,7 @@ use crate::upgrade::{Load, Talk, upgrade};
 
 /// The release of before.
 #[track_caller]
-fn predecessor() -> PathBuf {
+pub(crate) fn predecessor() -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/predecessor");
     let output = Command::new(script).output().expect("run scripts/predecessor");
     assert!(

@@ -218,6 +218,12 @@ impl World {
                 shared.phase = Phase::Finished;
             }
             AskAction::Close { connection } => {
+                let shared = self.shared.remove(&connection).expect("only what is open is closed");
+                let mut owed = shared.owed.values();
+                let is_done = owed.all(|sent| matches!(sent, Sent::Abandoned));
+                assert!(is_done, "a line is under way there");
+            }
+            AskAction::Reset { connection } => {
                 self.shared.remove(&connection).expect("only what is open is closed");
             }
             AskAction::Write(line) => self.write(&line),

@@ -1,21 +1,25 @@
 //! One connection to a pool: for one line, or for many. I/O without decisions.
 //!
-//! **One line.** Connect, send the question, receive one line, close. Such a connection is set to reset on close
-//! (SO_LINGER of 0 s). So a pool learns at once that an answer is no longer wanted, even when this process is killed;
-//! and this side keeps no connections in TIME_WAIT, which at some 470 questions a second would use up the local ports
-//! within a minute. The reset loses nothing: a connection is closed only when the reply has been read to its end, or is
-//! no longer wanted. The sending side is never shut down alone: many programs take that for a client that has gone.
+//! **One line.** Connect, send the question, receive one line, close. The sending side is never shut down alone: many
+//! programs take that for a client that has gone.
 //!
 //! **Many lines.** Connect, send the hello, and then lines in both directions, whose meaning the [`core`](super::core)
 //! knows. What was appended in a turn leaves in one write at its end. The sending side is shut down behind the last
 //! line, when nothing more is sent.
+//!
+//! Both are set to reset on close (SO_LINGER of 0 s). So a pool learns at once that answers are no longer wanted, even
+//! when this process is killed; an end might mean to it that the answers are awaited. And this side keeps no connections
+//! in TIME_WAIT, which at some 470 questions a second, each on a connection of its own, would use up the local ports
+//! within a minute. The reset loses nothing: a connection for one line is closed only when the reply has been read to
+//! its end, or is no longer wanted, and one for many that has no line under way is [ended in good
+//! order](Connection::end).
 //!
 //! Reading continues while sending is blocked, because a pool may refuse a question before it has read all of it. When
 //! sending fails, what the pool may have sent before is still read; only then is the connection lost.
 
 use std::io;
 
-use super::super::target::{OnDrop, Target};
+use super::super::target::Target;
 use super::core::{AttemptId, ConnectionId, Fault};
 use super::cutter::{Cut, Cutter};
 use super::reply::{Collector, Flaw};
@@ -78,11 +82,11 @@ impl Connection {
         target: &Target,
         first: &[u8],
     ) -> Result<Connection, Fault> {
-        let (on_drop, input) = match purpose {
-            Purpose::Single(_) => (OnDrop::Reset, Input::Single(Collector::default())),
-            Purpose::Shared(_) => (OnDrop::Close, Input::Shared(Cutter::default())),
+        let input = match purpose {
+            Purpose::Single(_) => Input::Single(Collector::default()),
+            Purpose::Shared(_) => Input::Shared(Cutter::default()),
         };
-        let mut conn = target.connect(on_drop).map_err(|error| cannot_connect(&error))?;
+        let mut conn = target.connect().map_err(|error| cannot_connect(&error))?;
         if let Purpose::Shared(_) = purpose {
             // Without this, a line would wait for the acknowledgment of the one before.
             conn.socket()
@@ -114,6 +118,12 @@ impl Connection {
     /// Appends that the answer to a question is no longer wanted.
     pub(super) fn append_cancel(&mut self, number: u32) {
         multiplex::encode_cancel(number, self.conn.output_mut());
+    }
+
+    /// Closes the connection in good order.
+    pub(super) fn end(self) {
+        // An error means that the pool has gone already.
+        let _ = self.conn.socket().end_on_close();
     }
 
     /// Has the sending side be shut down as soon as everything is written.

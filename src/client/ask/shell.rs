@@ -112,7 +112,12 @@ impl Shell {
 
     /// Returns the end of the run, when it has ended.
     pub(super) fn take_end(&mut self) -> Option<RunEnd> {
-        self.streams.take_end(self.asker.lines_in_hand() == 0)
+        let is_answered = self.asker.lines_in_hand() == 0;
+        let end = self.streams.take_end(is_answered)?;
+        if is_answered {
+            self.end_all();
+        }
+        Some(end)
     }
 
     /// Returns the counts of the lines so far.
@@ -148,7 +153,8 @@ impl Shell {
                 } => self.append_line(connection, number, attempt),
                 AskAction::Abandon { connection, number } => self.append_cancel(connection, number),
                 AskAction::Finish { connection } => self.finish(connection),
-                AskAction::Close { connection } => self.drop_connection(Purpose::Shared(connection)),
+                AskAction::Close { connection } => self.end_connection(connection),
+                AskAction::Reset { connection } => self.drop_connection(Purpose::Shared(connection)),
                 AskAction::Write(line) => self.streams.answer(&line),
                 AskAction::Away { address, fault } => self.note_away(cx.now(), address, fault),
                 AskAction::Probe { address } => self.look_up(cx.now(), address),

@@ -9,7 +9,7 @@ use log::warn;
 use mio::Interest;
 
 use super::super::stdio::{self, Chunk};
-use super::super::target::{self, OnDrop, Target};
+use super::super::target::{self, Target};
 use super::core::{Call, CallAction, CallEvent, ConnectError, InputSource, Outcome, Output, WriteError};
 use super::options::Options;
 use crate::error::error_text;
@@ -132,7 +132,7 @@ impl Shell {
         let Some(target) = self.targets.get(number) else {
             return;
         };
-        let begun = target.connect(OnDrop::Reset).and_then(|mut conn| {
+        let begun = target.connect().and_then(|mut conn| {
             let both = Interest::READABLE | Interest::WRITABLE;
             cx.register(CONNECTION, &mut conn, both)?;
             Ok(conn)

@@ -360,7 +360,9 @@ impl Run {
                 AskAction::Send { connection, .. }
                 | AskAction::Abandon { connection, .. }
                 | AskAction::Finish { connection } => assert!(self.connections.contains(&connection)),
-                AskAction::Close { connection } => self.connections.retain(|other| *other != connection),
+                AskAction::Close { connection } | AskAction::Reset { connection } => {
+                    self.connections.retain(|other| *other != connection)
+                }
                 AskAction::Write(line) => self.answers.push(line),
                 AskAction::Multiplexed { .. } | AskAction::Single { .. } => {}
                 AskAction::Cancel(_) | AskAction::Away { .. } | AskAction::Probe { .. } | AskAction::Back { .. } => {}

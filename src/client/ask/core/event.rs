@@ -23,7 +23,8 @@ pub struct AttemptId {
     pub(super) number: u32,
 }
 
-/// A connection for many lines, from its [`AskAction::Open`] to its [`AskEvent::Closed`] or [`AskAction::Close`].
+/// A connection for many lines, from its [`AskAction::Open`] to its [`AskEvent::Closed`], [`AskAction::Close`]
+/// or [`AskAction::Reset`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId {
     pub(super) index: usize,
@@ -192,8 +193,13 @@ pub enum AskAction {
         /// The connection.
         connection: ConnectionId,
     },
-    /// Close a connection. There is no report.
+    /// Close a connection that has no line under way, in good order. There is no report.
     Close {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// Close a connection, so that the pool learns at once that nothing is wanted of it any more. There is no report.
+    Reset {
         /// The connection.
         connection: ConnectionId,
     },

@@ -60,7 +60,7 @@ impl Asker {
             Via::Single => self.actions.push_back(AskAction::Cancel(attempt)),
             Via::Held(connection) => {
                 if let Some(slow) = self.links.release(connection, attempt, self.now) {
-                    let unsent = self.close(slow);
+                    let unsent = self.reset(slow);
                     return Aftermath {
                         unsent,
                         ..Aftermath::default()
@@ -69,7 +69,7 @@ impl Asker {
             }
             Via::Shared { connection, number } => {
                 if self.links.abandon(connection, number, &mut self.actions) == Sign::Silent {
-                    let lost = self.close(connection);
+                    let lost = self.reset(connection);
                     return Aftermath {
                         lost,
                         ..Aftermath::default()
@@ -86,9 +86,9 @@ impl Asker {
         self.give_back(aftermath.unsent);
     }
 
-    /// Closes a connection and returns the attempts that waited for it or were under way on it.
-    fn close(&mut self, id: ConnectionId) -> Vec<AttemptId> {
-        self.actions.push_back(AskAction::Close { connection: id });
+    /// Resets a connection and returns the attempts that waited for it or were under way on it.
+    fn reset(&mut self, id: ConnectionId) -> Vec<AttemptId> {
+        self.actions.push_back(AskAction::Reset { connection: id });
         self.forget(id)
     }
 
@@ -97,7 +97,6 @@ impl Asker {
             return Vec::new();
         };
         let sent = connection.lines().into_iter().flat_map(|lines| lines.attempts());
-        let sent = sent.map(|(_, attempt)| attempt);
         connection.held().iter().copied().chain(sent).collect()
     }
 
@@ -178,13 +177,13 @@ impl Asker {
 
     /// Gives up a connection on which something came that has no place there.
     fn break_off(&mut self, id: ConnectionId) {
-        let lost = self.close(id);
+        let lost = self.reset(id);
         self.fail_all(lost, Fault::Garbled);
     }
 
     /// Gives up a connection whose other side does not know the protocol.
     fn fall_back(&mut self, id: ConnectionId, why: Refusal) {
-        self.actions.push_back(AskAction::Close { connection: id });
+        self.actions.push_back(AskAction::Reset { connection: id });
         self.fall_back_from_closed(id, why);
     }
 

@@ -179,6 +179,21 @@ impl Shell {
         }
     }
 
+    pub(super) fn end_connection(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.key_of(id).and_then(|key| self.close(key)) {
+            connection.end();
+        }
+    }
+
+    /// Closes the connections that are left at the end of the run, when no line is under way.
+    pub(super) fn end_all(&mut self) {
+        for (_, key) in std::mem::take(&mut self.keys) {
+            if let Some(connection) = self.connections.remove(key) {
+                connection.end();
+            }
+        }
+    }
+
     fn key_of(&self, id: ConnectionId) -> Option<Key> {
         self.keys.get(&Purpose::Shared(id)).copied()
     }

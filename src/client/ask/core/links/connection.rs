@@ -158,8 +158,14 @@ impl UnderWay {
         }
     }
 
-    /// Returns the attempts under way with their numbers, in the order in which they were sent.
-    pub(in super::super) fn attempts(&self) -> impl Iterator<Item = (u32, AttemptId)> {
-        self.by_number.iter().map(|(number, sent)| (*number, sent.attempt))
+    /// Returns the attempts under way, in the order in which they were sent.
+    pub(in super::super) fn attempts(&self) -> impl Iterator<Item = AttemptId> {
+        self.by_number.values().map(|sent| sent.attempt)
+    }
+
+    /// Returns the attempt with this number, for the invariants.
+    #[cfg(debug_assertions)]
+    pub(in super::super) fn get(&self, number: u32) -> Option<AttemptId> {
+        self.by_number.get(&number).map(|sent| sent.attempt)
     }
 }
