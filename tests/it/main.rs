@@ -102,6 +102,8 @@ mod pool_many_clients;
 #[cfg(test)]
 mod pool_multiplex;
 #[cfg(test)]
+mod pool_multiplex_random;
+#[cfg(test)]
 mod pool_out_of_step;
 #[cfg(test)]
 mod pool_persistent;
@@ -133,6 +135,9 @@ mod pool_worker_selection;
 mod proxy_protocol;
 #[cfg(test)]
 mod quickstart;
+#[cfg(test)]
+#[path = "../sim/random.rs"]
+mod random;
 #[cfg(test)]
 mod readiness;
 mod real_helpers;

@@ -140,6 +140,18 @@ fn a_hello_never_reaches_a_worker_where_it_is_not_offered_or_comes_late() {
     assert_eq!(daemon.usr1().count("refused bad-line"), 2);
 }
 
+#[test]
+fn the_hello_may_stand_behind_the_header_of_a_proxy() {
+    let daemon = pool(1, &["--accept-proxy", "127.0.0.1"]);
+    let mut client = daemon.client();
+    client.send(format!(
+        "PROXY TCP4 192.0.2.7 192.0.2.8 1234 80\r\n{HELLO}1 echo one\nwrong\n"
+    ));
+    assert!(client.read_line().starts_with("iotcpd-multiplex 1 "));
+    assert_eq!(client.read_to_end(), b"1 one\n");
+    daemon.stderr_wait("refused 192.0.2.7:1234 (by way of 127.0.0.1");
+}
+
 // ---- requests and answers ---------------------------------------------------------------------------------------
 
 #[test]

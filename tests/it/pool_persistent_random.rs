@@ -10,10 +10,7 @@ use std::thread;
 use nix::sys::signal::Signal;
 
 use crate::harness::{Address, Client, Daemon, worker_command};
-
-#[path = "../sim/random.rs"]
-mod random;
-use random::Dice;
+use crate::random::Dice;
 
 const CLIENTS: u64 = 10;
 /// Connections of each client, one after the other.
