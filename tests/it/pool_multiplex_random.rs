@@ -149,7 +149,7 @@ fn connection(dice: &mut Dice, address: &Address, name: &str) {
             is_welcome = true;
             assert!(client.read_line().starts_with("iotcpd-multiplex 1 "), "{name}");
         }
-        // Some answers, so that those that are left stay under way with the next ones.
+        // Some answers are taken, and the others stay under way with the next requests.
         let left = below(dice, 1 + model.under_way.len());
         while model.under_way.len() > left {
             model.take(name, &client.read_line());
