@@ -1,14 +1,20 @@
-//! Lines behind numbers, written for chaos alone: the daemon's own parsers cannot prove themselves.
+//! Lines behind numbers, as a client plans, sends and reads them. They are written for chaos alone: the daemon's own
+//! parsers cannot prove themselves.
 //!
 //! A client of a multiplexed connection says the hello, then each request behind a number; answers come in any order,
 //! each behind the number of its request. `iotcpd ask --squid` speaks the same without the hello and without
 //! announcements, so a client of it is one of these as well.
 
-use crate::plan::Exchange;
+use crate::dice::Dice;
+use crate::plan::{Exchange, LONGEST_BURST, Manner, Step, Via, in_pieces};
+use crate::request::RequestKind;
 
 pub(crate) const HELLO: &[u8] = b"iotcpd-multiplex 1\n";
 const WELCOME: &str = "iotcpd-multiplex 1 ";
 const LIMITS: [&str; 3] = ["max-unanswered=", "max-request=", "at-once="];
+
+/// The percentage of requests with numbers that are cancelled.
+const CANCELLED: usize = 8;
 
 /// A line that came, without its LF.
 #[derive(Debug, PartialEq, Eq)]
@@ -123,4 +129,116 @@ pub(crate) fn lay_out(answers: Vec<Vec<u8>>, exchanges: &[Exchange]) -> (Vec<Opt
         }
     }
     (laid, surplus)
+}
+
+// ---- the plan of a client -------------------------------------------------------------------------------------
+
+/// The steps of a client that puts numbers before its lines, which its exchanges get here.
+pub(crate) fn steps(dice: &mut Dice, via: Via, manner: Manner, exchanges: &mut Vec<Exchange>) -> Vec<Step> {
+    let in_bursts = matches!(manner, Manner::Waiting | Manner::Bursts);
+    double_some(exchanges);
+    give_numbers(dice, in_bursts, exchanges);
+    let (mut steps, mut bytes) = (Vec::new(), Vec::new());
+    if via != Via::Ask {
+        bytes.extend(HELLO);
+        if dice.percent(50) {
+            steps.extend([Step::Send(std::mem::take(&mut bytes)), Step::AwaitWelcome]);
+        }
+    }
+    let mut asked = 0;
+    while asked < exchanges.len() {
+        let size = match manner {
+            Manner::Waiting => 1,
+            Manner::Bursts => 1 + dice.below(LONGEST_BURST),
+            _ => exchanges.len(),
+        };
+        let end = (asked + size).min(exchanges.len());
+        let asked_now = exchanges.get_mut(asked..end).unwrap_or_default();
+        bytes.extend(burst(dice, via, asked_now));
+        asked = end;
+        if in_bursts {
+            steps.push(Step::Send(std::mem::take(&mut bytes)));
+            if asked < exchanges.len() {
+                steps.push(Step::Await(asked));
+            }
+        }
+    }
+    match manner {
+        Manner::Waiting | Manner::Bursts => {}
+        Manner::GoneInside => {
+            bytes.truncate(bytes.len().saturating_sub(1 + dice.below(40)));
+            steps.extend([Step::Send(bytes), Step::Pause(dice.pause(20))]);
+        }
+        Manner::Gone => {
+            steps.extend(in_pieces(dice, bytes, 50));
+            steps.push(Step::Await(dice.below(exchanges.len())));
+            steps.push(Step::Pause(dice.pause(100)));
+        }
+        Manner::Deaf => steps.extend([Step::Send(bytes), Step::Pause(dice.pause(500))]),
+        _ => steps.extend(in_pieces(dice, bytes, 50)),
+    }
+    let ends_input = match manner {
+        Manner::InPieces | Manner::Waiting | Manner::Bursts | Manner::SlowReader => true,
+        // No other end of it would come.
+        Manner::Idles | Manner::Silent => via == Via::Ask,
+        _ => false,
+    };
+    if ends_input {
+        steps.push(Step::EndInput);
+    }
+    steps
+}
+
+/// Puts the second line of those behind the first that a client sends twice under one number.
+fn double_some(exchanges: &mut Vec<Exchange>) {
+    *exchanges = exchanges
+        .drain(..)
+        .flat_map(|exchange| {
+            let second = (exchange.kind == RequestKind::SameNumber).then(|| exchange.clone());
+            [exchange].into_iter().chain(second)
+        })
+        .collect();
+}
+
+/// Other connections have the same numbers. In bursts, all of which are answered before the next one, they are used
+/// again.
+fn give_numbers(dice: &mut Dice, in_bursts: bool, exchanges: &mut [Exchange]) {
+    let random = u32::try_from(dice.roll() >> 32).unwrap_or_default();
+    let (first, step) = dice
+        .weighted(&[
+            ((0, 1), 40),
+            ((u32::MAX, 1), 10),
+            ((random, 1), 20),
+            ((random, random | 1), 30),
+        ])
+        .unwrap_or((0, 1));
+    let different = if in_bursts { LONGEST_BURST } else { usize::MAX };
+    let (mut place, mut is_first_of_two) = (0, false);
+    for exchange in exchanges {
+        is_first_of_two = exchange.kind == RequestKind::SameNumber && !is_first_of_two;
+        if exchange.kind != RequestKind::WithoutNumber {
+            let multiple = u32::try_from(place % different).unwrap_or_default();
+            let number = first.wrapping_add(step.wrapping_mul(multiple));
+            exchange.number = Some(number);
+        }
+        place += usize::from(!is_first_of_two);
+    }
+}
+
+/// The lines of some requests, and now and then one that cancels one of them.
+fn burst(dice: &mut Dice, via: Via, exchanges: &mut [Exchange]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for place in 0..exchanges.len() {
+        bytes.extend(exchanges.get(place).map_or_else(Vec::new, Exchange::wire));
+        if via == Via::Ask || !bytes.ends_with(b"\n") || !dice.percent(CANCELLED) {
+            continue;
+        }
+        if let Some(exchange) = exchanges.get_mut(dice.below(place + 1))
+            && let Some(number) = exchange.number
+        {
+            exchange.is_cancelled = true;
+            bytes.extend(cancel(number));
+        }
+    }
+    bytes
 }

@@ -64,13 +64,11 @@ const FLAWS: [(RequestKind, usize); 3] = [
 const FLAWED_LINES: [(RequestKind, usize); 2] = [(RequestKind::Unended, 1), (RequestKind::WithoutNumber, 1)];
 /// The percentage of kept connections whose last request is flawed.
 const FLAWED_END: usize = 6;
-/// The percentage of requests with numbers that are cancelled.
-const CANCELLED: usize = 8;
 /// The most requests on one connection; fewer than the daemon reads from one client ahead, or more.
 const MOST_REQUESTS: usize = 24;
 const MOST_WITH_NUMBERS: usize = 60;
 /// The most requests in one burst.
-const LONGEST_BURST: usize = 8;
+pub(crate) const LONGEST_BURST: usize = 8;
 /// The most long ones among them: all that is under way at once must find room in sockets that are not read.
 const MOST_LONG: usize = 3;
 
@@ -157,7 +155,7 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// Returns the bytes that go over the wire.
-    fn wire(&self) -> Vec<u8> {
+    pub(crate) fn wire(&self) -> Vec<u8> {
         match self.number {
             Some(number) => numbered::request(number, &self.bytes),
             None => self.bytes.clone(),
@@ -218,7 +216,7 @@ impl Plan {
             drawn
         };
         let steps = match protocol {
-            Protocol::Numbered => numbered_steps(dice, via, manner, &mut exchanges),
+            Protocol::Numbered => numbered::steps(dice, via, manner, &mut exchanges),
             _ => steps(dice, (mode, protocol), manner, &exchanges),
         };
         let finish = match manner {
@@ -381,7 +379,7 @@ fn steps(dice: &mut Dice, (mode, protocol): (&Mode, Protocol), manner: Manner, e
 }
 
 /// Cuts the bytes anywhere, with pauses of less than `pause` milliseconds.
-fn in_pieces(dice: &mut Dice, mut bytes: Vec<u8>, pause: u64) -> Vec<Step> {
+pub(crate) fn in_pieces(dice: &mut Dice, mut bytes: Vec<u8>, pause: u64) -> Vec<Step> {
     let mut steps = Vec::new();
     for _ in 0..dice.below(4) {
         let rest = bytes.split_off(dice.below(bytes.len()));
@@ -410,116 +408,6 @@ fn bursts(dice: &mut Dice, manner: Manner, exchanges: &[Exchange]) -> Vec<Step> 
         }
     }
     steps
-}
-
-/// The steps of a client that puts numbers before its lines, which its exchanges get here.
-fn numbered_steps(dice: &mut Dice, via: Via, manner: Manner, exchanges: &mut Vec<Exchange>) -> Vec<Step> {
-    let in_bursts = matches!(manner, Manner::Waiting | Manner::Bursts);
-    double_some(exchanges);
-    give_numbers(dice, in_bursts, exchanges);
-    let (mut steps, mut bytes) = (Vec::new(), Vec::new());
-    if via != Via::Ask {
-        bytes.extend(numbered::HELLO);
-        if dice.percent(50) {
-            steps.extend([Step::Send(std::mem::take(&mut bytes)), Step::AwaitWelcome]);
-        }
-    }
-    let mut asked = 0;
-    while asked < exchanges.len() {
-        let size = match manner {
-            Manner::Waiting => 1,
-            Manner::Bursts => 1 + dice.below(LONGEST_BURST),
-            _ => exchanges.len(),
-        };
-        let end = (asked + size).min(exchanges.len());
-        let burst = exchanges.get_mut(asked..end).unwrap_or_default();
-        bytes.extend(numbered_burst(dice, via, burst));
-        asked = end;
-        if in_bursts {
-            steps.push(Step::Send(std::mem::take(&mut bytes)));
-            if asked < exchanges.len() {
-                steps.push(Step::Await(asked));
-            }
-        }
-    }
-    match manner {
-        Manner::Waiting | Manner::Bursts => {}
-        Manner::GoneInside => {
-            bytes.truncate(bytes.len().saturating_sub(1 + dice.below(40)));
-            steps.extend([Step::Send(bytes), Step::Pause(dice.pause(20))]);
-        }
-        Manner::Gone => {
-            steps.extend(in_pieces(dice, bytes, 50));
-            steps.push(Step::Await(dice.below(exchanges.len())));
-            steps.push(Step::Pause(dice.pause(100)));
-        }
-        Manner::Deaf => steps.extend([Step::Send(bytes), Step::Pause(dice.pause(500))]),
-        _ => steps.extend(in_pieces(dice, bytes, 50)),
-    }
-    let ends_input = match manner {
-        Manner::InPieces | Manner::Waiting | Manner::Bursts | Manner::SlowReader => true,
-        // No other end of it would come.
-        Manner::Idles | Manner::Silent => via == Via::Ask,
-        _ => false,
-    };
-    if ends_input {
-        steps.push(Step::EndInput);
-    }
-    steps
-}
-
-/// Puts the second line of those behind the first that a client sends twice under one number.
-fn double_some(exchanges: &mut Vec<Exchange>) {
-    *exchanges = exchanges
-        .drain(..)
-        .flat_map(|exchange| {
-            let second = (exchange.kind == RequestKind::SameNumber).then(|| exchange.clone());
-            [exchange].into_iter().chain(second)
-        })
-        .collect();
-}
-
-/// Other connections have the same numbers. In bursts, all of which are answered before the next one, they are used
-/// again.
-fn give_numbers(dice: &mut Dice, in_bursts: bool, exchanges: &mut [Exchange]) {
-    let random = u32::try_from(dice.roll() >> 32).unwrap_or_default();
-    let (first, step) = dice
-        .weighted(&[
-            ((0, 1), 40),
-            ((u32::MAX, 1), 10),
-            ((random, 1), 20),
-            ((random, random | 1), 30),
-        ])
-        .unwrap_or((0, 1));
-    let different = if in_bursts { LONGEST_BURST } else { usize::MAX };
-    let (mut place, mut is_first_of_two) = (0, false);
-    for exchange in exchanges {
-        is_first_of_two = exchange.kind == RequestKind::SameNumber && !is_first_of_two;
-        if exchange.kind != RequestKind::WithoutNumber {
-            let multiple = u32::try_from(place % different).unwrap_or_default();
-            let number = first.wrapping_add(step.wrapping_mul(multiple));
-            exchange.number = Some(number);
-        }
-        place += usize::from(!is_first_of_two);
-    }
-}
-
-/// The lines of some requests, and now and then one that cancels one of them.
-fn numbered_burst(dice: &mut Dice, via: Via, exchanges: &mut [Exchange]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for place in 0..exchanges.len() {
-        bytes.extend(exchanges.get(place).map_or_else(Vec::new, Exchange::wire));
-        if via == Via::Ask || !bytes.ends_with(b"\n") || !dice.percent(CANCELLED) {
-            continue;
-        }
-        if let Some(exchange) = exchanges.get_mut(dice.below(place + 1))
-            && let Some(number) = exchange.number
-        {
-            exchange.is_cancelled = true;
-            bytes.extend(numbered::cancel(number));
-        }
-    }
-    bytes
 }
 
 /// Bytes as text, the middle of long ones left out.
