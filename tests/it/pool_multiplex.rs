@@ -693,6 +693,30 @@ fn a_client_that_does_not_follow_a_drain_is_closed_when_it_is_served() {
     assert!(daemon.wait_exit().success());
 }
 
+/// Neither requests, nor refusals, nor cancellations without end keep the daemon from its own.
+#[test]
+fn a_client_that_sends_on_and_on_after_a_drain_is_not_waited_for() {
+    for line in ["1 echo one\n", "1 \0\n", "!cancel 1\n"] {
+        let daemon = pool(2, &["--stop-timeout", "600s"]);
+        let Address::Tcp(address) = daemon.addr() else {
+            panic!("a pool listens on TCP by default")
+        };
+        let mut flood = TcpStream::connect(address).expect("connect");
+        flood.write_all(HELLO.as_bytes()).expect("send");
+        let mut answers = flood.try_clone().expect("the same connection");
+        thread::scope(|scope| {
+            scope.spawn(move || io::copy(&mut answers, &mut io::sink()));
+            scope.spawn(move || {
+                let piece = line.repeat(1000);
+                while flood.write_all(piece.as_bytes()).is_ok() {}
+            });
+            daemon.usr1_until(|stats| stats.count("multiplexed") == 1);
+            daemon.signal(Signal::SIGTERM);
+            assert!(daemon.wait_exit().success());
+        });
+    }
+}
+
 #[test]
 fn a_reload_asks_clients_to_connect_again_and_serves_them_there() {
     let gate = Gate::new();

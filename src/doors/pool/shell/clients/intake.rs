@@ -158,6 +158,9 @@ impl Clients {
                 }
                 Received::Bytes(length) => {
                     client.active = desk.cx.now();
+                    if let Kind::Multiplexed(channels) = &mut client.kind {
+                        channels.note_read(length, client.active);
+                    }
                     let is_last = client.conn.is_drained();
                     return Piece::Bytes { length, is_last };
                 }

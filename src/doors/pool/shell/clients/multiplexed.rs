@@ -33,6 +33,9 @@ use crate::reactor::{Key, SourceKind};
 const LINES_PER_TURN: usize = 256;
 /// The time from the announcement that a connection drains until nothing more is read from it.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// The number of bytes that are read from a client after that at most: of what it had sent before. A client that sends on
+/// and on is not waited for.
+const MOST_LATE: usize = 128 * 1024;
 /// The room in a line for a cancellation, where requests are shorter than that.
 const LONGEST_CANCELLATION: usize = 32;
 
@@ -46,6 +49,8 @@ pub(crate) struct Channels {
     /// True within a line that was refused before its end has come.
     is_skipping: bool,
     drain: Drain,
+    /// The number of bytes that were read after the time of the drain.
+    late: usize,
     turn: Turn,
 }
 
@@ -54,7 +59,7 @@ pub(crate) struct Channels {
 enum Drain {
     /// The client may ask.
     No,
-    /// The client was told that nothing new is taken. What it sends before this time is.
+    /// The client was told that nothing new is taken. What it sends before this time is, within [`MOST_LATE`].
     Until(Instant),
 }
 
@@ -87,6 +92,13 @@ impl Channels {
         matches!(self.drain, Drain::Until(until) if until <= now)
     }
 
+    /// Counts bytes that are read now.
+    pub(super) fn note_read(&mut self, length: usize, now: Instant) {
+        if self.is_drained(now) {
+            self.late = self.late.saturating_add(length);
+        }
+    }
+
     /// Counts a line that is taken now. Returns false if there were enough in this turn.
     fn count_line(&mut self, now: Instant) -> bool {
         if self.turn.at != now {
@@ -115,6 +127,7 @@ impl Clients {
             longest,
             is_skipping: false,
             drain: Drain::No,
+            late: 0,
             turn: Turn { at: now, lines: 0 },
         }));
         client.read_by = now + limits.idle_timeout;
@@ -141,6 +154,10 @@ impl Clients {
         let Kind::Multiplexed(channels) = &mut client.kind else {
             return 0;
         };
+        if channels.late > MOST_LATE {
+            self.finish(desk, key, After::Linger);
+            return 0;
+        }
         if channels.is_skipping {
             let end = memchr::memchr(b'\n', bytes);
             channels.is_skipping = end.is_none();
@@ -296,20 +313,20 @@ impl Clients {
         false
     }
 
-    /// Takes nothing more from a client that was read from until now, if the time of its connection is over. Returns
-    /// true if it is.
+    /// Takes nothing more from a client that was read from until now, if the time of its connection is over and nothing
+    /// of what it has sent before is unread. Returns true if the time is over.
     pub(super) fn end_drained(&mut self, desk: &mut Desk<'_>, key: Key) -> bool {
         let Some(client) = self.get(key) else {
             return false;
         };
-        let is_drained = match &client.kind {
+        let is_over = match &client.kind {
             Kind::Multiplexed(channels) => client.phase == Phase::Taking && channels.is_drained(desk.cx.now()),
             Kind::OneShot | Kind::Persistent(_) => false,
         };
-        if is_drained {
+        if is_over && !client.conn.has_unread() {
             self.finish(desk, key, After::Linger);
         }
-        is_drained
+        is_over
     }
 
     /// Ends a connection by reason of a line that is wrong, and of which no further line tells anything: it gets the
