@@ -123,8 +123,12 @@ pub(super) fn reason(why: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
     use crate::net::origin::Asserted;
+    use crate::process::spec::tells_of_a_client;
 
     #[test]
     fn a_program_is_told_the_process_only_of_a_client_that_has_come_by_itself() {
@@ -145,6 +149,23 @@ mod tests {
             ..direct
         };
         assert!(!tells_user(&handed_over) && !tells_user(&unknown));
+    }
+
+    #[test]
+    fn every_variable_about_a_client_has_a_name_that_tells_of_one() {
+        let (stream, _client) = mio::net::UnixStream::pair().unwrap();
+        let stream = Stream::Unix(stream);
+        let address = PeerAddr::tcp("192.0.2.1:7".parse().unwrap());
+        for origin in [Origin::direct(PeerAddr::Unix), Origin::direct(address)] {
+            let told = asker(&stream, &origin, stream.peer_credentials().unwrap());
+            let names = told
+                .iter()
+                .map(|it| OsStr::from_bytes(it.to_bytes().split(|byte| *byte == b'=').next().unwrap()));
+            assert!(
+                names.clone().count() > 2 && names.clone().all(tells_of_a_client),
+                "{told:?}"
+            );
+        }
     }
 
     #[test]

@@ -21,10 +21,13 @@ pub(super) struct Plan<'a> {
     /// The process that starts the child.
     pub(super) parent: Pid,
     pub(super) argv: &'a Strings,
+    /// The variables that no client variable replaces.
     pub(super) environment: &'a [CString],
+    /// The variables that [tell of a client](super::spec::tells_of_a_client), in case nothing is known of this one.
+    pub(super) about_clients: &'a [CString],
     /// The signals whose disposition in the daemon is not the one of a new program.
     pub(super) signals: SignalBits,
-    /// More variables, which replace others with the same names.
+    /// The variables that tell of this client, and replace others with the same names.
     pub(super) client_variables: &'a Strings,
     /// One more variable, whose name no other variable has, or none.
     pub(super) sign: &'a Strings,
@@ -49,13 +52,15 @@ impl Plan<'_> {
     /// Returns all variables, each name once. The sign comes first, so that it is found at once.
     pub(super) fn variables(&self) -> impl Iterator<Item = &CStr> {
         let replaced = |variable: &CStr| self.client_variables.iter().any(|given| have_one_name(given, variable));
+        let kept = self.about_clients.iter().map(CString::as_c_str);
+        let kept = kept.filter(move |variable| !replaced(variable));
         let environment = self.environment.iter().map(CString::as_c_str);
-        let others = environment.filter(move |variable| !replaced(variable));
-        self.sign.iter().chain(others).chain(self.client_variables.iter())
+        let own = self.sign.iter().chain(self.client_variables.iter());
+        own.chain(kept).chain(environment)
     }
 }
 
-/// Returns true if two assignments are to the same variable. Nearly always their first bytes tell that they are not.
+/// Returns true if two assignments are to the same variable.
 fn have_one_name(one: &CStr, other: &CStr) -> bool {
     let (one, other) = (one.to_bytes(), other.to_bytes());
     let first_difference = one

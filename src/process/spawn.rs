@@ -31,7 +31,7 @@ use super::plan::{Credentials, Plan};
 use super::program::{Finder, Lookup, Program, Search, errno_of, interpreter};
 use super::sandbox;
 use super::signs;
-use super::spec::{Command, ProcessSpec, SpawnContext};
+use super::spec::{Command, ProcessSpec, SpawnContext, tells_of_a_client};
 use super::stdio::{ChildEnds, ConnectedStdio, Owner, errors};
 pub use super::stdio::{Stdio, Stream};
 use super::strings::Strings;
@@ -81,6 +81,8 @@ pub struct Spawner {
     daemon: Pid,
     finder: Finder,
     environment: Vec<CString>,
+    /// The variables of the environment that those of a client replace.
+    about_clients: Vec<CString>,
     signals: SignalBits,
     nice: Option<i32>,
     limits: Vec<LimitSetting>,
@@ -112,7 +114,8 @@ impl Spawner {
             path: variables.get(OsStr::new("PATH")).cloned(),
             directory: context.working_directory.clone(),
         };
-        let assignments = variables.into_iter().map(|(name, value)| assignment(name, &value));
+        let (about_clients, others): (Vec<_>, Vec<_>) =
+            variables.into_iter().partition(|(name, _)| tells_of_a_client(name));
         let directory = context.working_directory.clone().map(PathBuf::into_os_string);
         let limits = context.limits.settings(defaults.open_files);
         let rules = |sandbox| sandbox::rules(sandbox, context.terminal);
@@ -124,7 +127,8 @@ impl Spawner {
                 credentials: credentials(context),
             },
             signals: SignalBits::with_dispositions(),
-            environment: c_strings(assignments).map_err(fail(Step::Arguments))?,
+            environment: assignments(others).map_err(fail(Step::Arguments))?,
+            about_clients: assignments(about_clients).map_err(fail(Step::Arguments))?,
             nice: context.nice,
             limits: limits.map_err(fail(Step::ReadLimits))?,
             directory: directory.map(c_string).transpose().map_err(fail(Step::Arguments))?,
@@ -186,7 +190,7 @@ impl Spawner {
     }
 
     /// Starts a program that was named or found by this spawner. When this returns, its exec has succeeded.
-    /// `client_variables` are assignments that replace other variables with the same names.
+    /// `client_variables` are those of a [`Command`].
     ///
     /// Blocks until the exec, as any way to start a program does, but no longer than the [watchdog](super::watchdog)
     /// allows.
@@ -247,6 +251,7 @@ impl Spawner {
             parent: self.daemon,
             argv,
             environment: &self.environment,
+            about_clients: &self.about_clients,
             signals: self.signals,
             client_variables,
             sign: &sign,
@@ -381,15 +386,13 @@ fn strings<'w>(words: impl Iterator<Item = &'w OsStr> + Clone) -> Result<Strings
     Ok(strings)
 }
 
-fn assignment(name: OsString, value: &OsStr) -> OsString {
-    let mut whole = name;
-    whole.push("=");
-    whole.push(value);
-    whole
-}
-
-fn c_strings(strings: impl Iterator<Item = OsString>) -> Result<Vec<CString>, Errno> {
-    strings.map(c_string).collect()
+fn assignments(variables: Vec<(OsString, OsString)>) -> Result<Vec<CString>, Errno> {
+    let whole = variables.into_iter().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        c_string(name)
+    });
+    whole.collect()
 }
 
 fn c_string(string: OsString) -> Result<CString, Errno> {

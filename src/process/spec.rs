@@ -49,7 +49,7 @@ pub struct Command {
     /// The program's `argv[0]`; `None` if that is the name by which it is looked up.
     pub argv0: Option<OsString>,
     /// Variables that describe the client, as assignments `NAME=VALUE`. They replace other variables with the same
-    /// names.
+    /// names, each of which [tells of a client](tells_of_a_client).
     pub client_variables: Strings,
 }
 

@@ -39,7 +39,7 @@ impl Strings {
     }
 
     /// Returns the strings in order. Does not allocate.
-    pub fn iter(&self) -> impl Iterator<Item = &CStr> {
+    pub fn iter(&self) -> impl Iterator<Item = &CStr> + Clone {
         let mut rest = self.0.as_slice();
         std::iter::from_fn(move || {
             let string = CStr::from_bytes_until_nul(rest).ok()?;
