@@ -55,8 +55,8 @@ fn the_hello_is_answered_by_the_limits_of_the_pool() {
         client.send(HELLO);
         assert_eq!(client.read_line(), format!("iotcpd-multiplex 1 {wanted}"));
     };
-    of(&[], "max-unanswered=256 max-request=65536 at-once=2");
-    of(&["--pipeline", "16"], "max-unanswered=256 max-request=65536 at-once=32");
+    of(&[], "max-unanswered=512 max-request=65536 at-once=2");
+    of(&["--pipeline", "16"], "max-unanswered=512 max-request=65536 at-once=32");
     of(
         &["--max-unanswered", "7", "--max-request", "300", "--persistent"],
         "max-unanswered=7 max-request=300 at-once=2",

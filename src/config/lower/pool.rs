@@ -34,7 +34,7 @@ const DEFAULT_RETRIES: u32 = 1;
 const DEFAULT_PIPELINE: usize = 1;
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const DEFAULT_MAX_UNANSWERED: usize = 64;
-const DEFAULT_MAX_UNANSWERED_MULTIPLEXED: usize = 256;
+const DEFAULT_MAX_UNANSWERED_MULTIPLEXED: usize = 512;
 const DEFAULT_RECORD: usize = 8;
 const DEFAULT_MAX_REQUEST: u64 = 64 << 10;
 const DEFAULT_MAX_REPLY: u64 = 1 << 20;
@@ -770,8 +770,8 @@ mod tests {
             [persistent, multiplexed].map(|limits| limits.map(|limits| limits.max_unanswered))
         };
         let netstring = || Some("netstring".parse().unwrap());
-        assert_eq!(kept(|_| {}), [None, Some(256)]);
-        assert_eq!(kept(|spec| spec.persistent = true), [Some(64), Some(256)]);
+        assert_eq!(kept(|_| {}), [None, Some(512)]);
+        assert_eq!(kept(|spec| spec.persistent = true), [Some(64), Some(512)]);
         let all = kept(|spec| (spec.persistent, spec.max_unanswered) = (true, Some(Whole(7))));
         assert_eq!(all, [Some(7), Some(7)]);
         assert_eq!(kept(|spec| spec.no_multiplex = true), [None, None]);
@@ -780,7 +780,7 @@ mod tests {
             spec.worker_request_framing = Some("netstring".parse().unwrap());
             spec.worker_reply_framing = Some("netstring".parse().unwrap());
         });
-        assert_eq!(workers, [None, Some(256)], "whatever the workers speak");
+        assert_eq!(workers, [None, Some(512)], "whatever the workers speak");
         for (request, reply) in [(netstring(), None), (None, netstring()), (netstring(), netstring())] {
             let options = lower(&PoolSpec {
                 request_framing: request,

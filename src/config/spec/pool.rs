@@ -140,7 +140,7 @@ pub struct PoolSpec {
     #[arg(long, value_name = "TIME", help_heading = "Requests and replies")]
     pub idle_timeout: Option<Time>,
     /// Read nothing more from a kept connection with this many requests unanswered
-    /// [default: 64, or 256 where each has a number]
+    /// [default: 64, or 512 where each has a number]
     #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
     pub max_unanswered: Option<Whole>,
     /// Keep answers for identical requests in this much memory; the worker must answer these alike [default: none]
