@@ -324,6 +324,9 @@ fn another_connection_is_opened_when_every_open_one_has_lines_under_way() {
     let mut second = peer.accept_many();
     asker.program.signal(Signal::SIGUSR1);
     asker.program.stderr_wait("connections        2");
+    asker
+        .program
+        .stderr_wait(&format!("multiplexed        {}", peer.address()));
     asker.send("3 c\n");
     assert_eq!(second.line(), "0 c");
     asker.send("4 d\n");
@@ -439,6 +442,9 @@ fn an_address_that_was_away_and_is_back_is_sent_another_hello_which_no_line_wait
     peer.echo_one();
     assert_eq!(asker.answer(), "2 re b");
     asker.program.stderr_wait("answers again");
+    asker.program.signal(Signal::SIGUSR1);
+    let state = format!("line by line       {}: another answer to the hello", peer.address());
+    asker.program.stderr_wait(&state);
     asker.send("3 c\n");
     let mut session = peer.accept();
     assert_eq!(session.line(), HELLO);
@@ -502,19 +508,27 @@ fn expected(numbers: std::ops::Range<u32>) -> BTreeSet<String> {
 fn lines_that_come_all_at_once_are_all_answered() {
     let daemon = pool(1, &[]);
     let address = daemon.addr().to_string();
-    let lines: String = (0..40_000)
-        .map(|number| format!("{number} echo answer-{number}\n"))
-        .collect();
-    for flags in [&["--connections", "1"], &["--connections", "0"]] {
-        let asking = ["--squid", "--channel-ids", "yes", "--timeout", "10s"];
-        let mut asker = Asker::start(&[&asking, &flags[..], &[&address]].concat());
+    for (connections, count) in [("1", 40_000), ("0", 10_000)] {
+        let asking = [
+            "--squid",
+            "--channel-ids",
+            "yes",
+            "--timeout",
+            "10s",
+            "--connections",
+            connections,
+        ];
+        let mut asker = Asker::start(&[&asking[..], &[&address]].concat());
+        let lines: String = (0..count)
+            .map(|number| format!("{number} echo answer-{number}\n"))
+            .collect();
         asker.send(&lines);
         let (status, answers, stderr) = asker.end();
-        assert_eq!((status, stderr), (Some(0), String::new()), "{flags:?}");
+        assert_eq!((status, stderr), (Some(0), String::new()), "{connections} connections");
         let answers: BTreeSet<String> = answers.into_iter().collect();
         assert!(
-            answers == expected(0..40_000),
-            "{flags:?}: {} different answers",
+            answers == expected(0..count),
+            "{connections} connections: {} different answers",
             answers.len()
         );
     }

@@ -228,7 +228,7 @@ impl World {
             }
             AskAction::Write(line) => self.write(&line),
             AskAction::Away { .. } | AskAction::Probe { .. } | AskAction::Back { .. } => {}
-            AskAction::Multiplexed { .. } | AskAction::Single { .. } => {}
+            AskAction::LinkChanged { .. } => {}
             AskAction::GaveUp { .. } | AskAction::Contradicted => {}
         }
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use log::{Level, debug, error, log, warn};
 
-use super::core::{Cause, Counters, Fault, Refusal};
+use super::core::{Cause, Counters, Fault, LinkState};
 use super::failures::Report;
 use super::input::LONGEST_LINE;
 use super::options::Privacy;
@@ -15,7 +15,7 @@ use crate::amount;
 use crate::error::error_text;
 use crate::net::addr::ConnectAddr;
 use crate::stats::throttle::{Throttle, Verdict};
-use crate::stats::{Snapshot, text};
+use crate::stats::{Snapshot, Value, text};
 
 /// The topics that are throttled independently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -167,11 +167,12 @@ impl Reporter {
     }
 }
 
-/// Reports the way in which the lines for an address travel from now on: together, or alone for the reason given.
-pub(super) fn report_link(name: &ConnectAddr, refusal: Option<Refusal>) {
-    match refusal {
-        None => debug!("{name} takes many lines on one connection"),
-        Some(why) => debug!("{name} gets a connection for each line: {why}"),
+/// Reports the way in which the lines for an address travel from now on.
+pub(super) fn report_link(name: &ConnectAddr, state: LinkState) {
+    match state {
+        LinkState::Unknown => debug!("{name} is not known yet"),
+        LinkState::Multiplexed => debug!("{name} takes many lines on one connection"),
+        LinkState::Single(why) => debug!("{name} gets a connection for each line: {why}"),
     }
 }
 
@@ -191,8 +192,14 @@ pub(super) fn cause_text(cause: Cause, name: Option<&ConnectAddr>, unresolved: O
     }
 }
 
-/// Returns the text that USR1 prints: the counts of the lines so far, in the form of a daemon's statistics.
-pub(super) fn counts_text(counters: &Counters, in_hand: usize, connections: usize) -> String {
+/// Returns the text that USR1 prints: the counts of the lines so far, in the form of a daemon's statistics, and the way in
+/// which the lines for each address travel.
+pub(super) fn counts_text<'a>(
+    counters: &Counters,
+    in_hand: usize,
+    connections: usize,
+    links: impl Iterator<Item = (&'a ConnectAddr, LinkState)>,
+) -> String {
     let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let mut snapshot = Snapshot::default();
     snapshot.count("lines total", counters.lines);
@@ -202,6 +209,14 @@ pub(super) fn counts_text(counters: &Counters, in_hand: usize, connections: usiz
     snapshot.count("lines in hand", number(in_hand));
     snapshot.count("connections", number(connections));
     snapshot.count("tried again", counters.retries);
+    for (name, state) in links {
+        let (label, text) = match state {
+            LinkState::Unknown => ("not known yet", name.to_string()),
+            LinkState::Multiplexed => ("multiplexed", name.to_string()),
+            LinkState::Single(why) => ("line by line", format!("{name}: {why}")),
+        };
+        snapshot.push(label, Value::Text(text));
+    }
     text::block(&snapshot)
 }
 

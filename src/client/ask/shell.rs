@@ -12,7 +12,7 @@ use std::time::Instant;
 use log::Level;
 
 use super::connection::{Connection, Purpose};
-use super::core::{AskAction, AskEvent, Asker, Cause, Counters, Fault, Refusal};
+use super::core::{AskAction, AskEvent, Asker, Cause, Counters, Fault, LinkState};
 use super::failures::{Failures, Report};
 use super::options::{Mode, Policy, Privacy};
 use super::reporter::{self, Reporter};
@@ -127,10 +127,13 @@ impl Shell {
 
     /// Prints the counts of the lines so far on standard error.
     pub(super) fn print_counts(&mut self, cx: &mut Context<'_>) {
+        let numbered = self.destinations.iter().enumerate();
+        let links = numbered.map(|(address, destination)| (&destination.name, self.asker.link_state(address)));
         let text = reporter::counts_text(
             self.asker.counters(),
             self.asker.lines_in_hand(),
             self.connections.len(),
+            links,
         );
         self.streams.print_counts(cx, &text);
     }
@@ -161,8 +164,7 @@ impl Shell {
                 AskAction::Back { address } => self.note_back(cx.now(), address),
                 AskAction::GaveUp { cause } => self.count_failure(cx.now(), cause),
                 AskAction::Contradicted => self.reporter.report_contradiction(cx.now(), self.asker.protocol()),
-                AskAction::Multiplexed { address } => self.note_link(address, None),
-                AskAction::Single { address, why } => self.note_link(address, Some(why)),
+                AskAction::LinkChanged { address, state } => self.note_link(address, state),
             }
         }
     }
@@ -239,9 +241,9 @@ impl Shell {
         }
     }
 
-    fn note_link(&self, address: usize, refusal: Option<Refusal>) {
+    fn note_link(&self, address: usize, state: LinkState) {
         if let Some(destination) = self.destinations.get(address) {
-            reporter::report_link(&destination.name, refusal);
+            reporter::report_link(&destination.name, state);
         }
     }
 

@@ -364,7 +364,7 @@ impl Run {
                     self.connections.retain(|other| *other != connection)
                 }
                 AskAction::Write(line) => self.answers.push(line),
-                AskAction::Multiplexed { .. } | AskAction::Single { .. } => {}
+                AskAction::LinkChanged { .. } => {}
                 AskAction::Cancel(_) | AskAction::Away { .. } | AskAction::Probe { .. } | AskAction::Back { .. } => {}
                 AskAction::GaveUp { .. } | AskAction::Contradicted => {}
             }

@@ -74,6 +74,17 @@ pub enum Fault {
     Garbled,
 }
 
+/// The way in which the lines for an address travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// No hello has been answered yet.
+    Unknown,
+    /// Many lines on one connection.
+    Multiplexed,
+    /// A connection for each line.
+    Single(Refusal),
+}
+
 /// The reason why the lines for an address travel on connections of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -229,16 +240,11 @@ pub enum AskAction {
     },
     /// For the log: a line that contradicts the known use of channel-IDs got the text for that.
     Contradicted,
-    /// For the log: an address takes many lines on one connection from now on.
-    Multiplexed {
+    /// For the log: the lines for an address travel in another way from now on.
+    LinkChanged {
         /// The index of the address.
         address: usize,
-    },
-    /// For the log: each line for an address gets a connection of its own from now on.
-    Single {
-        /// The index of the address.
-        address: usize,
-        /// The reason.
-        why: Refusal,
+        /// The new way.
+        state: LinkState,
     },
 }

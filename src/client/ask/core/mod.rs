@@ -37,7 +37,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-pub use event::{AskAction, AskEvent, AttemptId, Cause, ConnectionId, Fault, Refusal, RequestId};
+pub use event::{AskAction, AskEvent, AttemptId, Cause, ConnectionId, Fault, LinkState, RequestId};
 
 use super::options::Policy;
 use super::protocol::Protocol;
@@ -165,6 +165,11 @@ impl Asker {
     /// Returns the connections that carry many lines.
     pub fn connections(&self) -> usize {
         self.links.all().count()
+    }
+
+    /// Returns the way in which the lines for an address travel.
+    pub fn link_state(&self, address: usize) -> LinkState {
+        self.links.state(address)
     }
 
     /// Returns the protocol of the asking program, as far as it is known.

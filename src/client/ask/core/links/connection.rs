@@ -169,3 +169,43 @@ impl UnderWay {
         self.by_number.get(&number).map(|sent| sent.attempt)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::event::RequestId;
+    use super::*;
+    use std::time::Duration;
+
+    fn attempt(ticket: u64) -> AttemptId {
+        let request = RequestId { index: 0, ticket };
+        AttemptId { request, number: 1 }
+    }
+
+    #[test]
+    fn no_number_is_used_twice_and_the_last_but_one_is_the_last() {
+        let now = Instant::now();
+        let mut lines = UnderWay {
+            next: u32::MAX - 2,
+            ..UnderWay::default()
+        };
+        assert_eq!(lines.add(attempt(1), now), u32::MAX - 2);
+        assert!(!lines.is_used_up());
+        assert_eq!(lines.add(attempt(2), now), u32::MAX - 1);
+        assert!(lines.is_used_up());
+        assert_eq!(lines.take_answered(u32::MAX - 2, now), Some(attempt(1)));
+        assert_eq!(lines.take_answered(u32::MAX - 2, now), None, "an answer comes once");
+    }
+
+    #[test]
+    fn silence_since_a_line_was_sent_is_a_sign_and_silence_before_is_none() {
+        let start = Instant::now();
+        let mut lines = UnderWay::default();
+        let (first, second) = (lines.add(attempt(1), start), lines.add(attempt(2), start));
+        assert_eq!(lines.abandon(first), Sign::Silent);
+        lines.note_sign(start + Duration::from_millis(1));
+        assert_eq!(lines.abandon(second), Sign::Alive);
+        let third = lines.add(attempt(3), start + Duration::from_millis(2));
+        assert_eq!(lines.abandon(third), Sign::Silent);
+        assert!(lines.is_empty());
+    }
+}

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::super::options::{Mode, Policy};
-use super::event::{AskAction, AttemptId, ConnectionId, Refusal};
+use super::event::{AskAction, AttemptId, ConnectionId, LinkState, Refusal};
 use crate::framing::multiplex::Welcome;
 pub(super) use connection::{Connection, Phase, Sign, UnderWay};
 
@@ -148,6 +148,15 @@ impl Links {
         }) = self.ways.get_mut(address)
         {
             *at = now;
+        }
+    }
+
+    /// Returns the way of an address for people.
+    pub(super) fn state(&self, address: usize) -> LinkState {
+        match self.way(address) {
+            None | Some(Way::Unknown) => LinkState::Unknown,
+            Some(Way::Multiplexed(_)) => LinkState::Multiplexed,
+            Some(Way::Single { why, .. }) => LinkState::Single(*why),
         }
     }
 
@@ -317,7 +326,8 @@ impl Links {
         let address = connection.address;
         if let Some(way) = self.ways.get_mut(address) {
             if !matches!(way, Way::Multiplexed(_)) {
-                actions.push_back(AskAction::Multiplexed { address });
+                let state = LinkState::Multiplexed;
+                actions.push_back(AskAction::LinkChanged { address, state });
             }
             *way = Way::Multiplexed(welcome);
         }
@@ -337,7 +347,8 @@ impl Links {
             } => LONGEST_DELAY.min(*delay * 2),
         };
         if !matches!(way, Way::Single { .. }) {
-            actions.push_back(AskAction::Single { address, why });
+            let state = LinkState::Single(why);
+            actions.push_back(AskAction::LinkChanged { address, state });
         }
         let retry = Some((now + delay, delay));
         *way = Way::Single { why, retry };
