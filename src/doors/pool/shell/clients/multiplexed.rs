@@ -33,9 +33,9 @@ use crate::reactor::{Key, SourceKind};
 const LINES_PER_TURN: usize = 256;
 /// The time from the announcement that a connection drains until nothing more is read from it.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
-/// The number of bytes that are read from a client after that at most: of what it had sent before. A client that sends on
-/// and on is not waited for.
-const MOST_LATE: usize = 128 * 1024;
+/// The number of bytes that are read from a client after that at most: more than the kernel holds of a connection on
+/// both sides, so that all is read of a client that has sent it before. One that sends on and on is not waited for.
+const MOST_LATE: usize = 16 * 1024 * 1024;
 /// The room in a line for a cancellation, where requests are shorter than that.
 const LONGEST_CANCELLATION: usize = 32;
 
