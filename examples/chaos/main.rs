@@ -69,8 +69,8 @@ use crate::daemon::Daemon;
 use crate::dice::Dice;
 use crate::fault::FaultInjector;
 use crate::log::Log;
-use crate::mode::{BUSY_TIMEOUT, IDLE_TIMEOUT, PROBE_INTERVAL, QUEUE_TIMEOUT, READ_TIMEOUT};
-use crate::plan::Plan;
+use crate::mode::{BUSY_TIMEOUT, IDLE_TIMEOUT, MAX_UNANSWERED, PROBE_INTERVAL, QUEUE_TIMEOUT, READ_TIMEOUT};
+use crate::plan::{MOST_WITH_NUMBERS, Plan};
 use crate::statistics::Statistics;
 use crate::tally::Tally;
 use crate::timeline::Timeline;
@@ -159,12 +159,15 @@ struct Chaos {
 impl Chaos {
     fn new(daemon: &Daemon, modes: Vec<mode::Mode>, seed: u64) -> Result<Self, Box<dyn Error>> {
         let promised = Duration::from_millis(QUEUE_TIMEOUT + BUSY_TIMEOUT + READ_TIMEOUT + IDLE_TIMEOUT);
+        // A client with numbers may have sent several times as many requests as are read from it at a time.
+        let shares = u64::try_from(MOST_WITH_NUMBERS / MAX_UNANSWERED)?;
+        let for_more = Duration::from_millis(shares * (QUEUE_TIMEOUT + BUSY_TIMEOUT));
         let sickness = Duration::from_millis(2 * PROBE_INTERVAL + BUSY_TIMEOUT + fault::STOPPED);
         let target = |mode: mode::Mode| -> Result<Target, Box<dyn Error>> {
             Ok(Target {
                 tcp: daemon.tcp(&mode)?,
                 unix: mode.socket(),
-                patience: promised + MARGIN,
+                patience: promised + MARGIN + if mode.numbered > 0 { for_more } else { Duration::ZERO },
                 sickness: sickness + MARGIN,
                 mode,
             })
@@ -279,7 +282,8 @@ impl Chaos {
 
     /// The statistics once nothing is in hand any more: what clients left behind may still be worked on.
     fn at_rest(&self, daemon: &Daemon) -> Result<Vec<Statistics>, Box<dyn Error>> {
-        let patience = self.targets.first().map_or(MARGIN, |target| target.patience);
+        let patience = self.targets.iter().map(|target| target.patience).max();
+        let patience = patience.unwrap_or(MARGIN);
         let deadline = Instant::now() + patience;
         loop {
             let all = daemon.statistics()?;

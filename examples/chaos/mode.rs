@@ -15,6 +15,8 @@ pub(crate) const BUSY_TIMEOUT: u64 = 1000;
 pub(crate) const READ_TIMEOUT: u64 = 1000;
 pub(crate) const IDLE_TIMEOUT: u64 = 2000;
 pub(crate) const PROBE_INTERVAL: u64 = 1000;
+/// The number of unanswered requests at which a pool does not read from a client that stays.
+pub(crate) const MAX_UNANSWERED: usize = 16;
 /// The time that a worker rests after each answer, in milliseconds, where workers may print a line too many.
 pub(crate) const REST: u64 = 200;
 
@@ -237,7 +239,7 @@ impl Mode {
         // Answers that wait for those before them are in hand as well.
         (self.is_kept, self.is_one_by_one) = (true, false);
         self.with(&format!(
-            "persistent = true\nidle-timeout = \"{IDLE_TIMEOUT}ms\"\nmax-unanswered = 16"
+            "persistent = true\nidle-timeout = \"{IDLE_TIMEOUT}ms\"\nmax-unanswered = {MAX_UNANSWERED}"
         ))
     }
 
@@ -247,7 +249,9 @@ impl Mode {
         if self.is_kept {
             return self;
         }
-        self.with(&format!("idle-timeout = \"{IDLE_TIMEOUT}ms\"\nmax-unanswered = 16"))
+        self.with(&format!(
+            "idle-timeout = \"{IDLE_TIMEOUT}ms\"\nmax-unanswered = {MAX_UNANSWERED}"
+        ))
     }
 
     fn asked(self) -> Self {

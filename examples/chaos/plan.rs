@@ -66,7 +66,7 @@ const FLAWED_LINES: [(RequestKind, usize); 2] = [(RequestKind::Unended, 1), (Req
 const FLAWED_END: usize = 6;
 /// The most requests on one connection; fewer than the daemon reads from one client ahead, or more.
 const MOST_REQUESTS: usize = 24;
-const MOST_WITH_NUMBERS: usize = 60;
+pub(crate) const MOST_WITH_NUMBERS: usize = 60;
 /// The most requests in one burst.
 pub(crate) const LONGEST_BURST: usize = 8;
 /// The most long ones among them: all that is under way at once must find room in sockets that are not read.
