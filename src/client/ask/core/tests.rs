@@ -6,6 +6,7 @@ use crate::error::Reason;
 use std::time::Duration;
 
 use super::super::options::{ChannelIds, Mode};
+use super::super::reply::Flaw;
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,6 +42,17 @@ impl Story {
         }
     }
 
+    /// Returns a story whose asker looks for pools that take many lines on one connection.
+    fn with_shared_connections(addresses: usize) -> Story {
+        let mut story = Story::new(Mode::Squid, addresses, 10);
+        let policy = Policy {
+            connections: 1,
+            ..story.asker.policy.clone()
+        };
+        story.asker = Asker::new(policy, story.now);
+        story
+    }
+
     fn handle(&mut self, event: AskEvent<'_>) -> Vec<AskAction> {
         self.asker.handle(self.now, event);
         std::iter::from_fn(|| self.asker.next_action()).collect()
@@ -71,6 +83,22 @@ fn connect(actions: &[AskAction]) -> Option<(AttemptId, usize)> {
         AskAction::Connect { attempt, address } => Some((*attempt, *address)),
         _ => None,
     })
+}
+
+fn opened(actions: &[AskAction]) -> Option<ConnectionId> {
+    actions.iter().find_map(|action| match action {
+        AskAction::Open { connection, .. } => Some(*connection),
+        _ => None,
+    })
+}
+
+/// Returns the connections on which lines are sent, with their numbers.
+fn sent(actions: &[AskAction]) -> Vec<(ConnectionId, u32)> {
+    let lines = actions.iter().filter_map(|action| match action {
+        AskAction::Send { connection, number, .. } => Some((*connection, *number)),
+        _ => None,
+    });
+    lines.collect()
 }
 
 fn written(actions: &[AskAction]) -> Vec<String> {
@@ -270,4 +298,79 @@ fn a_line_that_contradicts_the_first_is_answered_in_its_place_and_asked_nowhere(
     assert_eq!(written(&story.line("b")), ["BH\n"]);
     let counters = story.asker.counters();
     assert_eq!((counters.lines, counters.contradicted, counters.failed), (2, 1, 0));
+}
+
+const WELCOME: &[u8] = b"iotcpd-multiplex 1 max-unanswered=8 max-request=100 at-once=4\n";
+
+/// Has the asker connect for `line`, and says `answer` to its hello.
+fn greet(story: &mut Story, line: &str, answer: &[u8]) -> (ConnectionId, Vec<AskAction>) {
+    let connection = opened(&story.line(line)).expect("a connection for many lines");
+    story.handle(AskEvent::Connected(connection));
+    (connection, story.handle(AskEvent::Received(connection, answer)))
+}
+
+#[test]
+fn a_line_waits_for_the_answer_to_the_hello_and_goes_alone_if_there_is_none() {
+    let mut story = Story::with_shared_connections(1);
+    let connection = opened(&story.line("1 a")).unwrap();
+    story.handle(AskEvent::Connected(connection));
+    assert_eq!(connect(&story.pass(Duration::from_millis(199))), None);
+    let (attempt, _) = connect(&story.pass(Duration::from_millis(1))).expect("a connection of its own");
+    let said = story.handle(AskEvent::Reply(attempt, b"OK".to_vec()));
+    assert_eq!(written(&said), ["1 OK\n"]);
+}
+
+#[test]
+fn a_silent_address_is_sent_a_hello_again_soon_and_one_that_answers_otherwise_late() {
+    for (is_silent, early, late) in [(true, 9, 11), (false, 290, 310)] {
+        let mut story = Story::with_shared_connections(1);
+        let connection = opened(&story.line("1 a")).unwrap();
+        story.handle(AskEvent::Connected(connection));
+        let actions = if is_silent {
+            story.pass(Duration::from_millis(200))
+        } else {
+            story.handle(AskEvent::Received(connection, b"ERR\n"))
+        };
+        let (attempt, _) = connect(&actions).unwrap();
+        story.handle(AskEvent::Reply(attempt, b"OK".to_vec()));
+        story.pass(Duration::from_secs(early));
+        let actions = story.line("2 b");
+        assert_eq!(opened(&actions), None);
+        story.handle(AskEvent::Reply(connect(&actions).unwrap().0, b"OK".to_vec()));
+        story.pass(Duration::from_secs(late - early));
+        let actions = story.line("3 c");
+        assert!(opened(&actions).is_some());
+        assert!(connect(&actions).is_some(), "the line does not wait for that");
+    }
+}
+
+#[test]
+fn a_pool_that_drains_answers_what_it_has_and_the_next_line_takes_another_connection() {
+    let mut story = Story::with_shared_connections(1);
+    let (first, actions) = greet(&mut story, "1 a", WELCOME);
+    assert_eq!(sent(&actions), [(first, 0)]);
+    story.handle(AskEvent::Received(first, b"!drain\n"));
+    let second = opened(&story.line("2 b")).expect("another connection");
+    assert_ne!(first, second);
+    assert_eq!(written(&story.handle(AskEvent::Received(first, b"0 A\n"))), ["1 A\n"]);
+    story.handle(AskEvent::Connected(second));
+    assert_eq!(sent(&story.handle(AskEvent::Received(second, WELCOME))), [(second, 0)]);
+    assert_eq!(written(&story.handle(AskEvent::Received(second, b"0 B\n"))), ["2 B\n"]);
+}
+
+/// A pool that ends each connection at once, in good order, must not be connected to without pause.
+#[test]
+fn a_pool_that_drains_again_and_again_is_not_asked_without_a_pause() {
+    let mut story = Story::with_shared_connections(1);
+    let mut actions = story.line("1 a");
+    let mut connections = 0;
+    while let Some(connection) = opened(&actions) {
+        connections += 1;
+        assert!(connections < 10, "connected again and again in one moment");
+        story.handle(AskEvent::Connected(connection));
+        story.handle(AskEvent::Received(connection, WELCOME));
+        story.handle(AskEvent::Received(connection, b"!drain\n"));
+        actions = story.handle(AskEvent::Closed(connection, Fault::Flawed(Flaw::Empty)));
+    }
+    assert_eq!(written(&actions), [""; 0], "its time is not over");
 }

@@ -31,8 +31,8 @@ pub(super) use connection::{Connection, Phase, Sign, UnderWay};
 pub(super) const GREETING: Duration = Duration::from_millis(200);
 /// The time after which an address that did not understand the hello is sent another one.
 const LONGEST_DELAY: Duration = Duration::from_secs(300);
-/// The same for an address that has understood it before: the pool may have been too busy for a moment. The time
-/// doubles with each hello in vain.
+/// The same for an address that has understood it before, or was silent: the pool may have been too busy for a moment,
+/// or not have begun to serve. The time doubles with each hello in vain.
 const FIRST_DELAY: Duration = Duration::from_secs(10);
 
 /// The links to all addresses, by number, and their connections.
@@ -339,6 +339,7 @@ impl Links {
     pub(super) fn refuse(&mut self, address: usize, why: Refusal, now: Instant, actions: &mut VecDeque<AskAction>) {
         let Some(way) = self.ways.get_mut(address) else { return };
         let delay = match way {
+            Way::Unknown | Way::Multiplexed(_) if why == Refusal::Silent => FIRST_DELAY,
             Way::Unknown | Way::Single { retry: None, .. } => LONGEST_DELAY,
             Way::Multiplexed(_) => FIRST_DELAY,
             Way::Single {
