@@ -44,6 +44,8 @@ pub(crate) struct WorkerProcess {
     pub(crate) given: VecDeque<Given>,
     /// The number of bytes that it was ever given.
     pub(crate) given_bytes: u64,
+    /// The number of them that it was seen to have read, when that was last looked at before its output was read.
+    pub(crate) seen_read: u64,
     /// The bytes that the pipe has not taken of them.
     pub(crate) unsent: Buffer,
     /// True while the worker stands in the list of workers that are written to at the end of the turn.
@@ -206,6 +208,7 @@ impl WorkerProcess {
             protocol,
             given: VecDeque::new(),
             given_bytes: 0,
+            seen_read: 0,
             unsent: Buffer::default(),
             is_listed: false,
             is_stdin_watched: false,
@@ -304,23 +307,27 @@ impl WorkerProcess {
     /// To be asked right before its output is read: whatever it has written by now it wrote without what it had not
     /// read by now. Asked behind that, it may have read the rest in between, and pass for one that had read all before
     /// it answered.
-    pub(crate) fn look(&self) -> Look {
-        if self.given.len() == 1 {
-            let had_read = self.bytes_read();
-            if had_read.is_none_or(|read| read >= self.given_bytes) {
-                // The usual case: no reply in what is read now can have come too early, whenever it was written.
-                return Look {
-                    written: usize::MAX,
-                    had_read,
-                };
-            }
-        }
-        let nothing_is_owed = self.given.is_empty() || self.stage != Stage::Serving;
-        let Some(stdout) = self.child.stdout.as_ref().filter(|_| !nothing_is_owed) else {
+    pub(crate) fn look(&mut self) -> Look {
+        if self.given.is_empty() || self.stage != Stage::Serving {
             return Look::default();
+        }
+        // A worker that was once seen to have read everything is not looked at again until it is given more.
+        let had_read = if self.seen_read < self.given_bytes {
+            self.bytes_read()
+        } else {
+            Some(self.seen_read)
         };
+        self.seen_read = had_read.unwrap_or(0);
+        if had_read.is_none_or(|read| read >= self.given_bytes) {
+            // The usual case: no reply in what is read now can have come too early, whenever it was written.
+            return Look {
+                written: usize::MAX,
+                had_read,
+            };
+        }
         // In this order: what was written first is judged by what had been read later.
-        let written = crate::process::unread_bytes(stdout).unwrap_or(0);
+        let stdout = self.child.stdout.as_ref();
+        let written = stdout.map_or(0, |stdout| crate::process::unread_bytes(stdout).unwrap_or(0));
         Look {
             written,
             had_read: self.bytes_read(),
