@@ -30,11 +30,12 @@ finish() {
 trap finish EXIT
 trap 'exit 1' HUP INT TERM
 
-# build: the program as it is installed, and the programs that try it. One call of cargo for both would build the program
-# with what the tests ask of the libraries that it shares with them: half a megabyte of Unicode tables for regex-syntax.
+# build EXAMPLES...: the program as it is installed, and programs that try it, as arguments of cargo. One call of cargo for
+# both would build the program with what the tests ask of the libraries that it shares with them: half a megabyte of Unicode
+# tables for regex-syntax.
 build() {
     cargo build --release --bins
-    cargo build --release --examples
+    cargo build --release "$@"
 }
 
 # until_line NAME PATTERN: the rest of NAME's output goes to its log; returns when a line matches, and leaves it in $line.
