@@ -107,7 +107,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let modes = mode::named(home.path(), only)?;
     let mut daemon = Daemon::start(home, &modes)?;
     let mut broken = Chaos::new(&daemon, modes, seed)?.run(&mut daemon, Duration::from_secs(seconds));
-    broken.extend(killed_during_starts(&mut Dice::new(seed, DEATHS))?);
+    broken.extend(killed_during_starts(&mut Dice::new(seed, DEATHS), only)?);
     if broken.is_empty() {
         println!("chaos: every promise held");
         return Ok(ExitCode::SUCCESS);
@@ -123,11 +123,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 /// Daemons that are killed while they start their workers; what they have left.
-fn killed_during_starts(dice: &mut Dice) -> Result<Vec<String>, Box<dyn Error>> {
+fn killed_during_starts(dice: &mut Dice, only: &[&str]) -> Result<Vec<String>, Box<dyn Error>> {
     let mut broken = Vec::new();
     for _ in 0..DEATHS {
         let home = Daemon::directory()?;
-        let modes = mode::all(home.path())?;
+        let modes = mode::named(home.path(), only)?;
         let mut daemon = Daemon::start(home, &modes)?;
         // The kill comes at any moment of the starts; to wait for an event would always hit the same one.
         thread::sleep(dice.pause(PAUSE));
@@ -312,9 +312,10 @@ impl Chaos {
                 .iter()
                 .map(|target| &target.mode)
                 .find(|mode| mode.name == name);
-            // A session that was cut is one for the daemon, which has carried what there was.
+            // A session that was cut, or in which its client said nothing, is one for the daemon, which has carried what
+            // there was.
             let cut = if mode.is_some_and(|mode| mode.is_session) {
-                refused
+                refused + tally.silent(name)
             } else {
                 0
             };

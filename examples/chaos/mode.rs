@@ -82,7 +82,7 @@ const TALKING: &[Group] = &[SESSION];
 const EXAMINED: &[Group] = &[SOUND, LONG, DEADLY, DEADLY_INSIDE, LASTING, PROBED];
 
 /// Every mode; `home` is the daemon's directory.
-pub(crate) fn all(home: &Path) -> Result<Vec<Mode>, String> {
+fn all(home: &Path) -> Result<Vec<Mode>, String> {
     let line = |name, kinds| Mode::new(home, name, BY_LINE, kinds);
     let framed = |name, kinds| Mode::new(home, name, [name; 4], kinds);
     let modes = vec![

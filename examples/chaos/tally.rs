@@ -21,6 +21,8 @@ struct Row {
     asked_again: u64,
     wrong: u64,
     lost: u64,
+    /// Connections without a request, which the daemon counts where each is a session.
+    silent: u64,
 }
 
 /// The outcomes of one client, or of all.
@@ -40,6 +42,7 @@ impl Tally {
     pub(crate) fn count(&mut self, mode: &'static str, plan: &Plan, seen: &Seen) -> Option<String> {
         self.connections += 1;
         self.longest = self.longest.max(seen.took);
+        self.modes.entry(mode).or_default().silent += u64::from(plan.exchanges.is_empty());
         for (exchange, outcome) in plan.exchanges.iter().zip(&seen.outcomes) {
             self.kinds.entry(exchange.kind).or_default().count(outcome);
             self.modes.entry(mode).or_default().count(outcome);
@@ -100,6 +103,11 @@ impl Tally {
         (row.answered, row.left, row.refused)
     }
 
+    /// Returns the number of connections in this mode whose client has said nothing.
+    pub(crate) fn silent(&self, mode: &str) -> u64 {
+        self.modes.get(mode).map_or(0, |row| row.silent)
+    }
+
     /// Broken promises, with what is needed to look into them.
     pub(crate) fn offences(&self) -> Vec<String> {
         let sum = self.sum();
@@ -149,6 +157,7 @@ impl Row {
         self.asked_again += other.asked_again;
         self.wrong += other.wrong;
         self.lost += other.lost;
+        self.silent += other.silent;
     }
 
     fn write(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,6 +170,7 @@ impl Row {
             asked_again,
             wrong,
             lost,
+            silent: _,
         } = self;
         writeln!(
             f,
