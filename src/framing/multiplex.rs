@@ -2,7 +2,7 @@
 //! describes them for people who write a client.
 //!
 //! The life of a connection: the client sends the hello, the server answers with the [`Welcome`]. From then on each
-//! line of the client is a request behind a number, in the form of [`channel`](super::channel), or cancels one; each
+//! line of the client is a request behind a number, in the form of [`channel`], or cancels one; each
 //! line of the server is an answer behind the number of its request, or announces that the server drains.
 //!
 //! Both sides of the connection use this module, and nothing here knows which requests are under way: the two rooms that

@@ -9,7 +9,7 @@
 //! the batch in one call, or hands it to the thread → what there was no room for is written when there is.
 //!
 //! Invariants: no stream is changed for other processes that share it
-//! ([`Standard`](crate::net::standard::Standard)). Memory is bounded both ways: nothing is read before the client asks
+//! ([`Standard`]). Memory is bounded both ways: nothing is read before the client asks
 //! for it, except by a thread, which holds a few chunks; and an output holds one batch, while the client gathers the
 //! next one up to a bound of its own.
 
