@@ -39,6 +39,10 @@ type Beside = (&'static [&'static str], &'static str);
 const NOTHING: Beside = (&[], "");
 const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
 const PROXIED: Beside = (&["--accept-proxy=unix"], "accept-proxy = 'unix'");
+const KEPT_ALONE: Beside = (
+    &["--persistent", "--no-multiplex"],
+    "persistent = true\nno-multiplex = true",
+);
 const SESSION: Beside = (&["--mode=session"], "mode = 'session'");
 const CACHE: Beside = (&["--cache-size=1M"], "cache-size = '1M'");
 const SANDBOX: Beside = (&["--sandbox"], "sandbox = true");
@@ -270,7 +274,7 @@ const SAMPLES: &[Sample] = &[
         "max-unanswered",
         &["--max-unanswered", "8"],
         "max-unanswered = 8",
-        NOTHING,
+        KEPT_ALONE,
     ),
     ("cache-size", &["--cache-size", "2MiB"], "cache-size = '2MiB'", NOTHING),
     ("cache-ttl", &["--cache-ttl", "5m"], "cache-ttl = 300", CACHE),
@@ -397,7 +401,10 @@ fn the_defaults_in_the_help_are_true() {
         let Some((_, default)) = help.split_once("[default: ") else {
             continue;
         };
-        let default = default.trim_end_matches(']').split(", unless").next().unwrap();
+        let default = default.trim_end_matches(']');
+        let default = [", unless", ", or "]
+            .iter()
+            .fold(default, |default, but| default.split(but).next().unwrap());
         let prose = ["the ", "never", "no limit", "none", "once ", "what ", "all"];
         if prose.iter().any(|start| default.starts_with(start)) {
             continue;
