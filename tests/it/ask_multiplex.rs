@@ -6,13 +6,11 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::ask::Asker;
-use crate::harness::{Daemon, Gate, WATCHDOG, temp_dir, worker_command};
+use crate::harness::{Daemon, Gate, WATCHDOG, reset_on_close, temp_dir, worker_command};
 use crate::upgrade_from_predecessor::predecessor;
 
 const HELLO: &str = "iotcpd-multiplex 1";
@@ -115,11 +113,7 @@ impl Session {
 
     /// Closes with a reset.
     fn reset(self) {
-        let linger = libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
-        };
-        setsockopt(self.reader.get_ref(), sockopt::Linger, &linger).expect("linger");
+        reset_on_close(self.reader.get_ref());
     }
 }
 

@@ -84,6 +84,8 @@ mod pool_cache;
 #[cfg(test)]
 mod pool_client_hangups;
 #[cfg(test)]
+mod pool_clients_by_dice;
+#[cfg(test)]
 mod pool_concurrency;
 #[cfg(test)]
 mod pool_confidential;

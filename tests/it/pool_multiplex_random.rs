@@ -10,17 +10,14 @@
 //! sends nothing on a connection that is older than the last HUP.
 
 use std::collections::HashMap;
-use std::sync::{RwLock, mpsc};
-use std::thread;
+use std::sync::RwLock;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Address, Client, Daemon, worker_command};
+use crate::harness::{Address, Client};
+use crate::pool_clients_by_dice::{self, CONNECTIONS, Scene, send};
 use crate::random::Dice;
 
-const CLIENTS: u64 = 10;
-/// Connections of each client, one after the other.
-const ROUNDS: u64 = 8;
 /// The most requests that a client has under way: all of them, with their answers, fit the buffers of the sockets.
 const MOST: usize = 40;
 /// The longest request, so that longer ones can be sent too.
@@ -57,31 +54,12 @@ impl Model {
     }
 }
 
-/// 0 to `bound` - 1.
-fn below(dice: &mut Dice, bound: usize) -> usize {
-    usize::try_from(dice.below(bound as u64)).expect("it is below what was a usize")
-}
-
-/// A request with its answer.
+/// A request with its answer. One that is too long is refused, and costs nothing else.
 fn request(dice: &mut Dice, name: &str) -> (String, String) {
-    match dice.below(20) {
-        0 => ("echo a\0b".to_owned(), REFUSAL.to_owned()),
-        1 => ("x".repeat(MAX_REQUEST + 1 + below(dice, 9_000)), REFUSAL.to_owned()),
-        2 => {
-            let text = format!("length {name} {}", "x".repeat(below(dice, 9_000)));
-            let answer = text.len().to_string();
-            (text, answer)
-        }
-        3 => {
-            let size = below(dice, 3_000);
-            (format!("big {size}"), ('0'..='9').cycle().take(size).collect())
-        }
-        4..8 => {
-            let shared = dice.below(4);
-            (format!("echo shared {shared}"), format!("shared {shared}"))
-        }
-        _ => (format!("echo {name}"), name.to_owned()),
+    if dice.percent(5) {
+        return ("x".repeat(MAX_REQUEST + 1 + dice.index(9_000)), REFUSAL.to_owned());
     }
+    pool_clients_by_dice::request(dice, name)
 }
 
 /// Adds requests and cancellations to the model, and returns their lines.
@@ -113,20 +91,6 @@ fn lines(dice: &mut Dice, model: &mut Model, name: &str) -> Vec<u8> {
     bytes
 }
 
-/// Sends these bytes in pieces: whole, a few, or every byte alone.
-fn send(dice: &mut Dice, client: &mut Client, bytes: &[u8]) {
-    let largest = match dice.pick(&[1, 30, 2_000, usize::MAX]).expect("four sizes") {
-        1 if bytes.len() > 500 => 500,
-        size => size.min(bytes.len()),
-    };
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (piece, behind) = rest.split_at((1 + below(dice, largest)).min(rest.len()));
-        client.send(piece);
-        rest = behind;
-    }
-}
-
 /// One connection, from its first byte to whatever end it takes.
 fn connection(dice: &mut Dice, address: &Address, rolls: &RwLock<usize>, name: &str) {
     let before = *rolls.read().expect("no thread has failed with it");
@@ -148,7 +112,7 @@ fn connection(dice: &mut Dice, address: &Address, rolls: &RwLock<usize>, name: &
         let bytes = lines(dice, &mut model, &format!("{name}/{burst}"));
         if dice.percent(5) {
             // In the middle of a line, with answers on their way.
-            let cut = below(dice, bytes.len() + 1);
+            let cut = dice.index(bytes.len() + 1);
             send(dice, &mut client, &bytes[..cut]);
             return client.reset();
         }
@@ -159,7 +123,7 @@ fn connection(dice: &mut Dice, address: &Address, rolls: &RwLock<usize>, name: &
             assert!(client.read_line().starts_with("iotcpd-multiplex 1 "), "{name}");
         }
         // Some answers are taken, and the others stay under way with the next requests.
-        let left = below(dice, 1 + model.under_way.len());
+        let left = dice.index(1 + model.under_way.len());
         while model.under_way.len() > left {
             model.take(name, &client.read_line());
         }
@@ -189,46 +153,21 @@ fn every_request_gets_its_own_answer_once() {
         ),
     ];
     for (seed, (flags, worker)) in (1..).zip(ways) {
-        let directory = tempfile::tempdir().expect("a place for a socket");
-        let listen = format!("unix:{}/pool", directory.path().display());
         let longest = MAX_REQUEST.to_string();
-        let common = ["--queue-timeout", "60s", "--max-request", &longest, "--listen", &listen];
-        let daemon = Daemon::pool(3, &worker_command(worker), &[&common, flags].concat());
-        daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == 3);
-        let addresses = [daemon.nth_addr(1), daemon.nth_addr(2)];
-        let (done, progress) = mpsc::channel();
+        let scene = Scene::new(&[&["--max-request", &longest], flags].concat(), worker);
         let rolls = RwLock::new(0);
-        thread::scope(|scope| {
-            for (number, address) in (0..CLIENTS).zip(addresses.iter().cycle()) {
-                let (done, rolls) = (done.clone(), &rolls);
-                scope.spawn(move || {
-                    let mut dice = Dice::new(seed * 1_000 + number);
-                    for round in 0..ROUNDS {
-                        connection(&mut dice, address, rolls, &format!("{seed}/{number}/{round}"));
-                        done.send(()).expect("the test listens to the end");
-                    }
-                });
-            }
-            drop(done);
-            for (count, ()) in progress.iter().enumerate() {
-                if count % 10 == 9 {
-                    let mut rolls = rolls.write().expect("no thread has failed with it");
-                    daemon.signal(Signal::SIGHUP);
-                    *rolls += 1;
-                    daemon.stderr_wait_nth("replacing every worker", *rolls);
-                }
-            }
-        });
-        let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
-        let ended = ["queries replied", "queries failed", "queries timeout"].map(|label| stats.count(label));
-        assert_eq!(
-            stats.count("queries total"),
-            ended.iter().sum::<u64>(),
-            "{flags:?}: {stats:#?}"
+        scene.play(
+            seed,
+            |dice, address, name| connection(dice, address, &rolls, name),
+            || {
+                let mut rolls = rolls.write().expect("no thread has failed with it");
+                scene.daemon.signal(Signal::SIGHUP);
+                *rolls += 1;
+                scene.daemon.stderr_wait_nth("replacing every worker", *rolls);
+            },
         );
-        assert_eq!((stats.count("queue length"), stats.count("multiplexed")), (0, 0));
-        assert_eq!(stats.count("multiplexed total"), CLIENTS * ROUNDS);
-        daemon.signal(Signal::SIGTERM);
-        assert!(daemon.wait_exit().success());
+        let stats = scene.end(flags);
+        assert_eq!(stats.count("multiplexed"), 0);
+        assert_eq!(stats.count("multiplexed total"), CONNECTIONS);
     }
 }

@@ -14,12 +14,12 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use nix::libc::linger;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::harness::{Address, BLOCKED_DOMAIN, Daemon, Installation, SquidGuard, WATCHDOG, free_port, wait_orphan};
+use crate::harness::{
+    Address, BLOCKED_DOMAIN, Daemon, Installation, SquidGuard, WATCHDOG, free_port, reset_on_close, wait_orphan,
+};
 use crate::real_squid::{Squid, Web, fetch, squidguard};
 use crate::upgrade::{signal, upgrade};
 
@@ -213,12 +213,8 @@ impl Forwarded {
     }
 
     fn reset(self) {
-        let at_once = linger {
-            l_onoff: 1,
-            l_linger: 0,
-        };
         for stream in [self.client, self.server] {
-            setsockopt(&stream, sockopt::Linger, &at_once).expect("have a close be a reset");
+            reset_on_close(&stream);
         }
     }
 }

@@ -30,8 +30,13 @@ impl Dice {
         self.below(100) < chance
     }
 
+    /// The same for the places of a list.
+    pub(crate) fn index(&mut self, bound: usize) -> usize {
+        usize::try_from(self.below(bound as u64)).expect("it is below what was a usize")
+    }
+
     pub(crate) fn pick<T: Copy>(&mut self, items: &[T]) -> Option<T> {
-        let place = usize::try_from(self.below(items.len() as u64)).ok()?;
+        let place = self.index(items.len());
         items.get(place).copied()
     }
 }

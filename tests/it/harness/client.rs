@@ -191,13 +191,19 @@ impl Client {
     #[track_caller]
     pub(crate) fn reset(self) {
         if let Stream::Tcp(stream) = &self.stream {
-            let at_once = nix::libc::linger {
-                l_onoff: 1,
-                l_linger: 0,
-            };
-            setsockopt(stream, sockopt::Linger, &at_once).unwrap_or_else(|error| panic!("cannot set linger: {error}"));
+            reset_on_close(stream);
         }
     }
+}
+
+/// Has a later close reset the connection instead of ending it.
+#[track_caller]
+pub(crate) fn reset_on_close(stream: &TcpStream) {
+    let at_once = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    setsockopt(stream, sockopt::Linger, &at_once).unwrap_or_else(|error| panic!("cannot set linger: {error}"));
 }
 
 impl AsFd for Stream {

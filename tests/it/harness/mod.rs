@@ -22,7 +22,7 @@ mod stats;
 mod transcript;
 mod worker;
 
-pub(crate) use client::{Address, Client};
+pub(crate) use client::{Address, Client, reset_on_close};
 pub(crate) use daemon::{Builder, Daemon};
 pub(crate) use gate::{Arrival, Gate};
 pub(crate) use installation::Installation;
