@@ -49,8 +49,6 @@ pub(crate) struct Channels {
     /// True within a line that was refused before its end has come.
     is_skipping: bool,
     drain: Drain,
-    /// The number of bytes that were read after the time of the drain.
-    late: usize,
     turn: Turn,
 }
 
@@ -59,8 +57,9 @@ pub(crate) struct Channels {
 enum Drain {
     /// The client may ask.
     No,
-    /// The client was told that nothing new is taken. What it sends before this time is, within [`MOST_LATE`].
-    Until(Instant),
+    /// The client was told that nothing new is taken. What it sends before `until` is taken: so of the bytes that are
+    /// read `late`, which is after that time, at most [`MOST_LATE`] are.
+    Announced { until: Instant, late: usize },
 }
 
 /// The share of the client in a turn of the reactor.
@@ -84,19 +83,26 @@ impl Channels {
     pub(crate) fn earlier_of_drain(&self, deadline: Option<Instant>) -> Option<Instant> {
         match self.drain {
             Drain::No => deadline,
-            Drain::Until(until) => Some(deadline.map_or(until, |deadline| deadline.min(until))),
+            Drain::Announced { until, .. } => Some(deadline.map_or(until, |deadline| deadline.min(until))),
         }
     }
 
     fn is_drained(&self, now: Instant) -> bool {
-        matches!(self.drain, Drain::Until(until) if until <= now)
+        matches!(self.drain, Drain::Announced { until, .. } if until <= now)
     }
 
     /// Counts bytes that are read now.
     pub(super) fn note_read(&mut self, length: usize, now: Instant) {
-        if self.is_drained(now) {
-            self.late = self.late.saturating_add(length);
+        if let Drain::Announced { until, late } = &mut self.drain
+            && *until <= now
+        {
+            *late = late.saturating_add(length);
         }
+    }
+
+    /// Returns true if nothing more is taken of what the client has sent.
+    fn has_enough(&self) -> bool {
+        matches!(self.drain, Drain::Announced { late, .. } if late > MOST_LATE)
     }
 
     /// Counts a line that is taken now. Returns false if there were enough in this turn.
@@ -127,7 +133,6 @@ impl Clients {
             longest,
             is_skipping: false,
             drain: Drain::No,
-            late: 0,
             turn: Turn { at: now, lines: 0 },
         }));
         client.read_by = now + limits.idle_timeout;
@@ -154,7 +159,7 @@ impl Clients {
         let Kind::Multiplexed(channels) = &mut client.kind else {
             return 0;
         };
-        if channels.late > MOST_LATE {
+        if channels.has_enough() {
             self.finish(desk, key, After::Linger);
             return 0;
         }
@@ -305,7 +310,7 @@ impl Clients {
             && let Kind::Multiplexed(channels) = &mut client.kind
             && channels.drain == Drain::No
         {
-            channels.drain = Drain::Until(until);
+            channels.drain = Drain::Announced { until, late: 0 };
             self.gather(desk, key, &[DRAIN]);
             self.touch(key);
             return true;
