@@ -339,9 +339,9 @@ impl Links {
     pub(super) fn refuse(&mut self, address: usize, why: Refusal, now: Instant, actions: &mut VecDeque<AskAction>) {
         let Some(way) = self.ways.get_mut(address) else { return };
         let delay = match way {
-            Way::Unknown | Way::Multiplexed(_) if why == Refusal::Silent => FIRST_DELAY,
-            Way::Unknown | Way::Single { retry: None, .. } => LONGEST_DELAY,
             Way::Multiplexed(_) => FIRST_DELAY,
+            Way::Unknown if why == Refusal::Silent => FIRST_DELAY,
+            Way::Unknown | Way::Single { retry: None, .. } => LONGEST_DELAY,
             Way::Single {
                 retry: Some((_, delay)),
                 ..
