@@ -167,15 +167,7 @@ impl std::fmt::Debug for Expect {
 
 /// The request as it goes over the wire, and what comes back for it. No other request of this run has the same `token`.
 pub(crate) fn request(kind: RequestKind, token: &str, mode: &Mode, dice: &mut Dice) -> (Vec<u8>, Expect) {
-    let filled = |fill: char, count: usize| format!("{token}{}", fill.to_string().repeat(count));
-    let text = match kind {
-        RequestKind::Echo | RequestKind::Unended | RequestKind::NulRequest | RequestKind::LoneCr => {
-            filled('x', dice.below(200))
-        }
-        RequestKind::LongEcho => filled('y', dice.below(MAX_REQUEST - 100)),
-        RequestKind::LongRequest => filled('z', MAX_REQUEST + dice.below(200_000)),
-        _ => token.to_owned(),
-    };
+    let text = text(kind, token, dice);
     let verb = verb(kind, &text, mode, dice);
     let answer = Expect::Answer(text.into_bytes());
     let plain = |verb: String| mode.request.encode(verb.as_bytes());
@@ -222,14 +214,27 @@ pub(crate) fn request(kind: RequestKind, token: &str, mode: &Mode, dice: &mut Di
         | RequestKind::Garbage
         | RequestKind::Die
         | RequestKind::KillSelf
-        | RequestKind::Hang => (plain(verb), Expect::Refusal),
-        RequestKind::DieInside
+        | RequestKind::Hang
+        | RequestKind::DieInside
         | RequestKind::CloseStdout
         | RequestKind::NoEnd
         | RequestKind::UnknownId
         | RequestKind::WithoutId
         | RequestKind::Lines => (plain(verb), Expect::Refusal),
         _ => (plain(verb), answer),
+    }
+}
+
+/// The text that a request holds, which begins with its token.
+fn text(kind: RequestKind, token: &str, dice: &mut Dice) -> String {
+    let filled = |fill: char, count: usize| format!("{token}{}", fill.to_string().repeat(count));
+    match kind {
+        RequestKind::Echo | RequestKind::Unended | RequestKind::NulRequest | RequestKind::LoneCr => {
+            filled('x', dice.below(200))
+        }
+        RequestKind::LongEcho => filled('y', dice.below(MAX_REQUEST - 100)),
+        RequestKind::LongRequest => filled('z', MAX_REQUEST + dice.below(200_000)),
+        _ => token.to_owned(),
     }
 }
 
