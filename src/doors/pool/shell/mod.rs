@@ -97,6 +97,7 @@ impl Service for Pool {
             | PoolSource::Spawning
             | PoolSource::Dispatcher
             | PoolSource::Queue
+            | PoolSource::HeldBack
             | PoolSource::Upkeep
             | PoolSource::Drain => {}
         }
@@ -123,7 +124,7 @@ impl Service for Pool {
             PoolSource::Upkeep => self.upkeep(cx),
             PoolSource::Drain => self.drain_timeout(cx),
             // These have no alarm.
-            PoolSource::WorkerInput | PoolSource::WorkerExit | PoolSource::Spawning => {}
+            PoolSource::WorkerInput | PoolSource::WorkerExit | PoolSource::Spawning | PoolSource::HeldBack => {}
         }
         self.end_step(cx);
     }
@@ -148,17 +149,25 @@ impl Service for Pool {
             | PoolSource::Queue
             | PoolSource::Upkeep
             | PoolSource::Drain => {}
+            // It is written at the end of this turn.
+            PoolSource::HeldBack => {}
         }
         self.end_step(cx);
     }
 
     fn end_turn(&mut self, cx: &mut Context<'_>) {
+        self.clients.stop_holding_back();
         // A write may find out that its reader has gone, whose worker then gets more to do; each can find it out once.
         while self.clients.has_unflushed() || self.workers.has_unsent() {
             // Workers come first: they work while the clients are written what has been answered.
             self.send_all(cx);
             self.flush_all(cx);
             self.end_step(cx);
+        }
+        if self.clients.has_held_back() {
+            cx.resume_later(PoolSource::HeldBack.only());
+            // A worker that is to give an answer may wait for this processor.
+            std::thread::yield_now();
         }
         debug_assert!(
             self.clients.is_consistent(),

@@ -191,7 +191,8 @@ impl Pool {
         if process.is_some_and(|process| process.is_for_sessions() && !process.is_starting()) {
             return self.session_worker_ready(cx, id, Running::mark_worker_readable);
         }
-        self.workers.yield_to_writer(id, cx.now());
+        self.workers
+            .yield_to_writer(id, cx.now(), self.clients.multiplexed() > 0);
         match self.read_output(cx, id, to_the_end) {
             Outcome::Drained => {}
             Outcome::MoreLater => cx.resume_later(PoolSource::WorkerOutput.worker(id)),

@@ -18,6 +18,7 @@ source_kinds! {
         Spawning,
         Dispatcher,
         Queue,
+        HeldBack,
         Upkeep,
         Drain,
         Session,

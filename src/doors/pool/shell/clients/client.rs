@@ -41,8 +41,7 @@ pub(crate) struct Client {
     pub(crate) input: Vec<u8>,
     /// Its requests that are not answered yet.
     pub(crate) owed: Owed,
-    /// True while the client stands in the list of clients that are written to at the end of the turn.
-    pub(crate) is_listed: bool,
+    pub(crate) flush: Flush,
     pub(crate) accepted: Instant,
     /// The last time at which it has sent or taken something.
     pub(crate) active: Instant,
@@ -87,6 +86,17 @@ pub(crate) enum After {
     /// There is more, or may be: it was refused in the middle of its line, or its connection is kept and it has not
     /// said that it wants nothing more, so its next request may be on its way at this very moment.
     Linger,
+}
+
+/// The time at which the answers that are gathered for a client are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flush {
+    /// None were gathered since they were written last.
+    None,
+    /// At the end of this turn.
+    ThisTurn,
+    /// At the end of the next turn, together with the answers that come until then.
+    NextTurn,
 }
 
 impl Kind {
@@ -181,6 +191,11 @@ impl Client {
     /// Returns true if one more request may be taken in.
     pub(crate) fn has_room(&self) -> bool {
         self.owed.count() < self.kind.most_unanswered() && self.takes_more()
+    }
+
+    /// Returns true if further answers may follow the gathered ones soon enough to leave with them.
+    pub(crate) fn expects_more_answers(&self) -> bool {
+        self.kind.is_multiplexed() && self.phase == Phase::Taking && self.owed.count() > 0
     }
 
     /// Returns true if the client has taken enough of its answers to be given the next.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use log::Level;
 
 use super::Clients;
-use super::client::{After, Client, Kind, Phase};
+use super::client::{After, Client, Flush, Kind, Phase};
 use super::coalescing::Route;
 use super::exchange::{Asked, Asker, Bytes, Owed, QueuePlace, State};
 use super::transcode;
@@ -78,7 +78,7 @@ impl Clients {
             framer: desk.options.framings.request.framer(desk.options.max_request),
             input: Vec::new(),
             owed: Owed::default(),
-            is_listed: false,
+            flush: Flush::None,
             accepted: now,
             active: now,
             read_by: now + kind.idle_timeout(desk.options),
@@ -103,7 +103,7 @@ impl Clients {
         let Some(client) = self.get_mut(key) else { return false };
         client.conn.note(readiness);
         let input = readiness.readable || readiness.read_closed || readiness.hung_up;
-        if (readiness.writable || readiness.hung_up) && client.conn.unwritten() > 0 {
+        if (readiness.writable || readiness.hung_up) && client.conn.unwritten() > 0 && client.flush == Flush::None {
             self.flush(desk, key);
         }
         let Some(client) = self.get(key) else { return false };

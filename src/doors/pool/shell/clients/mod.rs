@@ -38,6 +38,8 @@ pub(crate) struct Clients {
     pub(crate) cache: Cache,
     /// Clients with output that is to be written at the end of the turn.
     unflushed: Vec<Key>,
+    /// Clients whose output waits for the end of the next turn.
+    held_back: Vec<Key>,
     /// Clients whose alarm and registration are to be brought in line with their state at the end of the step.
     touched: Vec<Key>,
     /// Requests that have begun to wait for a worker lately, and perhaps do no longer.
@@ -70,6 +72,7 @@ impl Clients {
             exchanges: Exchanges::default(),
             cache: Cache::new(cache),
             unflushed: Vec::new(),
+            held_back: Vec::new(),
             touched: Vec::new(),
             unwatched: Vec::new(),
             queue_alarm: Alarm::default(),
@@ -129,6 +132,17 @@ impl Clients {
 
     pub(crate) fn has_unflushed(&self) -> bool {
         !self.unflushed.is_empty()
+    }
+
+    /// Returns true if output waits for the end of the next turn.
+    pub(crate) fn has_held_back(&self) -> bool {
+        !self.held_back.is_empty()
+    }
+
+    /// Has the output that was held back in the turn before written in this one. Must be called once at the end of each
+    /// turn, before clients are flushed.
+    pub(crate) fn stop_holding_back(&mut self) {
+        self.unflushed.append(&mut self.held_back);
     }
 
     /// Notes that something has changed about a client. Must be called after every change of what it waits for.

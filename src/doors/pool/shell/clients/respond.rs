@@ -1,7 +1,9 @@
 //! Answers and refusals are written to clients in the order of their requests, and connections are closed.
 //!
 //! The only answer of a connection is written at once. On one that stays, answers are gathered and leave at the end of
-//! the turn in one write, however many workers have given them.
+//! the turn in one write, however many workers have given them. Those of a multiplexed connection with more requests
+//! under way leave at the end of the next turn: its answers need not be in order, so without that delay each would leave
+//! alone, and the client would be woken for each.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use log::Level;
 
 use super::Clients;
-use super::client::{After, Phase};
+use super::client::{After, Flush, Phase};
 use super::exchange::{Asker, Bytes, Owed, State};
 use super::intake::Line;
 use crate::doors::pool::core::{ClientId, Event};
@@ -168,7 +170,8 @@ impl Clients {
         for piece in pieces {
             client.conn.output_mut().extend_from_slice(piece);
         }
-        if !std::mem::replace(&mut client.is_listed, true) {
+        if client.flush == Flush::None {
+            client.flush = Flush::ThisTurn;
             self.unflushed.push(key);
         }
     }
@@ -191,13 +194,21 @@ impl Clients {
         Ok(())
     }
 
-    /// Takes a client out of the list of those whose answers are written at the end of the turn.
+    /// Takes a client out of the list of those whose answers are written at the end of the turn. A client that expects
+    /// more answers is passed over once.
     pub(crate) fn next_unflushed(&mut self) -> Option<Key> {
-        let key = self.unflushed.pop()?;
-        if let Some(client) = self.get_mut(key) {
-            client.is_listed = false;
+        while let Some(key) = self.unflushed.pop() {
+            if let Some(client) = self.table.get_mut(key) {
+                if client.flush == Flush::ThisTurn && client.expects_more_answers() {
+                    client.flush = Flush::NextTurn;
+                    self.held_back.push(key);
+                    continue;
+                }
+                client.flush = Flush::None;
+            }
+            return Some(key);
         }
-        Some(key)
+        None
     }
 
     /// Writes as much as the client takes, and goes on with it from there.
