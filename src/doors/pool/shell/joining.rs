@@ -189,12 +189,15 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{ErrorKind, Read, Write};
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use std::time::{Duration, Instant};
 
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
 
     use super::*;
     use crate::doors::Door;
@@ -240,7 +243,13 @@ mod tests {
     /// A loop that is busy with other clients when the time is over has not heard yet of what a worker wrote before.
     #[test]
     fn output_that_is_there_when_the_idle_timeout_is_over_reaches_the_client() {
-        let (mut reactor, id, mut client) = session("read a; echo first; read b; echo second; echo >&2; read c");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gate");
+        mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        // Open for both, so that neither side waits for the other to open it.
+        let mut gate = File::options().read(true).write(true).open(&path).unwrap();
+        let script = "read a; echo first; read b; read go <GATE; echo second; echo >&2; read c";
+        let (mut reactor, id, mut client) = session(&script.replace("GATE", &path.display().to_string()));
         client.write_all(b"a\n").unwrap();
         let mut heard = String::new();
         while heard != "first\n" {
@@ -252,6 +261,8 @@ mod tests {
         while reactor.with(id, |pool, _| carried(pool)) != Some(4) {
             reactor.turn(None).unwrap();
         }
+        // The loop does not turn any more, whatever the worker does from now on.
+        gate.write_all(b"go\n").unwrap();
         reactor.with(id, |pool, _| {
             let worker = pool.workers.iter().next().unwrap();
             let errors = worker.child.stderr.as_ref().unwrap();
