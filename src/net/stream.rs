@@ -119,15 +119,22 @@ impl Stream {
     /// Returns true if a connection that was begun is established. Must be called after an event for the stream; false
     /// means that the event was a spurious one and another will come.
     ///
+    /// A connection to a port of this machine at which nothing listens may be given that port for its own end, and is
+    /// then connected to itself (simultaneous open, RFC 9293, section 3.5): each request would be its own answer. So
+    /// that is a refusal.
+    ///
     /// # Errors
     /// The reason why connecting has failed: ConnectionRefused, TimedOut, HostUnreachable, ...
     pub(super) fn is_connected(&self) -> io::Result<bool> {
         if let Some(error) = self.take_error()? {
             return Err(error);
         }
-        match self.peer_addr() {
+        let Stream::Tcp(stream) = self else { return Ok(true) };
+        match stream.peer_addr() {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            peer => peer.map(|_| true),
+            Err(error) => Err(error),
+            Ok(peer) if peer == stream.local_addr()? => Err(io::ErrorKind::ConnectionRefused.into()),
+            Ok(_) => Ok(true),
         }
     }
 
@@ -407,6 +414,8 @@ impl Write for Stream {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, socket};
+
     use super::super::scaffold::{accept, listen, tcp_addr, tcp_pair, unix_pair, wait_readable, wait_writable};
     use super::*;
 
@@ -417,6 +426,17 @@ mod tests {
             sent += count as u64;
         }
         sent
+    }
+
+    #[test]
+    fn a_connection_to_itself_is_a_refusal() {
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).expect("a socket");
+        bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("bind it to a port");
+        let own: SockaddrIn = getsockname(socket.as_raw_fd()).expect("its address");
+        connect(socket.as_raw_fd(), &own).expect("connect it to its own port");
+        let stream = Stream::Tcp(TcpStream::from_std(socket.into()));
+        let error = stream.is_connected().expect_err("it is no server");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]
