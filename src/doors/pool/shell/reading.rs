@@ -121,9 +121,11 @@ impl Pool {
             .keep_rest(&self.base.options, key, held, is_new_request, cx.now());
     }
 
-    /// Writes what was gathered for all clients in this turn.
+    /// Writes what was gathered in this turn for all clients, except those clients that expect more in the next.
     pub(super) fn flush_all(&mut self, cx: &mut Context<'_>) {
-        while let Some(key) = self.clients.next_unflushed() {
+        // A pool that is to end may have no next turn.
+        let holds_back = self.base.front.is_serving();
+        while let Some(key) = self.clients.next_unflushed(holds_back) {
             self.clients.flush(&mut self.base.desk(cx), key);
             self.settle(cx, None);
         }

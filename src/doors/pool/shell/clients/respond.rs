@@ -194,12 +194,12 @@ impl Clients {
         Ok(())
     }
 
-    /// Takes a client out of the list of those whose answers are written at the end of the turn. A client that expects
-    /// more answers is passed over once.
-    pub(crate) fn next_unflushed(&mut self) -> Option<Key> {
+    /// Takes a client out of the list of those whose answers are written at the end of the turn. With `holds_back` a
+    /// client that expects more answers is passed over once.
+    pub(crate) fn next_unflushed(&mut self, holds_back: bool) -> Option<Key> {
         while let Some(key) = self.unflushed.pop() {
             if let Some(client) = self.table.get_mut(key) {
-                if client.flush == Flush::ThisTurn && client.expects_more_answers() {
+                if holds_back && client.flush == Flush::ThisTurn && client.expects_more_answers() {
                     client.flush = Flush::NextTurn;
                     self.held_back.push(key);
                     continue;
