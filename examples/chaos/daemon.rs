@@ -40,8 +40,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The time after the end of a process in which its last lines may still be on their way through the log.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// The pool whose answers show when a worker was started.
-const WATCHED: &str = "cache";
+/// The pools whose answers show when a worker was started.
+const WATCHED: [&str; 2] = ["cache", "multiplexed-cache"];
 
 /// A running daemon; one that is dropped is killed.
 #[derive(Debug)]
@@ -54,8 +54,17 @@ pub(crate) struct Daemon {
     blocks: Receiver<Statistics>,
     news: Receiver<News>,
     log: Arc<Log>,
+    rolls: Vec<Roll>,
+}
+
+/// The replacements of all workers of a pool.
+#[derive(Debug)]
+struct Roll {
+    pool: &'static str,
     /// The times at which HUP was sent, of each one that the log has not reported as done.
-    hups: VecDeque<u64>,
+    under_way: VecDeque<u64>,
+    /// The time of the last that is done.
+    done: u64,
 }
 
 #[derive(Debug)]
@@ -99,7 +108,7 @@ impl Daemon {
             blocks,
             news,
             log,
-            hups: VecDeque::new(),
+            rolls: modes.iter().filter_map(Roll::watched).collect(),
         };
         while daemon.tcp.len() < modes.len() {
             let news = daemon.news.recv_timeout(AT_ONCE);
@@ -131,7 +140,8 @@ impl Daemon {
 
     /// Has all workers replaced; when they are, [`Self::follow`] hears of it.
     pub(crate) fn hup(&mut self) -> io::Result<()> {
-        self.hups.push_back(clock::now());
+        let now = clock::now();
+        self.rolls.iter_mut().for_each(|roll| roll.under_way.push_back(now));
         self.signal(Signal::SIGHUP)
     }
 
@@ -149,7 +159,7 @@ impl Daemon {
             }
         };
         // HUPs that the old process has obeyed, or passed on, are done as far as the new one goes.
-        self.hups.clear();
+        self.rolls.iter_mut().for_each(|roll| roll.under_way.clear());
         self.processes.push(Process {
             pid: successor,
             born,
@@ -170,12 +180,17 @@ impl Daemon {
             timeline.all_new_since(serving.born);
         }
         for news in self.news.try_iter() {
-            if matches!(news, News::Replaced(name) if name == WATCHED)
+            if let News::Replaced(name) = news
                 && are_gone
-                && let Some(sent) = self.hups.pop_front()
+                && let Some(roll) = self.rolls.iter_mut().find(|roll| roll.pool == name)
+                && let Some(sent) = roll.under_way.pop_front()
             {
-                timeline.all_new_since(sent);
+                roll.done = sent;
             }
+        }
+        // One pool may take longer than another.
+        if let Some(done) = self.rolls.iter().map(|roll| roll.done).min() {
+            timeline.all_new_since(done);
         }
         Ok(())
     }
@@ -257,6 +272,16 @@ impl Drop for Daemon {
             // It fails if it has ended, as it should have.
             kill(process.pid, Signal::SIGKILL).ok();
         }
+    }
+}
+
+impl Roll {
+    fn watched(mode: &Mode) -> Option<Self> {
+        WATCHED.contains(&mode.name).then(|| Self {
+            pool: mode.name,
+            under_way: VecDeque::new(),
+            done: 0,
+        })
     }
 }
 
