@@ -17,6 +17,8 @@
 //! waits. Every error number of every call has a decided consequence, written where it is decided. A socket file is
 //! deleted only if it is certain that this daemon owns it or that it has no owner.
 //!
+//! [`tls`] encrypts such a connection and says which names its peer has proved.
+//!
 //! Beside them stand the [`standard`] streams, which a program is given like an inherited socket.
 //!
 //! All `unsafe` of this room is in `sys`. Deadlines of requests, framing, and the words of a refusal do not belong
@@ -38,6 +40,8 @@ pub mod proxy;
 pub mod standard;
 pub mod stream;
 mod sys;
+#[allow(dead_code, reason = "the transport over TLS comes next")]
+pub mod tls;
 mod unix_file;
 
 #[cfg(test)]

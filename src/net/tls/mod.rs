@@ -1,0 +1,51 @@
+//! TLS 1.2 and 1.3 on both sides of a connection, by rustls.
+//!
+//! The life of a connection: [`Engine`](engine::Engine) gets the bytes of the peer, makes the handshake, and says what
+//! to send back. When the handshake is over, it knows what was [`Established`], and from then on it decrypts what comes
+//! and encrypts what goes, until each side has said its end. [`provider`] names the cryptography below it, and
+//! [`error`] the ways in which all this fails.
+//!
+//! The invariants: whatever a peer sends has a bound in memory. The end of a stream is believed only if the peer has
+//! said it by TLS (close_notify): any other end may be the work of a third party. A fault ends the connection, and
+//! nothing that comes behind it is looked at.
+//!
+//! Sockets, deadlines, and the decision which client may connect do not belong here.
+
+pub mod engine;
+pub mod error;
+pub mod provider;
+
+use std::fmt;
+
+#[cfg(test)]
+mod scaffold;
+
+/// A version of TLS. Older ones are spoken by neither side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// TLS 1.2, RFC 5246.
+    V1_2,
+    /// TLS 1.3, RFC 8446.
+    V1_3,
+}
+
+/// Writes the version as openssl and HAProxy do.
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1_2 => "TLSv1.2",
+            Self::V1_3 => "TLSv1.3",
+        })
+    }
+}
+
+/// The outcome of a handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Established {
+    /// The version that both sides speak.
+    pub version: Version,
+    /// On a server, the host name that the client has asked for.
+    pub server_name: Option<String>,
+    /// True if the handshake has resumed an earlier session: no certificate was looked at then.
+    pub is_resumed: bool,
+}
