@@ -161,7 +161,8 @@ impl Conn {
     /// left, nothing waits to be written, and the transport is a plain socket.
     #[must_use]
     pub fn raw(&self) -> Option<BorrowedFd<'_>> {
-        (self.early.is_empty() && self.output.is_empty()).then(|| self.stream.plain_socket())
+        let socket = self.stream.plain_socket();
+        socket.filter(|_| self.early.is_empty() && self.output.is_empty())
     }
 
     /// Takes the early bytes, for an owner that moves bytes past this connection.
@@ -236,7 +237,7 @@ impl Conn {
                 Received::End
             }
             Ok(count) => {
-                self.is_drained = count < buffer.len() && !self.reads_to_end && self.stream.is_drained_by_short_read();
+                self.is_drained = !self.reads_to_end && self.stream.is_drained(count, buffer.len());
                 Received::Bytes(count)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {

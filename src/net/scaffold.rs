@@ -13,7 +13,7 @@ use super::stream::Stream;
 /// A test may wait for a stream by its descriptor, which the program does not.
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.plain_socket()
+        self.fd()
     }
 }
 

@@ -231,7 +231,7 @@ impl Stream {
     /// connection, which the next read tells.
     pub(super) fn send_messages(&self, messages: &[&[IoSlice<'_>]], end: bool) -> io::Result<usize> {
         let more = end && !self.keeps_messages();
-        let sent = sys::send_messages(self.plain_socket(), messages, more)?;
+        let sent = sys::send_messages(self.fd(), messages, more)?;
         let length: usize = messages.iter().copied().flatten().map(|piece| piece.len()).sum();
         if end && sent == length {
             let _ = self.shutdown_write();
@@ -239,18 +239,18 @@ impl Stream {
         Ok(sent)
     }
 
-    /// Returns true if a read that does not fill its buffer has taken all that had arrived, so that there will be an
-    /// event for whatever comes (epoll(7)). A transport that takes records apart may hold more.
-    pub(super) fn is_drained_by_short_read(&self) -> bool {
+    /// Returns true if the last read, which has filled `count` bytes of a buffer of `room`, has taken all that had
+    /// arrived, so that there will be an event for whatever comes (epoll(7)).
+    pub(super) fn is_drained(&self, count: usize, room: usize) -> bool {
         match self {
-            Stream::Tcp(_) | Stream::Unix(_) => true,
+            Stream::Tcp(_) | Stream::Unix(_) => count < room,
         }
     }
 
     /// Returns true if the peer has sent something that is not read yet.
     pub(super) fn has_unread(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let looked = recv(self.plain_socket().as_raw_fd(), &mut [0], flags);
+        let looked = recv(self.as_raw_fd(), &mut [0], flags);
         looked.is_ok_and(|count| count > 0)
     }
 
@@ -330,7 +330,7 @@ impl Stream {
     /// Asks for the state of the peer, in one system call. This is for a caller that has not registered the stream with
     /// a poll.
     pub fn peer_state(&self) -> PeerState {
-        let told = sys::poll_now(self.plain_socket(), libc::POLLRDHUP);
+        let told = sys::poll_now(self.fd(), libc::POLLRDHUP);
         if told & (libc::POLLHUP | libc::POLLERR) != 0 {
             PeerState::Gone
         } else if told & libc::POLLRDHUP != 0 {
@@ -362,9 +362,15 @@ impl Stream {
 }
 
 impl Stream {
-    /// The socket, on which bytes may be moved past the connection, because both transports carry them as they are. A
-    /// transport that does not has no such socket, and an answer of its own in each place that asks here.
-    pub(super) fn plain_socket(&self) -> BorrowedFd<'_> {
+    /// The socket, if bytes may be moved past the connection; `None` if the transport carries them in another form.
+    pub(super) fn plain_socket(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => Some(self.fd()),
+        }
+    }
+
+    /// The socket, for what the kernel knows of it. The bytes on it may be in another form than the owner's.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Stream::Tcp(stream) => stream.as_fd(),
             Stream::Unix(stream) => stream.as_fd(),
@@ -383,10 +389,7 @@ impl Stream {
 /// The number of the descriptor, for the dump.
 impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Stream::Tcp(stream) => stream.as_raw_fd(),
-            Stream::Unix(stream) => stream.as_raw_fd(),
-        }
+        self.fd().as_raw_fd()
     }
 }
 
