@@ -3,7 +3,7 @@
 //! A conversation is two [`Pump`](pump::Pump)s, one for each direction. Each has a [`Direction`](direction::Direction),
 //! a pure state machine that knows how far its direction has come and what to try next. The pump carries that out: by
 //! `splice(2)` where one of the ends is a pipe, so that the bytes never enter this program, and by read and write where
-//! neither is (a terminal).
+//! neither is (a terminal) or the owner reads and writes one of them itself (a connection that encrypts).
 //!
 //! The life of a direction: its owner [reports](direction::Event) every edge of the poll to it and
 //! [runs](pump::Pump::run) it. The owner then acts on the returned [`PumpEnd`](pump::PumpEnd) alone. At the end of the

@@ -71,13 +71,40 @@ impl Pump {
     /// Moves bytes until the pump has to wait, has used up its share of the turn, or has reached the end. Both
     /// descriptors must be non-blocking. `scratch` holds bytes between a read and a write within this call.
     pub fn run(&mut self, source: impl AsFd, sink: impl AsFd, scratch: &mut [u8]) -> PumpEnd {
+        self.run_steps(
+            || try_splice(&source, &sink),
+            |to| try_read(&source, to),
+            |bytes| try_write(&sink, bytes),
+            scratch,
+        )
+    }
+
+    /// Does the same between ends that are not both descriptors, so all bytes are copied. `read` fills its buffer from
+    /// the front, and `write` writes some of its bytes or none; each makes one attempt that does not block and returns
+    /// its outcome. After [`Event::SinkFull`] the next write begins with the same bytes and may have more behind them.
+    pub fn run_with(
+        &mut self,
+        read: impl FnMut(&mut [u8]) -> Result<usize, Event>,
+        write: impl FnMut(&[u8]) -> Event,
+        scratch: &mut [u8],
+    ) -> PumpEnd {
+        self.run_steps(|| Event::NotSpliceable, read, write, scratch)
+    }
+
+    fn run_steps(
+        &mut self,
+        mut splice: impl FnMut() -> Event,
+        mut read: impl FnMut(&mut [u8]) -> Result<usize, Event>,
+        mut write: impl FnMut(&[u8]) -> Event,
+        scratch: &mut [u8],
+    ) -> PumpEnd {
         let before = self.direction.delivered();
         for _ in 0..CALLS_PER_TURN {
             match self.direction.next() {
-                Todo::Splice => self.direction.handle(try_splice(&source, &sink)),
-                Todo::Read => self.read(&source, &sink, scratch),
-                Todo::Hold(most) => self.hold(&source, scratch, most),
-                Todo::Write => self.write(&sink),
+                Todo::Splice => self.direction.handle(splice()),
+                Todo::Read => self.read(&mut read, &mut write, scratch),
+                Todo::Hold(most) => self.hold(&mut read, scratch, most),
+                Todo::Write => self.write(&mut write),
                 Todo::SignalEnd => return PumpEnd::AtEnd,
                 Todo::Wait => return PumpEnd::Waiting,
                 Todo::Nothing => {
@@ -98,13 +125,18 @@ impl Pump {
     }
 
     /// Reads a piece and writes it at once. Bytes that the sink does not take are held.
-    fn read(&mut self, source: &impl AsFd, sink: &impl AsFd, scratch: &mut [u8]) {
-        let piece = match try_read(source, scratch, PIECE) {
+    fn read(
+        &mut self,
+        read: impl FnMut(&mut [u8]) -> Result<usize, Event>,
+        write: &mut impl FnMut(&[u8]) -> Event,
+        scratch: &mut [u8],
+    ) {
+        let piece = match read_piece(read, scratch, PIECE) {
             Ok(piece) => piece,
             Err(event) => return self.handle(event),
         };
         self.direction.handle(Event::Read(piece.len()));
-        let event = try_write(sink, piece);
+        let event = write(piece);
         let count = if let Event::Wrote(count) = event { count } else { 0 };
         let rest = piece.get(count..).unwrap_or_default();
         if !rest.is_empty() {
@@ -114,8 +146,8 @@ impl Pump {
     }
 
     /// Reads at most `most` bytes and holds them.
-    fn hold(&mut self, source: &impl AsFd, scratch: &mut [u8], most: usize) {
-        let event = match try_read(source, scratch, most) {
+    fn hold(&mut self, read: impl FnMut(&mut [u8]) -> Result<usize, Event>, scratch: &mut [u8], most: usize) {
+        let event = match read_piece(read, scratch, most) {
             Ok(piece) => {
                 self.held.end().extend_from_slice(piece);
                 Event::Read(piece.len())
@@ -125,8 +157,8 @@ impl Pump {
         self.handle(event);
     }
 
-    fn write(&mut self, sink: &impl AsFd) {
-        let event = try_write(sink, self.held.bytes());
+    fn write(&mut self, write: &mut impl FnMut(&[u8]) -> Event) {
+        let event = write(self.held.bytes());
         if let Event::Wrote(count) = event {
             self.held.consume(count);
             if self.held.is_empty() {
@@ -138,12 +170,25 @@ impl Pump {
 }
 
 /// Reads at most `most` bytes, or returns the event that happened instead.
-fn try_read<'a>(source: &impl AsFd, scratch: &'a mut [u8], most: usize) -> Result<&'a [u8], Event> {
+fn read_piece(
+    mut read: impl FnMut(&mut [u8]) -> Result<usize, Event>,
+    scratch: &mut [u8],
+    most: usize,
+) -> Result<&[u8], Event> {
     let limit = scratch.len().min(PIECE).min(most);
-    match read(source, scratch.get_mut(..limit).unwrap_or_default()) {
+    let count = read(scratch.get_mut(..limit).unwrap_or_default())?;
+    Ok(scratch.get(..count).unwrap_or_default())
+}
+
+/// Reads into `to` once and returns the number of bytes.
+///
+/// # Errors
+/// The event that happened instead of the read.
+pub fn try_read(source: &impl AsFd, to: &mut [u8]) -> Result<usize, Event> {
+    match read(source, to) {
         // EIO: the other side of a terminal has hung up, which is how its output ends.
         Ok(0) | Err(Errno::EIO) => Err(Event::SourceEnded),
-        Ok(count) => Ok(scratch.get(..count).unwrap_or_default()),
+        Ok(count) => Ok(count),
         Err(Errno::EAGAIN) => Err(Event::SourceEmpty),
         Err(Errno::EINTR) => Err(Event::Read(0)),
         Err(_) => Err(Event::Failed),
@@ -166,8 +211,8 @@ fn try_splice(source: impl AsFd, sink: impl AsFd) -> Event {
     }
 }
 
-/// Tries a write and returns its outcome.
-fn try_write(sink: impl AsFd, bytes: &[u8]) -> Event {
+/// Writes these bytes once and returns the outcome.
+pub fn try_write(sink: impl AsFd, bytes: &[u8]) -> Event {
     match write(sink, bytes) {
         Ok(count) => Event::Wrote(count),
         Err(Errno::EAGAIN) => Event::SinkFull,
@@ -251,6 +296,48 @@ mod tests {
             );
             assert_eq!(second.direction().delivered(), 1_000_005, "{transfer:?}");
         }
+    }
+
+    /// A connection that encrypts has taken bytes that its socket has not: it wants to see them again until they are gone.
+    #[test]
+    fn a_sink_that_is_full_is_offered_the_same_bytes_again() {
+        let bytes: Vec<u8> = (0..300_000_u32)
+            .map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+            .collect();
+        let (mut pump, mut scratch) = (Pump::new(Transfer::Splice, b"first".to_vec()), vec![0; PIECE]);
+        let (mut unread, mut taken, mut committed) = (bytes.as_slice(), Vec::new(), Vec::new());
+        let mut calls = 0_usize;
+        pump.set_hold_limit(2 * PIECE);
+        while !pump.direction().is_over() {
+            pump.handle(Event::SourceReady);
+            pump.handle(Event::SinkReady);
+            let read = |to: &mut [u8]| match unread.read(to) {
+                Ok(0) => Err(Event::SourceEnded),
+                Ok(count) => Ok(count),
+                Err(_) => Err(Event::Failed),
+            };
+            let write = |offered: &[u8]| {
+                calls += 1;
+                if committed.is_empty() && !calls.is_multiple_of(3) {
+                    committed = offered[..offered.len().min(calls * 1000)].to_vec();
+                    return Event::SinkFull;
+                }
+                let count = if committed.is_empty() {
+                    offered.len()
+                } else {
+                    committed.len()
+                };
+                assert_eq!(offered[..committed.len()], committed[..]);
+                committed.clear();
+                taken.extend_from_slice(&offered[..count]);
+                Event::Wrote(count)
+            };
+            if pump.run_with(read, write, &mut scratch) == PumpEnd::AtEnd {
+                pump.handle(Event::EndSignalled);
+            }
+        }
+        assert_eq!(taken.get(..5), Some(&b"first"[..]));
+        assert!(taken.get(5..) == Some(&bytes[..]), "{} bytes", taken.len());
     }
 
     #[test]

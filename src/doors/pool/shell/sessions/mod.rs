@@ -208,6 +208,7 @@ impl Sessions {
         let Some(session) = self.table.get_mut(key) else {
             return Ok(false);
         };
+        session.conn.note(readiness);
         // That both directions are over is no failure: what was sent before is still to be read, by a worker that is
         // there.
         let waits = matches!(session.stage, Stage::Waiting(_));
@@ -295,12 +296,13 @@ impl Sessions {
             return false;
         };
         desk.cx.clear_alarm(&mut session.alarm);
-        let Stage::Running(running) = &mut session.stage else {
+        let Session { conn, stage, .. } = session;
+        let Stage::Running(running) = stage else {
             return false;
         };
         let is_overdue = running.is_overdue(desk.options, desk.cx.now());
         if is_overdue {
-            running.expect_edges();
+            running.expect_edges(conn);
         }
         is_overdue
     }

@@ -15,6 +15,7 @@
 //! a UNIX socket has gone: what it has sent is carried, but its worker, which may never write a word and so never learn
 //! of it, is not waited for longer than a client that reads nothing.
 
+use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use mio::unix::pipe::{Receiver, Sender};
@@ -23,14 +24,14 @@ use crate::doors::pool::core::{Assignment, RequestId, WorkerId};
 use crate::doors::pool::options::Options;
 use crate::doors::pool::shell::workers::sessions::Streams;
 use crate::doors::standstill;
-use crate::net::conn::Conn;
+use crate::net::conn::{Conn, Received, Sent};
 use crate::net::origin::Origin;
 use crate::process::child::Child;
 use crate::process::terminal::END_AGAIN;
 use crate::process::unread_bytes;
-use crate::reactor::Alarm;
+use crate::reactor::{Alarm, Readiness};
 use crate::relay::direction::{Cut, Event, Todo, Transfer};
-use crate::relay::pump::{Pump, PumpEnd};
+use crate::relay::pump::{Pump, PumpEnd, try_read, try_write};
 
 /// A connection in session mode.
 #[derive(Debug)]
@@ -111,8 +112,8 @@ pub(crate) struct Volume {
 }
 
 impl Running {
-    /// A session begins. `early` was read from the client before. From here on bytes go past the client's [`Conn`],
-    /// whose buffers stay empty.
+    /// A session begins. `early` was read from the client before. From here on the buffers of the client's [`Conn`] stay
+    /// empty, and bytes go past it if it [allows](Conn::raw) that.
     pub(crate) fn new(begun: Assignment, early: Vec<u8>, streams: Streams, now: Instant) -> Self {
         let transfer = if streams.is_on_terminal {
             Transfer::Copy
@@ -204,7 +205,12 @@ impl Running {
     }
 
     /// Lets both directions be tried again, because an edge may not have been reported yet.
-    pub(crate) fn expect_edges(&mut self) {
+    pub(crate) fn expect_edges(&mut self, conn: &mut Conn) {
+        conn.note(Readiness {
+            readable: true,
+            writable: true,
+            ..Readiness::default()
+        });
         for pump in [&mut self.up, &mut self.down] {
             pump.handle(Event::SourceReady);
             pump.handle(Event::SinkReady);
@@ -263,12 +269,8 @@ impl Running {
         }
     }
 
-    fn carry_up(&mut self, conn: &Conn, child: Option<&Child>, scratch: &mut [u8], now: Instant) -> Standing {
-        let end = match (conn.raw(), &self.stdin) {
-            (Some(socket), Some(stdin)) => self.up.run(socket, stdin, scratch),
-            (None, _) | (_, None) => PumpEnd::Over,
-        };
-        match end {
+    fn carry_up(&mut self, conn: &mut Conn, child: Option<&Child>, scratch: &mut [u8], now: Instant) -> Standing {
+        match self.run_up(conn, scratch) {
             PumpEnd::Waiting => return Standing::Waiting,
             PumpEnd::MoreLater => return Standing::MoreLater,
             PumpEnd::AtEnd => {
@@ -285,6 +287,22 @@ impl Running {
         }
     }
 
+    fn run_up(&mut self, conn: &mut Conn, scratch: &mut [u8]) -> PumpEnd {
+        let Some(stdin) = &self.stdin else {
+            return PumpEnd::Over;
+        };
+        match conn.raw() {
+            Some(socket) => self.up.run(socket, stdin, scratch),
+            None => {
+                let (read, write) = (
+                    |to: &mut [u8]| read_client(conn, to),
+                    |bytes: &[u8]| try_write(stdin, bytes),
+                );
+                self.up.run_with(read, write, scratch)
+            }
+        }
+    }
+
     fn end_input(&mut self, child: Option<&Child>, now: Instant) {
         match (&self.stdin, child) {
             (Some(stdin), Some(child)) if child.is_on_terminal() => {
@@ -295,9 +313,18 @@ impl Running {
         }
     }
 
-    fn run_down(&mut self, conn: &Conn, scratch: &mut [u8]) -> PumpEnd {
-        let socket = conn.raw();
-        socket.map_or(PumpEnd::Over, |socket| self.down.run(&self.stdout, socket, scratch))
+    fn run_down(&mut self, conn: &mut Conn, scratch: &mut [u8]) -> PumpEnd {
+        let stdout = &self.stdout;
+        match conn.raw() {
+            Some(socket) => self.down.run(stdout, socket, scratch),
+            None => {
+                let (read, write) = (
+                    |to: &mut [u8]| try_read(stdout, to),
+                    |bytes: &[u8]| write_client(conn, bytes),
+                );
+                self.down.run_with(read, write, scratch)
+            }
+        }
     }
 
     fn carry_down(&mut self, conn: &mut Conn, scratch: &mut [u8]) -> Standing {
@@ -323,6 +350,25 @@ impl Running {
             Some(_) => Standing::Vanished,
             None => Standing::Over,
         }
+    }
+}
+
+/// A read of a [`Pump`] from a client whose bytes are not on its socket as they are.
+fn read_client(conn: &mut Conn, to: &mut [u8]) -> Result<usize, Event> {
+    match conn.read(to) {
+        Received::Bytes(count) => Ok(count),
+        Received::Nothing => Err(Event::SourceEmpty),
+        Received::End => Err(Event::SourceEnded),
+        Received::Failed => Err(Event::Failed),
+    }
+}
+
+/// A write of a [`Pump`] to such a client.
+fn write_client(conn: &mut Conn, bytes: &[u8]) -> Event {
+    match conn.write_messages(&[&[IoSlice::new(bytes)]]) {
+        Sent::Bytes(count) => Event::Wrote(count),
+        Sent::Nothing => Event::SinkFull,
+        Sent::Failed => Event::SinkClosed,
     }
 }
 
