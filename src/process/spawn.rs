@@ -578,9 +578,10 @@ mod tests {
                 is_done.0.send(()).unwrap();
             });
             let error = loop {
-                // The process that stops it may have been late.
-                if let Err(error) = spawner.spawn(&spec.command, Stdio::piped()) {
-                    break error;
+                // The thread that stops it may have been late. The next child is the only one again.
+                match spawner.spawn(&spec.command, Stdio::piped()) {
+                    Ok(mut child) => assert!(testing::wait(&mut child).success()),
+                    Err(error) => break error,
                 }
             };
             done.store(true, Ordering::Relaxed);
