@@ -78,7 +78,7 @@ pub mod log {
 /// Addresses, access lists, the header of a proxy, and the list of sockets that a predecessor hands over.
 pub mod net {
     pub use crate::net::access::{AccessList, parse_net};
-    pub use crate::net::addr::{ConnectAddr, ListenAddr, PeerAddr};
+    pub use crate::net::addr::{ConnectAddr, Listen, PeerAddr};
     pub use crate::net::handover;
     pub use crate::net::origin::{Asserted, Origin};
     pub use crate::net::proxy;

@@ -7,6 +7,7 @@ pub(super) fn address(socket: &str) -> String {
     let is_address = is_number
         || socket.starts_with("unix:")
         || socket.starts_with("systemd")
+        || socket.starts_with("tls:")
         || (socket.contains(':') && !socket.contains('/'));
     if is_address {
         socket.to_owned()
@@ -40,6 +41,7 @@ mod tests {
             "[::1]:80",
             "localhost:80",
             "systemd:exec",
+            "tls:unix:/x",
             ":80",
             "13000",
             "0",

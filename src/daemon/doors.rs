@@ -133,18 +133,24 @@ impl Doors {
     fn listen(&mut self, service: &mut Ready, held: &[ListenAddr]) -> Result<(), Error> {
         let Ready { options, listeners, .. } = service;
         let mut had = std::mem::take(listeners);
-        for address in options.front().listen.iter().filter(|address| !held.contains(address)) {
+        let new = options
+            .front()
+            .listen
+            .iter()
+            .filter(|listen| !held.contains(&listen.address));
+        for listen in new {
+            let address = &listen.address;
             if let Some(holder) = self.holder_of(address, options.name()) {
                 let what = format!("{}: {address} is still held by {holder}", options.name());
                 let remedy = "take it away from there and send HUP, then give it to the other and send HUP again";
                 return Err(Error::new(Blame::Operator, what, remedy));
             }
-            if let Some(place) = had.iter().position(|(had, _)| had == address) {
+            if let Some(place) = had.iter().position(|(had, _)| had.address == *address) {
                 listeners.push(had.remove(place));
                 continue;
             }
             if let Some(listener) = self.handed_over.claim(options.name(), address) {
-                listeners.push((address.clone(), listener));
+                listeners.push((listen.clone(), listener));
                 continue;
             }
             let opened = Listener::open(
@@ -155,7 +161,7 @@ impl Doors {
             );
             let opened = opened
                 .map_err(|error| Error::with_remedy(Blame::System, format_args!("{}: {error}", options.name())))?;
-            listeners.extend(opened.into_iter().map(|listener| (address.clone(), listener)));
+            listeners.extend(opened.into_iter().map(|listener| (listen.clone(), listener)));
         }
         Ok(())
     }
@@ -164,7 +170,7 @@ impl Doors {
     fn holder_of(&self, address: &ListenAddr, wanted_by: &str) -> Option<&str> {
         let others = self.open.iter().filter(|open| open.options.name() != wanted_by);
         others
-            .filter(|open| open.options.front().listen.contains(address))
+            .filter(|open| open.options.front().listens_on(address))
             .map(|open| open.options.name())
             .next()
     }
@@ -216,7 +222,7 @@ impl Doors {
         let staying = self.open.iter().filter(|open| !open.leaving);
         let held = self.open.iter().map(|open| Held {
             name: open.options.name().to_owned(),
-            addresses: open.options.front().listen.to_vec(),
+            addresses: open.options.front().addresses().cloned().collect(),
             leaving: open.leaving,
         });
         Survey {
@@ -247,7 +253,7 @@ impl Doors {
                 open.options.may_become(&service.options)?;
             }
             let held = self.find(service.options.name());
-            let held = held.map(|open| open.options.front().listen.to_vec());
+            let held = held.map(|open| open.options.front().addresses().cloned().collect::<Vec<_>>());
             self.listen(&mut service, held.as_deref().unwrap_or_default())?;
             match held {
                 Some(_) => changed.push(service),
@@ -313,9 +319,8 @@ impl Doors {
         };
         let stays = options
             .front()
-            .listen
-            .iter()
-            .any(|address| open.options.front().listen.contains(address));
+            .addresses()
+            .any(|address| open.options.front().listens_on(address));
         let same_socket = open.options.front().unix_socket == options.front().unix_socket
             && open.options.front().backlog == options.front().backlog;
         if stays && !same_socket {
@@ -434,7 +439,7 @@ fn limit_connections(options: &mut Options, descriptors: usize) -> Option<Lowere
 fn fit_backlog(options: &mut Options, most: u32) {
     let is_bound = |address: &ListenAddr| !matches!(address, ListenAddr::Inherited(_));
     if let Some(Lowered { from, to }) = options.front_mut().limit_backlog(most)
-        && options.front().listen.iter().any(is_bound)
+        && options.front().addresses().any(is_bound)
     {
         log::warn!(
             service:% = options.name(); "{}: the kernel lets {to} connections wait to be accepted, and --backlog {from} is lowered to that; raise its limit \

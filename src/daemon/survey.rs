@@ -6,7 +6,7 @@ use crate::config::file::{Contents, Source};
 use crate::config::spec::log::LogSpec;
 use crate::doors::{Listeners, Options, PreparedPrograms};
 use crate::error::{Blame, Error};
-use crate::net::addr::{ListenAddr, UnixAddr};
+use crate::net::addr::{Listen, ListenAddr, UnixAddr};
 use crate::net::listener::Listener;
 use crate::process::spawn::SpawnDefaults;
 
@@ -77,7 +77,7 @@ impl Survey {
     /// Listens on the addresses of a service that are files and that no open service has. The daemon will refuse an
     /// address that another service has.
     fn bind_paths(&self, options: &Options) -> Result<Listeners, Error> {
-        let is_path = |address: &&ListenAddr| matches!(address, ListenAddr::Unix(UnixAddr::Path(_)));
+        let is_path = |listen: &&Listen| matches!(listen.address, ListenAddr::Unix(UnixAddr::Path(_)));
         let mine = |held: &Held| held.leaving && held.name == options.name();
         let is_held = |address: &ListenAddr| {
             let others = self.held.iter().filter(|held| !mine(held));
@@ -88,12 +88,12 @@ impl Survey {
             .listen
             .iter()
             .filter(is_path)
-            .filter(|address| !is_held(address));
-        let bound = new.map(|address| {
-            let listener = Listener::bind(address, &options.front().unix_socket, options.front().backlog);
+            .filter(|listen| !is_held(&listen.address));
+        let bound = new.map(|listen| {
+            let listener = Listener::bind(&listen.address, &options.front().unix_socket, options.front().backlog);
             let listener = listener
                 .map_err(|error| Error::with_remedy(Blame::System, format_args!("{}: {error}", options.name())))?;
-            Ok((address.clone(), listener))
+            Ok((listen.clone(), listener))
         });
         bound.collect()
     }

@@ -28,7 +28,7 @@ use front::options::{DescriptorNeeds, FrontOptions};
 use front::{Front, OverLimit};
 
 use crate::error::{Blame, Error};
-use crate::net::addr::ListenAddr;
+use crate::net::addr::{Listen, Transport};
 use crate::net::conn::Conn;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
@@ -37,8 +37,8 @@ use crate::process::spawn::{PreparedProgram, SpawnDefaults, Spawner};
 use crate::reactor::{Context, Key, Readiness as SourceReadiness, Service};
 use crate::stats::Snapshot;
 
-/// Listeners, each with the address that the operator has written for it.
-pub type Listeners = Vec<(ListenAddr, Listener)>;
+/// Listeners, each with the setting that the operator has written for it.
+pub type Listeners = Vec<(Listen, Listener)>;
 
 /// The options of a door. Each kind of door is a variant.
 #[derive(Debug, Clone, PartialEq)]
@@ -385,7 +385,11 @@ impl<D: Door + ?Sized> Accepting for D {
         self.front_mut().listening_mut()
     }
 
-    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin, transport: Transport) {
+        if transport == Transport::Tls {
+            // No configuration has such a listener yet.
+            return;
+        }
         if self.front().awaits_preface(origin.peer) {
             let admission = self.front_mut().receive(cx, conn, origin.peer);
             self.follow_admission(cx, admission);

@@ -13,6 +13,8 @@
 //! An IPv4 address in IPv6 clothes (`::ffff:10.0.0.1`, which is how IPv4 peers appear on a dual-stack socket) is turned
 //! into IPv4 at the border, here, so that access lists, counts and logs know one form.
 
+mod listen;
+
 use std::borrow::Cow;
 use std::error::Error;
 use std::ffi::OsStr;
@@ -24,6 +26,7 @@ use std::os::unix::net::SocketAddr as UnixSocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use listen::{Listen, Transport};
 use nix::net::if_::if_nametoindex;
 
 /// The longest path or abstract name of a UNIX socket, in bytes: sun_path has 108, one of which is the NUL that ends a
@@ -348,6 +351,8 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 /// A text that is no address, with what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddrError {
+    /// The transport whose prefix stands in front of the text.
+    transport: Transport,
     text: String,
     mistake: Mistake,
 }
@@ -355,6 +360,7 @@ pub struct AddrError {
 impl AddrError {
     fn new(text: &str, mistake: Mistake) -> AddrError {
         AddrError {
+            transport: Transport::Plain,
             text: text.to_owned(),
             mistake,
         }
@@ -378,13 +384,14 @@ enum Mistake {
     NoBrackets,
     BadPort(String),
     NoInterface(String),
+    TlsOnUnixSocket,
 }
 
 impl fmt::Display for AddrError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A message is one line, whatever was written.
-        let text = self.text.escape_debug();
-        write!(f, "\"{text}\" is not an address: ")?;
+        let text = self.text.escape_debug().to_string();
+        write!(f, "\"{}{text}\" is not an address: ", self.transport.prefix())?;
         match &self.mistake {
             Mistake::NoUnixName => f.write_str("the socket has no name; write unix:/PATH or unix:@NAME"),
             Mistake::ControlInName => f.write_str("the name of a socket cannot hold a control character"),
@@ -413,6 +420,17 @@ impl fmt::Display for AddrError {
                 name.escape_debug()
             ),
             Mistake::BadPort(port) => write!(f, "the port is a number from 0 to 65535, not {port:?}"),
+            Mistake::TlsOnUnixSocket => {
+                let path = text.strip_prefix("unix:").unwrap_or(&text);
+                return write!(
+                    f,
+                    "what goes through a UNIX socket does not leave this machine and needs no TLS; write unix:{path}"
+                );
+            }
+        }?;
+        match self.transport {
+            Transport::Plain => Ok(()),
+            Transport::Tls => f.write_str(" (behind tls:)"),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::io;
 use std::time::Instant;
 
 use super::accept::{Acceptor, Batch, Pause, Resume};
-use super::addr::{ListenAddr, PeerAddr};
+use super::addr::{Listen, ListenAddr, PeerAddr, Transport};
 use super::conn::Conn;
 use super::listener::Listener;
 use super::origin::Origin;
@@ -32,8 +32,8 @@ pub trait Accepting {
     fn listening_mut(&mut self) -> &mut Listening;
 
     /// Takes in a connection that was accepted this moment, refuses it, or holds it back until it is known which client
-    /// it comes from.
-    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin);
+    /// it comes from. `transport` is that of the listener.
+    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin, transport: Transport);
 
     /// Logs that accepting pauses. The line gives the reason and the remedy.
     fn log_pause(&mut self, cx: &mut Context<'_>, line: fmt::Arguments<'_>);
@@ -55,12 +55,12 @@ pub trait Accepting {
 
     /// Accepts one batch, admits its connections, and returns how it has ended; `None` if the listener is closed.
     fn accept_batch(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Batch> {
-        let (mut accepted, batch) = self.listening_mut().take(key, cx.now())?;
-        for (stream, peer) in accepted.drain(..) {
-            self.admit(cx, Conn::new(stream), Origin::direct(peer));
+        let mut taken = self.listening_mut().take(key, cx.now())?;
+        for (stream, peer) in taken.accepted.drain(..) {
+            self.admit(cx, Conn::new(stream), Origin::direct(peer), taken.transport);
         }
-        self.listening_mut().give_back(accepted);
-        Some(batch)
+        self.listening_mut().give_back(taken.accepted);
+        Some(taken.batch)
     }
 
     /// Accepts all connections that wait, up to a bound.
@@ -92,17 +92,24 @@ pub struct Listening {
     accepted: Vec<(Stream, PeerAddr)>,
 }
 
+/// The connections of one batch.
+struct Taken {
+    accepted: Vec<(Stream, PeerAddr)>,
+    transport: Transport,
+    batch: Batch,
+}
+
 #[derive(Debug)]
 struct Place {
-    /// The address as the operator wrote it.
-    configured: ListenAddr,
+    /// The listener as the operator wrote it.
+    configured: Listen,
     acceptor: Acceptor,
     alarm: Alarm,
 }
 
 impl Listening {
-    /// Listeners whose events come to the service as sources of `kind`, each with its address as the operator wrote it.
-    pub fn new(kind: Kind, listeners: Vec<(ListenAddr, Listener)>) -> Self {
+    /// Listeners whose events come to the service as sources of `kind`, each as the operator wrote it.
+    pub fn new(kind: Kind, listeners: Vec<(Listen, Listener)>) -> Self {
         Listening {
             kind,
             places: listeners.into_iter().map(Place::new).map(Some).collect(),
@@ -124,22 +131,19 @@ impl Listening {
         Ok(())
     }
 
-    /// Adds listeners, and closes those whose address is not in `listen` any more.
-    pub fn replace(
-        &mut self,
-        cx: &mut Context<'_>,
-        name: &str,
-        listen: &[ListenAddr],
-        new: Vec<(ListenAddr, Listener)>,
-    ) {
+    /// Adds listeners, closes those whose address is not in `listen` any more, and gives the others the transport that
+    /// they have there, for connections that are accepted from now on.
+    pub fn replace(&mut self, cx: &mut Context<'_>, name: &str, listen: &[Listen], new: Vec<(Listen, Listener)>) {
         let kind = self.kind;
-        for (number, place) in self.places.iter_mut().enumerate() {
-            if let Some(place) = place.take_if(|place| !listen.contains(&place.configured)) {
-                let Place {
-                    configured, mut alarm, ..
-                } = place;
-                cx.set_alarm(&mut alarm, source(kind, number), None);
-                log::info!(service:% = name; "{name}: no longer listening on {configured}");
+        for (number, slot) in self.places.iter_mut().enumerate() {
+            let Some(place) = slot else { continue };
+            match listen.iter().find(|listen| listen.address == place.configured.address) {
+                Some(listen) => place.set_transport(listen.transport, name),
+                None => {
+                    cx.set_alarm(&mut place.alarm, source(kind, number), None);
+                    log::info!(service:% = name; "{name}: no longer listening on {}", place.configured);
+                    *slot = None;
+                }
             }
         }
         for mut place in new.into_iter().map(Place::new) {
@@ -153,7 +157,7 @@ impl Listening {
     /// The open listeners, each with its address as the operator wrote it.
     pub fn iter(&self) -> impl Iterator<Item = (&ListenAddr, &Listener)> {
         let places = self.places.iter().flatten();
-        places.map(|place| (&place.configured, place.acceptor.listener()))
+        places.map(|place| (&place.configured.address, place.acceptor.listener()))
     }
 
     /// Closes the sockets here while another process goes on accepting from them: their files stay, and so do clients
@@ -178,15 +182,18 @@ impl Listening {
         (0..self.places.len()).map(numbered)
     }
 
-    /// Accepts one turn's share from one listener. Returns the connections and how the batch has ended; `None` if the
-    /// listener is closed.
-    fn take(&mut self, key: Key, now: Instant) -> Option<(Vec<(Stream, PeerAddr)>, Batch)> {
+    /// Accepts one turn's share from one listener. Returns `None` if the listener is closed.
+    fn take(&mut self, key: Key, now: Instant) -> Option<Taken> {
         let Listening { places, accepted, .. } = self;
         let place = places.get_mut(key.slot())?.as_mut()?;
         let batch = place
             .acceptor
             .accept_batch(ACCEPTS_PER_TURN, now, |stream, peer| accepted.push((stream, peer)));
-        Some((std::mem::take(accepted), batch))
+        Some(Taken {
+            accepted: std::mem::take(accepted),
+            transport: place.configured.transport,
+            batch,
+        })
     }
 
     /// Takes back the memory of a batch. All its connections must have been taken out.
@@ -237,7 +244,7 @@ impl Listening {
 }
 
 impl Place {
-    fn new((configured, listener): (ListenAddr, Listener)) -> Self {
+    fn new((configured, listener): (Listen, Listener)) -> Self {
         Place {
             configured,
             acceptor: Acceptor::new(listener),
@@ -248,8 +255,20 @@ impl Place {
     fn register(&mut self, cx: &Context<'_>, at: Source, name: &str) -> io::Result<()> {
         self.acceptor.take_charge();
         cx.register(at, &mut self.acceptor, mio::Interest::READABLE)?;
-        log::info!(service:% = name; "{name}: listening on {}", self.acceptor.listener().local_addr());
+        let (prefix, address) = (
+            self.configured.transport.prefix(),
+            self.acceptor.listener().local_addr(),
+        );
+        log::info!(service:% = name; "{name}: listening on {prefix}{address}");
         Ok(())
+    }
+
+    fn set_transport(&mut self, transport: Transport, name: &str) {
+        if self.configured.transport != transport {
+            let before = self.configured.to_string();
+            self.configured.transport = transport;
+            log::info!(service:% = name; "{name}: {before} is {} from now on", self.configured);
+        }
     }
 }
 

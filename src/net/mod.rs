@@ -2,7 +2,7 @@
 //!
 //! The life of a connection:
 //!
-//! 1. [`addr`] has parsed `--listen` into a [`ListenAddr`](addr::ListenAddr).
+//! 1. [`addr`] has parsed `--listen` into a [`Listen`](addr::Listen).
 //! 2. [`listener`] binds it ([`bind`] makes the system calls, [`bind_error`] explains a failure), or takes it over from
 //!    the service manager ([`inherit`]), or from the daemon of which this one is the successor ([`handover`]).
 //! 3. [`accept`] takes a bounded number of connections from it in a turn, and pauses when the machine is short of

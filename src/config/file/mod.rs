@@ -39,7 +39,7 @@ use super::spec::exec::ExecSpec;
 use super::spec::log::LogSpec;
 use crate::doors::Options;
 use crate::error::Error;
-use crate::net::addr::ListenAddr;
+use crate::net::addr::Listen;
 
 /// A file that describes services, and the way to read it: now, and again when it may have changed.
 #[derive(Debug, Clone, PartialEq)]
@@ -142,8 +142,8 @@ struct Collected<'t> {
     log: LogSpec,
     /// The names of all services, including unreadable ones.
     names: HashSet<String>,
-    /// Every address to listen on: its service, and the position of the setting.
-    listening: Vec<(String, usize, ListenAddr)>,
+    /// Every listener: its service, and the position of the setting.
+    listening: Vec<(String, usize, Listen)>,
     /// `None` if the needs are not checked.
     needs: Option<Needs>,
     report: Report<'t>,
@@ -392,7 +392,7 @@ fn accept<O>(keys: &Keys<'_, '_>, lowered: Result<Lowered<O>, Vec<Mistake>>, fou
                 let service = keys.service();
                 let listen = listen
                     .into_iter()
-                    .map(|(origin, address)| (service.to_owned(), keys.place(origin), address));
+                    .map(|(origin, listen)| (service.to_owned(), keys.place(origin), listen));
                 found.listening.extend(listen);
             }
             Some(options)
@@ -410,16 +410,17 @@ fn accept<O>(keys: &Keys<'_, '_>, lowered: Result<Lowered<O>, Vec<Mistake>>, fou
 fn report_clashes(found: &mut Collected<'_>) {
     found.listening.sort_by_key(|(_, offset, _)| *offset);
     // Only addresses with the same port can conflict, or addresses without a port.
-    let mut before: HashMap<Option<u16>, Vec<(&str, &ListenAddr)>> = HashMap::new();
-    for (service, offset, address) in &found.listening {
-        let like = before.entry(address.port()).or_default();
-        let in_the_way = |(other, taken): &&(&str, &ListenAddr)| *other != service && lower::clash(taken, address);
+    let mut before: HashMap<Option<u16>, Vec<(&str, &Listen)>> = HashMap::new();
+    for (service, offset, listen) in &found.listening {
+        let like = before.entry(listen.address.port()).or_default();
+        let in_the_way =
+            |(other, taken): &&(&str, &Listen)| *other != service && lower::clash(&taken.address, &listen.address);
         if let Some((other, taken)) = like.iter().find(in_the_way) {
             let (other, service) = (Quoted(other), Quoted(service));
             let text = format!("{other} listens on {taken} already; give {service} another address or port");
             found.report.add(*offset, text);
         }
-        like.push((service, address));
+        like.push((service, listen));
     }
 }
 
@@ -478,7 +479,7 @@ colour = "blue"
             "12:1: there is no key `colour`; see iotcpd.toml(5) for those there are",
             "14:2: there is no kind of service called `pol`; did you mean `pool`?",
         ];
-        let nonsense = format!("6:26: listen: {}", "nonsense".parse::<ListenAddr>().unwrap_err());
+        let nonsense = format!("6:26: listen: {}", "nonsense".parse::<Listen>().unwrap_err());
         let expected: Vec<_> = expected
             .iter()
             .map(|line| line.replace("NONSENSE", &nonsense))

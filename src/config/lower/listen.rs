@@ -11,7 +11,7 @@ use crate::config::spec::listen::ListenSpec;
 use crate::config::units::FileMode;
 use crate::doors::front::options::{FrontOptions, LimitKind};
 use crate::net::access::{AccessList, TrustedProxies, parse_net};
-use crate::net::addr::{ListenAddr, UnixAddr};
+use crate::net::addr::{Listen, ListenAddr, Transport, UnixAddr};
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
 use crate::process::identity::{UserIdentity, lookup_group};
@@ -41,7 +41,7 @@ pub(super) const ANY_NUMBER: Ceilings = Ceilings {
 
 /// The settings of listening in a door's options.
 pub(super) struct Listening {
-    pub(super) addresses: Vec<(KeyRef, ListenAddr)>,
+    pub(super) addresses: Vec<(KeyRef, Listen)>,
     pub(super) unix_socket: UnixSocketOptions,
     pub(super) backlog: u32,
     pub(super) access: AccessList,
@@ -56,10 +56,10 @@ impl Listening {
         name: &str,
         limit_kind: LimitKind,
         stop_timeout: Duration,
-    ) -> (Arc<FrontOptions>, Vec<(KeyRef, ListenAddr)>) {
+    ) -> (Arc<FrontOptions>, Vec<(KeyRef, Listen)>) {
         let front = FrontOptions {
             name: name.to_owned(),
-            listen: self.addresses.iter().map(|(_, address)| address.clone()).collect(),
+            listen: self.addresses.iter().map(|(_, listen)| listen.clone()).collect(),
             unix_socket: self.unix_socket,
             backlog: self.backlog,
             access: self.access,
@@ -83,19 +83,25 @@ pub(super) fn limit_kind(spec: &ListenSpec) -> LimitKind {
 /// Lowers the shared part. `addresses` are those of the door's own flags; those of `--listen` are added to them.
 pub(super) fn listening(
     mistakes: &mut Mistakes,
-    mut addresses: Vec<(KeyRef, ListenAddr)>,
+    mut addresses: Vec<(KeyRef, Listen)>,
     spec: &ListenSpec,
     ceilings: &Ceilings,
 ) -> Listening {
     for (index, text) in spec.listen.iter().enumerate() {
         let origin = KeyRef::element("listen", index);
-        match text.parse::<ListenAddr>() {
-            Ok(address) => match addresses.iter().find(|(_, other)| clash(other, &address)) {
+        match text.parse::<Listen>() {
+            Ok(listen) if listen.transport == Transport::Tls => {
+                mistakes.add(origin, format!("{listen}: TLS is not there yet"), "leave out tls:");
+            }
+            Ok(listen) => match addresses
+                .iter()
+                .find(|(_, other)| clash(&other.address, &listen.address))
+            {
                 Some((_, other)) => {
-                    let text = format!("{address} and {other} are in each other's way");
+                    let text = format!("{listen} and {other} are in each other's way");
                     mistakes.add(origin, text, "leave out one of the two");
                 }
-                None => addresses.push((origin, address)),
+                None => addresses.push((origin, listen)),
             },
             Err(error) => {
                 let otherwise = "write for example 127.0.0.1:9991, [::1]:9991, *:9991 or unix:/run/iotcpd.sock";
@@ -176,8 +182,9 @@ fn unix_socket(mistakes: &mut Mistakes, spec: &ListenSpec) -> UnixSocketOptions 
 /// Returns true if this listener creates a file. An address with a mistake, which is reported elsewhere, may have been
 /// meant to.
 fn may_be_a_file(text: &str) -> bool {
-    text.parse()
-        .map_or(true, |address| matches!(address, ListenAddr::Unix(UnixAddr::Path(_))))
+    text.parse::<Listen>().map_or(true, |listen| {
+        matches!(listen.address, ListenAddr::Unix(UnixAddr::Path(_)))
+    })
 }
 
 fn access(mistakes: &mut Mistakes, spec: &ListenSpec) -> AccessList {

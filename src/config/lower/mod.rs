@@ -35,7 +35,7 @@ pub(super) use listen::clash;
 pub use pool::{pool, program_of_pool};
 
 use crate::config::units::{Size, Time, Whole};
-use crate::net::addr::ListenAddr;
+use crate::net::addr::Listen;
 use crate::process::identity::LookupError;
 
 /// The key, or the element of a list under a key, that holds a setting. The caller that knows the positions of the keys
@@ -136,8 +136,8 @@ fn worded(wording: Wording, said: &str) -> String {
 pub struct Lowered<O> {
     /// The complete options of the door.
     pub options: O,
-    /// Every address that the door listens on with its origin, in the order of the options.
-    pub listen: Vec<(KeyRef, ListenAddr)>,
+    /// Every listener of the door with its origin, in the order of the options.
+    pub listen: Vec<(KeyRef, Listen)>,
 }
 
 /// The mistakes found so far.

@@ -5,15 +5,11 @@ use super::{KEY, KeyRef, Mistakes};
 use crate::config::spec::exec::ExecSpec;
 use crate::doors::exec::core::permits::{Clients, Programs};
 use crate::doors::exec::options::is_exposed;
-use crate::net::addr::ListenAddr;
+use crate::net::addr::{Listen, ListenAddr};
 use crate::process::identity::{UserIdentity, lookup_group};
 
 /// Lowers the lists. `addresses` are all addresses that the door listens on, except addresses with a mistake.
-pub(super) fn permits(
-    mistakes: &mut Mistakes,
-    spec: &ExecSpec,
-    addresses: &[(KeyRef, ListenAddr)],
-) -> (Clients, Programs) {
+pub(super) fn permits(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(KeyRef, Listen)]) -> (Clients, Programs) {
     let clients = clients(mistakes, spec);
     let programs = programs(mistakes, spec);
     check_clients(mistakes, spec, addresses);
@@ -56,7 +52,7 @@ fn programs(mistakes: &mut Mistakes, spec: &ExecSpec) -> Programs {
 
 /// Adds a mistake unless the lists of clients apply to all addresses. Users are known on UNIX sockets only: the lists
 /// must not seem to protect an address where they have no effect.
-fn check_clients(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(KeyRef, ListenAddr)]) {
+fn check_clients(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(KeyRef, Listen)]) {
     let said = [
         ("allow-user", !spec.allow_user.is_empty()),
         ("allow-group", !spec.allow_group.is_empty()),
@@ -66,11 +62,11 @@ fn check_clients(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(KeyRef,
     };
     let over_tcp = addresses
         .iter()
-        .find(|(_, address)| matches!(address, ListenAddr::Tcp(_) | ListenAddr::TcpAny { .. }));
-    if let Some((_, address)) = over_tcp {
+        .find(|(_, listen)| matches!(listen.address, ListenAddr::Tcp(_) | ListenAddr::TcpAny { .. }));
+    if let Some((_, listen)) = over_tcp {
         mistakes.add(
             KeyRef::key(key),
-            format!("whoever connects to {address} has no user that could be told"),
+            format!("whoever connects to {listen} has no user that could be told"),
             "listen on UNIX sockets alone, and on TCP in a service of its own",
         );
     }
@@ -78,12 +74,12 @@ fn check_clients(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(KeyRef,
 
 /// Adds a mistake for each address that other machines can reach, unless the programs are listed: its clients could run
 /// anything.
-fn check_exposed(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(KeyRef, ListenAddr)]) {
-    let exposed = addresses.iter().filter(|(_, address)| is_exposed(address));
-    for (origin, address) in exposed.filter(|_| spec.allow_program.is_empty()) {
+fn check_exposed(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(KeyRef, Listen)]) {
+    let exposed = addresses.iter().filter(|(_, listen)| is_exposed(&listen.address));
+    for (origin, listen) in exposed.filter(|_| spec.allow_program.is_empty()) {
         mistakes.add(
             *origin,
-            format!("whoever reached {address} from another machine could run anything here"),
+            format!("whoever reached {listen} from another machine could run anything here"),
             format!(
                 "write a loopback address such as 127.0.0.1:9992, or the path of a UNIX socket; \
                  or say with {KEY}allow-program what may be run"
@@ -166,7 +162,14 @@ mod tests {
     #[test]
     fn other_machines_may_connect_only_if_programs_are_listed() {
         let mut spec = ExecSpec::default();
-        for address in ["0.0.0.0:1", "[::]:1", "*:1", "192.0.2.1:1", "[2001:db8::1]:1"] {
+        for address in [
+            "0.0.0.0:1",
+            "[::]:1",
+            "*:1",
+            "192.0.2.1:1",
+            "[2001:db8::1]:1",
+            "tls:*:1",
+        ] {
             spec.allow_program.clear();
             let refused = told(&spec, &["127.0.0.1:1", address]);
             assert_eq!(refused.len(), 1, "{refused:?}");

@@ -17,7 +17,7 @@ use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, Mode as WrittenMode, PoolSpec};
 use crate::doors::pool::options::{Disclosure, Framing, Framings, HalfClose, KeptLimits, Mode, Options, Policy};
 use crate::doors::pool::squidguard::DEFAULT_COMMAND;
-use crate::net::addr::{AddrError, ListenAddr};
+use crate::net::addr::{AddrError, Listen, ListenAddr};
 use crate::process::spec::ProcessSpec;
 
 /// The port of iotcpd 1.1.
@@ -137,10 +137,13 @@ fn worker(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<ProcessSpec> {
 
 /// Returns the addresses of `--ipv4`, `--ipv6` and `--port`. IPv6 alone binds no IPv4, and `--listen` alone binds only
 /// its own addresses; a port binds the default address. An empty address means that there is none.
-fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(KeyRef, ListenAddr)> {
+fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(KeyRef, Listen)> {
     let port = mistakes.count("port", spec.port, 0..=u16::MAX).unwrap_or(DEFAULT_PORT);
     let mut addresses = Vec::new();
-    let mut add = |key, ip: IpAddr| addresses.push((KeyRef::key(key), ListenAddr::Tcp(SocketAddr::new(ip, port))));
+    let mut add = |key, ip: IpAddr| {
+        let address = ListenAddr::Tcp(SocketAddr::new(ip, port));
+        addresses.push((KeyRef::key(key), Listen::plain(address)));
+    };
     let ipv6 = spec.ipv6.as_ref().filter(|text| !text.is_empty());
     match &spec.ipv4 {
         Some(none) if none.is_empty() => {}
@@ -155,7 +158,7 @@ fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(KeyRef, ListenAdd
     }
     if let Some(text) = ipv6 {
         match ipv6_at(text, port) {
-            Ok(address) => addresses.push((KeyRef::key("ipv6"), address)),
+            Ok(address) => addresses.push((KeyRef::key("ipv6"), Listen::plain(address))),
             Err(Some(error)) => mistakes.add_error(KeyRef::key("ipv6"), &error, "write for example ::1"),
             Err(None) => not_an_ip(mistakes, "ipv6", text, "::1, or :: for every one"),
         }

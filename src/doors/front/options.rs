@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::net::access::{AccessList, TrustedProxies};
-use crate::net::addr::ListenAddr;
+use crate::net::addr::{Listen, ListenAddr};
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
 
@@ -13,8 +13,8 @@ use crate::net::limits::ConnectionLimits;
 pub struct FrontOptions {
     /// The name in logs and statistics; unique in a daemon.
     pub name: String,
-    /// The addresses that clients connect to. Never empty.
-    pub listen: Vec<ListenAddr>,
+    /// The listeners that clients connect to. Never empty.
+    pub listen: Vec<Listen>,
     /// Mode and owner of the UNIX listeners among [`listen`](Self::listen).
     pub unix_socket: UnixSocketOptions,
     /// The length of the kernel's queue of connections that are not accepted yet.
@@ -68,6 +68,16 @@ pub struct Lowered {
 }
 
 impl FrontOptions {
+    /// Returns the addresses of the listeners.
+    pub fn addresses(&self) -> impl Iterator<Item = &ListenAddr> {
+        self.listen.iter().map(|listen| &listen.address)
+    }
+
+    /// Returns true if one of the listeners has this address, whatever its transport is.
+    pub fn listens_on(&self, address: &ListenAddr) -> bool {
+        self.addresses().any(|own| own == address)
+    }
+
     /// Returns the descriptors of a door with these needs.
     pub fn descriptors(&self, needs: DescriptorNeeds) -> Descriptors {
         let connections = self.connection_limits.total.saturating_mul(needs.per_connection);

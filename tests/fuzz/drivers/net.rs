@@ -4,15 +4,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use iotcpd::internals::net::{
-    AccessList, Asserted, ConnectAddr, ListenAddr, Origin, PeerAddr, handover, parse_net, proxy,
-};
+use iotcpd::internals::net::{AccessList, Asserted, ConnectAddr, Listen, Origin, PeerAddr, handover, parse_net, proxy};
 
-/// `ListenAddr` and `ConnectAddr`: what can be read is written back as text that means the same, and neither that text
+/// `Listen` and `ConnectAddr`: what can be read is written back as text that means the same, and neither that text
 /// nor an error holds control characters, which would break a line of the log.
 pub fn fuzz_addresses(input: &[u8]) {
     let text = &*String::from_utf8_lossy(input);
-    let listen = text.parse::<ListenAddr>();
+    let listen = text.parse::<Listen>();
     let written = shown(&listen);
     if let Ok(address) = listen {
         assert_eq!(written.parse(), Ok(address), "{text:?} is written as {written:?}");

@@ -35,7 +35,7 @@ impl ExecDoor {
     pub fn new(options: Options, spawner: Spawner, listeners: Listeners, now: Instant) -> Result<ExecDoor, Error> {
         check_listeners(
             &options,
-            listeners.iter().map(|(address, listener)| (address, listener)),
+            listeners.iter().map(|(listen, listener)| (&listen.address, listener)),
         )?;
         let kind = FrontKind {
             module: module_path!(),
@@ -108,8 +108,8 @@ impl Door for ExecDoor {
             (doors::Options::Exec(options), PreparedPrograms::Exec(spawner)) => (*options, *spawner),
             (other, _) => return Err(doors::other_kind(self.front.name(), &other)),
         };
-        let stays = |(address, _): &(&ListenAddr, _)| options.front.listen.contains(address);
-        let new_ones = new.iter().map(|(address, listener)| (address, listener));
+        let stays = |(address, _): &(&ListenAddr, _)| options.front.listens_on(address);
+        let new_ones = new.iter().map(|(listen, listener)| (&listen.address, listener));
         check_listeners(&options, self.front.listening().iter().filter(stays).chain(new_ones))?;
         self.front.reload(cx, Arc::clone(&options.front), new);
         self.spawner = spawner;
