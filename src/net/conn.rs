@@ -19,14 +19,16 @@
 //! - There is one write buffer. A direct write past it needs it to be empty, so bytes never overtake each other.
 //! - The end of this side is said once, behind the last byte.
 //!
-//! **Transports.** [`Stream`] is the enum of transports: TCP and UNIX sockets today. TLS and WebSocket become variants
-//! of it. Whatever depends on the transport is asked of the stream and never of a descriptor: how unread bytes are
-//! thrown away, how the end is said together with the last bytes, how far the peer has read.
+//! **Transports.** [`Stream`] is the enum of transports: TCP, UNIX sockets, and TLS, which a connection may
+//! [begin](Conn::secure) once it is there. WebSocket becomes another variant. Whatever depends on the transport is asked
+//! of the stream and never of a descriptor: how unread bytes are thrown away, how the end is said together with the last
+//! bytes, how far the peer has read.
 //!
 //! Frames, deadlines of requests, and which client may connect at all do not belong here.
 
 mod closing;
 mod connecting;
+mod securing;
 
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::os::fd::BorrowedFd;
@@ -149,6 +151,9 @@ impl Conn {
         self.is_readable |= readiness.readable || readiness.read_closed || readiness.hung_up;
         self.reads_to_end |= readiness.read_closed || readiness.hung_up;
         self.is_writable |= readiness.writable || readiness.hung_up;
+        if readiness.writable {
+            self.stream.push();
+        }
     }
 
     /// Makes the next reads ask the socket up to its end, for an owner that may have missed an event.
@@ -358,7 +363,7 @@ impl Conn {
     }
 
     /// Writes messages past the write buffer, which must be empty, in one system call: see [`Stream::send_messages`].
-    /// The caller appends what was not taken to the buffer.
+    /// The caller appends what was not taken to the buffer, or comes again with the same bytes in front.
     pub fn write_messages(&mut self, messages: &[&[IoSlice<'_>]]) -> Sent {
         debug_assert!(self.output.is_empty(), "bytes would overtake others");
         if !self.is_writable {

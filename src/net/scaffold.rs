@@ -1,14 +1,20 @@
 //! Shared by the tests of this room: waiting for a socket, and connected pairs.
 
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustls::{ClientConnection, StreamOwned};
 
 use super::addr::{ListenAddr, PeerAddr};
 use super::bind::UnixSocketOptions;
 use super::listener::Listener;
 use super::stream::Stream;
+use super::tls::scaffold::Authority;
+use super::tls::transport::{Secured, Step};
+use crate::buffer::Buffer;
 
 /// A test may wait for a stream by its descriptor, which the program does not.
 impl AsFd for Stream {
@@ -65,4 +71,59 @@ pub(super) fn unix_pair() -> (Stream, std::os::unix::net::UnixStream) {
     let (served, client) = std::os::unix::net::UnixStream::pair().expect("socketpair");
     served.set_nonblocking(true).expect("non-blocking");
     (Stream::Unix(mio::net::UnixStream::from_std(served)), client)
+}
+
+/// The served end of a TCP connection with TLS, after the handshake, and its client.
+pub(super) fn tls_pair() -> (Stream, TlsClient) {
+    let (stream, socket) = tcp_pair();
+    let Stream::Tcp(served) = stream else {
+        panic!("{stream:?} is no TCP connection")
+    };
+    let (engine, connection) = Authority::new().sides();
+    let mut served = Secured::new(served, engine, Buffer::default());
+    let mut client = StreamOwned::new(connection, socket);
+    client.conn.write_tls(&mut client.sock).expect("a hello");
+    wait_readable(served.socket());
+    while served.step().expect("the first flight") != Step::Waiting {}
+    client.conn.complete_io(&mut client.sock).expect("the handshake");
+    while served.step().expect("the second flight") != Step::Done {
+        wait_readable(served.socket());
+    }
+    (Stream::Tls(Box::new(served)), TlsClient(RefCell::new(client)))
+}
+
+/// A client over TLS that blocks.
+pub(super) struct TlsClient(RefCell<StreamOwned<ClientConnection, std::net::TcpStream>>);
+
+impl TlsClient {
+    /// Says that it sends nothing more, by TLS alone.
+    pub(super) fn say_end(&self) {
+        let client = &mut *self.0.borrow_mut();
+        client.conn.send_close_notify();
+        client.conn.write_tls(&mut client.sock).expect("the end");
+    }
+
+    /// The connection below.
+    pub(super) fn socket(&self) -> std::net::TcpStream {
+        self.0.borrow().sock.try_clone().expect("a socket")
+    }
+}
+
+impl Read for TlsClient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.get_mut().read(buffer)
+    }
+}
+
+impl Write for TlsClient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let client = self.0.get_mut();
+        let count = client.write(bytes)?;
+        client.flush()?;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

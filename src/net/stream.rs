@@ -1,9 +1,13 @@
-//! The transports of a connection: connected sockets, TCP or UNIX, behind one type.
+//! The transports of a connection: connected sockets, TCP or UNIX, and TLS on TCP, behind one type.
 //!
 //! A [`Conn`](super::conn::Conn) reads and writes through it, and asks it for whatever depends on the transport: how
 //! unread bytes are thrown away, how the end is said together with the last bytes, how far the peer has read. All calls
 //! are non-blocking: `WouldBlock` means "wait for the next event". The calls that move bytes, or end a direction, are
 //! for the connection alone.
+//!
+//! **TLS** ([`Secured`]) encrypts all bytes and has words of its own on the wire. What the kernel knows of its socket
+//! (addresses, options, the state of the peer) is asked as of any other; unread bytes are thrown away as they are on
+//! the wire, so nothing can be read after that.
 //!
 //! **Nagle.** TCP_NODELAY is not set on accept: it would cost every connection a system call and win nothing, because a
 //! reply leaves in one write and is followed by a FIN or by nothing until the client has asked again. A service that
@@ -25,6 +29,7 @@ use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt};
 use super::addr::{PeerAddr, UnixAddr, canonical};
 use super::sys;
 pub(super) use super::sys::MOST_MESSAGES;
+use super::tls::transport::Secured;
 
 /// The number of bytes that one [`Stream::discard_unread`] takes from a TCP socket at most. They are not copied, so it
 /// may be as much as a receive buffer commonly holds.
@@ -40,6 +45,14 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a UNIX socket.
     Unix(UnixStream),
+    /// Over TCP, with TLS.
+    Tls(Box<Secured>),
+}
+
+/// The socket under a stream.
+enum Socket<'a> {
+    Tcp(&'a TcpStream),
+    Unix(&'a UnixStream),
 }
 
 /// The bytes that were still unread.
@@ -98,6 +111,14 @@ impl fmt::Display for PeerCredentials {
 }
 
 impl Stream {
+    fn socket(&self) -> Socket<'_> {
+        match self {
+            Stream::Tcp(stream) => Socket::Tcp(stream),
+            Stream::Unix(stream) => Socket::Unix(stream),
+            Stream::Tls(secured) => Socket::Tcp(secured.socket()),
+        }
+    }
+
     /// Begins to connect. The stream becomes writable when the outcome is known: see
     /// [`is_connected`](Self::is_connected).
     ///
@@ -143,9 +164,9 @@ impl Stream {
     /// # Errors
     /// getsockopt(2), which does not fail on an open socket.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        match self {
-            Stream::Tcp(stream) => stream.take_error(),
-            Stream::Unix(stream) => stream.take_error(),
+        match self.socket() {
+            Socket::Tcp(stream) => stream.take_error(),
+            Socket::Unix(stream) => stream.take_error(),
         }
     }
 
@@ -154,9 +175,9 @@ impl Stream {
     /// # Errors
     /// getpeername(2): NotConnected when the connection is gone or not yet there.
     pub fn peer_addr(&self) -> io::Result<PeerAddr> {
-        match self {
-            Stream::Tcp(stream) => stream.peer_addr().map(PeerAddr::tcp),
-            Stream::Unix(_) => Ok(PeerAddr::Unix),
+        match self.socket() {
+            Socket::Tcp(stream) => stream.peer_addr().map(PeerAddr::tcp),
+            Socket::Unix(_) => Ok(PeerAddr::Unix),
         }
     }
 
@@ -165,9 +186,9 @@ impl Stream {
     /// # Errors
     /// getsockname(2), which does not fail on an open socket.
     pub fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
-        match self {
-            Stream::Tcp(stream) => stream.local_addr().map(|address| Some(canonical(address))),
-            Stream::Unix(_) => Ok(None),
+        match self.socket() {
+            Socket::Tcp(stream) => stream.local_addr().map(|address| Some(canonical(address))),
+            Socket::Unix(_) => Ok(None),
         }
     }
 
@@ -199,14 +220,42 @@ impl Stream {
         Ok(Some(groups))
     }
 
-    /// Tells the peer that nothing more comes, and leaves reading possible.
+    /// Tells the peer that nothing more comes, and leaves reading possible. TLS may have to say it
+    /// [later](Self::push).
     ///
     /// # Errors
     /// NotConnected when the peer has reset the connection. It is over in both directions then, and nothing is lost.
-    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+    pub(super) fn shutdown_write(&mut self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(secured) => secured.end(),
+        }
+    }
+
+    /// Returns true if closing the socket says the end of this side. With TLS it does not: the peer would take what it
+    /// has read for a part.
+    pub(super) fn ends_when_closed(&self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => true,
+            Stream::Tls(_) => false,
+        }
+    }
+
+    /// Writes what the transport has to say by itself, if there is anything and the socket has room. Must be called when
+    /// it has room again. An error shows in the next read or write.
+    pub(super) fn push(&mut self) {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => {}
+            Stream::Tls(secured) => drop(secured.push()),
+        }
+    }
+
+    /// Returns true if the transport has something to [push](Self::push).
+    pub(super) fn has_unsent(&self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => false,
+            Stream::Tls(secured) => secured.has_unsent(),
         }
     }
 
@@ -227,9 +276,13 @@ impl Stream {
     /// processor between them.
     ///
     /// # Errors
-    /// Those of a write. Nothing was taken then. An end that cannot be said means that the peer has reset the
-    /// connection, which the next read tells.
-    pub(super) fn send_messages(&self, messages: &[&[IoSlice<'_>]], end: bool) -> io::Result<usize> {
+    /// Those of a write. Nothing was taken then, and after WouldBlock the next write must begin with the same bytes: TLS
+    /// may have encrypted them. An end that cannot be said means that the peer has reset the connection, which the next
+    /// read tells.
+    pub(super) fn send_messages(&mut self, messages: &[&[IoSlice<'_>]], end: bool) -> io::Result<usize> {
+        if let Stream::Tls(secured) = self {
+            return secured.write_messages(messages, end);
+        }
         let more = end && !self.keeps_messages();
         let sent = sys::send_messages(self.fd(), messages, more)?;
         let length: usize = messages.iter().copied().flatten().map(|piece| piece.len()).sum();
@@ -244,22 +297,29 @@ impl Stream {
     pub(super) fn is_drained(&self, count: usize, room: usize) -> bool {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => count < room,
+            Stream::Tls(secured) => secured.is_drained(),
         }
     }
 
-    /// Returns true if the peer has sent something that is not read yet.
+    /// Returns true if the peer has sent something that is not read yet. With TLS that may be no data.
     pub(super) fn has_unread(&self) -> bool {
+        if let Stream::Tls(secured) = self
+            && secured.has_received()
+        {
+            return true;
+        }
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         let looked = recv(self.as_raw_fd(), &mut [0], flags);
         looked.is_ok_and(|count| count > 0)
     }
 
     /// Returns how far the peer has read the `sent` bytes that were written here. After an error of the kernel it is
-    /// assumed to have read none.
+    /// assumed to have read none. With TLS the kernel counts the bytes on the wire, which are more, so the number is a
+    /// little less than the true one.
     pub fn read_by_peer(&self, sent: u64) -> Reading {
         let less = |unread: usize| sent.saturating_sub(unread as u64);
-        match self {
-            Stream::Tcp(stream) => match sys::outgoing(stream.as_fd()) {
+        match self.socket() {
+            Socket::Tcp(stream) => match sys::outgoing(stream.as_fd()) {
                 Ok((unacknowledged, unsent)) => Reading::Arrived {
                     bytes: less(unacknowledged),
                     is_full: unsent > 0 && unsent == unacknowledged,
@@ -269,7 +329,7 @@ impl Stream {
                     is_full: false,
                 },
             },
-            Stream::Unix(stream) => Reading::Known(sys::unread_by_peer(stream.as_fd()).map_or(0, less)),
+            Socket::Unix(stream) => Reading::Known(sys::unread_by_peer(stream.as_fd()).map_or(0, less)),
         }
     }
 
@@ -278,9 +338,9 @@ impl Stream {
     /// # Errors
     /// setsockopt(2): InvalidInput when the peer has reset the connection.
     pub fn set_nodelay(&self) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.set_nodelay(true),
-            Stream::Unix(_) => Ok(()),
+        match self.socket() {
+            Socket::Tcp(stream) => stream.set_nodelay(true),
+            Socket::Unix(_) => Ok(()),
         }
     }
 
@@ -290,9 +350,9 @@ impl Stream {
     /// # Errors
     /// setsockopt(2), which does not fail on an open socket.
     pub fn set_keepalive(&self) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => Ok(setsockopt(stream, KeepAlive, &true)?),
-            Stream::Unix(_) => Ok(()),
+        match self.socket() {
+            Socket::Tcp(stream) => Ok(setsockopt(stream, KeepAlive, &true)?),
+            Socket::Unix(_) => Ok(()),
         }
     }
 
@@ -321,9 +381,9 @@ impl Stream {
     }
 
     fn set_linger(&self, linger: libc::linger) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => Ok(setsockopt(stream, Linger, &linger)?),
-            Stream::Unix(_) => Ok(()),
+        match self.socket() {
+            Socket::Tcp(stream) => Ok(setsockopt(stream, Linger, &linger)?),
+            Socket::Unix(_) => Ok(()),
         }
     }
 
@@ -340,14 +400,15 @@ impl Stream {
         }
     }
 
-    /// Throws away unread bytes of the peer, in one system call.
+    /// Throws away unread bytes of the peer, in one system call. Nothing may be read after that: with TLS the rest could
+    /// not be decrypted.
     ///
     /// # Errors
     /// recv(2): ConnectionReset and its like. The connection is over and must be closed.
     pub(super) fn discard_unread(&self) -> io::Result<Unread> {
-        let outcome = match self {
-            Stream::Tcp(stream) => sys::discard_tcp(stream.as_fd(), DISCARD_TCP),
-            Stream::Unix(stream) => {
+        let outcome = match self.socket() {
+            Socket::Tcp(stream) => sys::discard_tcp(stream.as_fd(), DISCARD_TCP),
+            Socket::Unix(stream) => {
                 let mut scratch = [0; DISCARD_UNIX];
                 recv(stream.as_raw_fd(), &mut scratch, MsgFlags::MSG_DONTWAIT).map_err(Errno::into)
             }
@@ -366,14 +427,15 @@ impl Stream {
     pub(super) fn plain_socket(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => Some(self.fd()),
+            Stream::Tls(_) => None,
         }
     }
 
     /// The socket, for what the kernel knows of it. The bytes on it may be in another form than the owner's.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Stream::Tcp(stream) => stream.as_fd(),
-            Stream::Unix(stream) => stream.as_fd(),
+        match self.socket() {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
         }
     }
 
@@ -382,6 +444,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream,
             Stream::Unix(stream) => stream,
+            Stream::Tls(secured) => secured.socket_mut(),
         }
     }
 }
@@ -398,6 +461,7 @@ impl Read for Stream {
         match self {
             Stream::Tcp(stream) => stream.read(buffer),
             Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tls(secured) => secured.read(buffer),
         }
     }
 }
@@ -407,6 +471,7 @@ impl Write for Stream {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tls(secured) => secured.write_messages(&[&[IoSlice::new(bytes)]], false),
         }
     }
 

@@ -3,12 +3,14 @@
 //! A socket that is closed over unread bytes makes the kernel answer with a reset, which may overtake the reply (RFC
 //! 1122, 4.2.2.13). A peer that may still send is therefore told that nothing more comes, and
 //! what it sends is thrown away until it ends its side, for as long and for as many bytes as the door allows.
+//!
+//! A peer over TLS is always told: it takes a connection that is closed without a word for one that was cut.
 
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
 use super::super::stream::Unread;
-use super::Conn;
+use super::{Conn, End};
 
 /// The number of system calls that one turn of a lingering close makes at most.
 const DISCARDS_PER_TURN: usize = 4;
@@ -48,9 +50,10 @@ impl Conn {
     /// first; what the peer sends later may be answered with a reset that overtakes the bytes. To wait for that would
     /// be to keep the connection after all. With `with_end`, the end of this side is said together with the last byte,
     /// for a peer that takes bytes for broken behind which it finds no end; that costs a system call.
-    pub fn turn_away(self, last: &[u8], with_end: bool) {
+    pub fn turn_away(mut self, last: &[u8], with_end: bool) {
         // An error means that the peer has gone. A fresh socket has room for so little.
         let _ = self.stream.discard_unread();
+        let with_end = with_end || !self.stream.ends_when_closed();
         let _ = self.stream.send_messages(&[&[IoSlice::new(last)]], with_end);
     }
 
@@ -73,11 +76,15 @@ impl Conn {
         self.is_readable = matches!(unread, Ok(Unread::Bytes(_)));
         let is_quiet = match unread {
             Ok(Unread::Bytes(_)) => false,
-            Ok(Unread::None) => !may_send,
+            // The end may have been said by TLS, and not to the kernel.
+            Ok(Unread::None) => !may_send || self.end == Some(End::Finished),
             Ok(Unread::End) | Err(_) => true,
         };
+        if is_quiet && self.stream.ends_when_closed() {
+            return CloseStep::Done;
+        }
         // An error of the shutdown means that the peer has reset the connection.
-        if is_quiet || self.say_end().is_err() {
+        if self.say_end().is_err() || (is_quiet && !self.stream.has_unsent()) {
             return CloseStep::Done;
         }
         self.lingering = Some(Lingering {

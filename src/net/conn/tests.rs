@@ -1,11 +1,13 @@
-//! Connections over real sockets, both transports, against a client that blocks.
+//! Connections over real sockets, with each transport, against a client that blocks.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::super::scaffold::{accept, listen, tcp_addr, tcp_pair, unix_pair, wait_readable, wait_writable};
+use super::super::scaffold::{
+    TlsClient, accept, listen, tcp_addr, tcp_pair, tls_pair, unix_pair, wait_readable, wait_writable,
+};
 use super::*;
 
 const LIMITS: LingerLimits = LingerLimits {
@@ -30,8 +32,22 @@ impl Client for UnixStream {
     }
 }
 
+impl Client for TlsClient {
+    fn say_end(&self) {
+        Self::say_end(self);
+        self.socket().shutdown(Shutdown::Write).expect("shutdown");
+    }
+}
+
 /// A connection over each transport, with its client.
-fn pairs() -> [(Stream, Box<dyn Client>); 2] {
+fn pairs() -> [(Stream, Box<dyn Client>); 3] {
+    let [tcp, unix] = plain_pairs();
+    let (tls, tls_client) = tls_pair();
+    [tcp, unix, (tls, Box::new(tls_client))]
+}
+
+/// The same without TLS.
+fn plain_pairs() -> [(Stream, Box<dyn Client>); 2] {
     let ((tcp, tcp_client), (unix, unix_client)) = (tcp_pair(), unix_pair());
     [(tcp, Box::new(tcp_client)), (unix, Box::new(unix_client))]
 }
@@ -170,14 +186,14 @@ fn buffered_bytes_wait_for_room_and_keep_their_order() {
             conn.note(writable());
             while let Sent::Bytes(_) = conn.flush() {}
         }
-        drop(conn);
+        conn.say_end().expect("the end");
         assert!(reading.join().expect("the reader") == bytes, "every byte, in order");
     }
 }
 
 #[test]
 fn the_last_bytes_bring_the_end_with_them_unless_some_find_no_room() {
-    for (stream, mut client) in pairs() {
+    for (stream, mut client) in plain_pairs() {
         let (mut conn, mut come) = (Conn::new(stream), Vec::new());
         conn.output_mut().resize(8 << 20, 7);
         let Sent::Bytes(some) = conn.flush_messages(<[u8]>::len, true) else {
@@ -322,7 +338,7 @@ fn bytes_are_sent_at_once_and_the_rest_is_buffered() {
 
 #[test]
 fn the_descriptor_is_given_out_only_while_no_byte_is_held() {
-    for (stream, client) in pairs() {
+    for (stream, client) in plain_pairs() {
         let mut conn = Conn::with_early(stream, b"early".to_vec());
         assert!(conn.raw().is_none());
         assert_eq!(conn.take_early(), b"early");

@@ -231,6 +231,21 @@ impl Engine {
         self.waiting > 0
     }
 
+    /// Returns true if a read returns nothing, neither bytes nor the end.
+    #[must_use]
+    pub const fn is_drained(&self) -> bool {
+        self.waiting == 0 && matches!(self.receiving, Receiving::Open)
+    }
+
+    /// Returns the fault that has ended the connection.
+    #[must_use]
+    pub const fn fault(&self) -> Option<&Fault> {
+        match &self.receiving {
+            Receiving::Failed(fault) => Some(fault),
+            Receiving::Open | Receiving::Ended | Receiving::Cut => None,
+        }
+    }
+
     /// Returns true until both sides have finished the handshake. Nothing is encrypted before.
     #[must_use]
     pub fn is_handshaking(&self) -> bool {

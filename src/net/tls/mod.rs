@@ -2,23 +2,24 @@
 //!
 //! The life of a connection: [`Engine`](engine::Engine) gets the bytes of the peer, makes the handshake, and says what
 //! to send back. When the handshake is over, it knows what was [`Established`], and from then on it decrypts what comes
-//! and encrypts what goes, until each side has said its end. [`provider`] names the cryptography below it, and
-//! [`error`] the ways in which all this fails.
+//! and encrypts what goes, until each side has said its end. [`transport`] joins it to a socket. [`provider`] names the
+//! cryptography below it, and [`error`] the ways in which all this fails.
 //!
 //! The invariants: whatever a peer sends has a bound in memory. The end of a stream is believed only if the peer has
 //! said it by TLS (close_notify): any other end may be the work of a third party. A fault ends the connection, and
 //! nothing that comes behind it is looked at.
 //!
-//! Sockets, deadlines, and the decision which client may connect do not belong here.
+//! Deadlines and the decision which client may connect do not belong here.
 
 pub mod engine;
 pub mod error;
 pub mod provider;
+pub mod transport;
 
 use std::fmt;
 
 #[cfg(test)]
-mod scaffold;
+pub(super) mod scaffold;
 
 /// A version of TLS. Older ones are spoken by neither side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

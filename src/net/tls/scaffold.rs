@@ -3,25 +3,27 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
+use super::engine::Engine;
 use super::provider::provider;
 
 /// An authority that tests let sign certificates.
-pub(super) struct Authority {
+pub(in crate::net) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// Its own certificate.
-    pub(super) certificate: rcgen::Certificate,
+    pub(in crate::net) certificate: rcgen::Certificate,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(in crate::net) fn new() -> Self {
         Self::named("authority")
     }
 
     /// Authorities of different names are strangers to each other.
-    pub(super) fn named(name: &str) -> Self {
+    pub(in crate::net) fn named(name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.distinguished_name.push(DnType::CommonName, name);
@@ -34,7 +36,7 @@ impl Authority {
     }
 
     /// A certificate with these parameters, and its key.
-    pub(super) fn sign(&self, params: &CertificateParams) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    pub(in crate::net) fn sign(&self, params: &CertificateParams) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
@@ -42,19 +44,23 @@ impl Authority {
     }
 
     /// A certificate for these names, and its key.
-    pub(super) fn certify(&self, names: &[&str]) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    pub(in crate::net) fn certify(&self, names: &[&str]) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let names: Vec<String> = names.iter().copied().map(str::to_owned).collect();
         self.sign(&CertificateParams::new(names).expect("names"))
     }
 
-    pub(super) fn roots(&self) -> RootCertStore {
+    pub(in crate::net) fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone()).expect("a root");
         roots
     }
 
     /// A server for these names that speaks these versions.
-    pub(super) fn server(&self, names: &[&str], versions: &[&'static SupportedProtocolVersion]) -> Arc<ServerConfig> {
+    pub(in crate::net) fn server(
+        &self,
+        names: &[&str],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ServerConfig> {
         let (certificate, key) = self.certify(names);
         let config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
@@ -64,8 +70,16 @@ impl Authority {
         Arc::new(config.expect("a configuration"))
     }
 
+    /// Both sides of a connection with TLS 1.3: the engine of the server, and a client of plain rustls.
+    pub(in crate::net) fn sides(&self) -> (Engine, ClientConnection) {
+        let server = self.server(&["localhost"], &[&TLS13]);
+        let name = ServerName::try_from("localhost").expect("a name");
+        let client = ClientConnection::new(self.client(&[&TLS13]), name).expect("a client");
+        (Engine::server(server, 16 << 10).expect("a server"), client)
+    }
+
     /// A client that trusts this authority and speaks these versions.
-    pub(super) fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    pub(in crate::net) fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .expect("versions")
