@@ -16,7 +16,7 @@
 //! | [`reactor`] | the one poll, timers, run queue, signals: the order of a turn |
 //!
 //! Beside them stand [`error`], the reason why a command ends, [`amount`], times and sizes in the form that people
-//! read, and [`buffer`], bytes that wait for room.
+//! read, [`buffer`], bytes that wait for room, and [`regular_file`], the contents of files that an operator names.
 //!
 //! Imports point down this table, never up: `tests/it/house.rs` holds the map of imports. The program is [`main`].
 //!
@@ -43,6 +43,7 @@ mod log;
 mod net;
 mod process;
 mod reactor;
+mod regular_file;
 mod relay;
 mod stats;
 

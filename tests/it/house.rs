@@ -37,8 +37,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Modules of a door, beside its `options`, that the configuration may name: the types of some options, and a default.
 const DOORS_INTERNALS_FOR_CONFIG: [&str; 3] = ["exec::core::permits", "exec::core::sockproc", "pool::squidguard"];
 
-/// The outcome of a command, the forms of times and sizes, and bytes that wait for room.
-const FOR_ALL: [&str; 3] = ["error", "amount", "buffer"];
+/// The outcome of a command, the forms of times and sizes, bytes that wait for room, and reading an operator's files.
+const FOR_ALL: [&str; 4] = ["error", "amount", "buffer", "regular_file"];
 
 /// I/O, clocks and chance, which a core may not know.
 const NOT_IN_A_CORE: [&str; 15] = [

@@ -15,7 +15,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::Collected;
 use super::command::{self, DoorParts, Group};
-use super::contents::{self, Refusal, contents};
+use super::contents::{self, contents};
 use super::definition::Spec;
 use super::foreign::{self, ReadAs};
 use super::keys::{self, Section};
@@ -28,6 +28,7 @@ use crate::config::spec::command::{CommandSpec, EntrySpec};
 use crate::config::torc_cfg::{Document, Open, Opened};
 use crate::doors::command::options::Options;
 use crate::error::Error;
+use crate::regular_file::Refusal;
 
 /// The name of the door in logs and statistics, because the file has none.
 const NAME: &str = "command";
