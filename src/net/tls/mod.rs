@@ -1,5 +1,9 @@
 //! TLS 1.2 and 1.3 on both sides of a connection, by rustls.
 //!
+//! Before the first connection, the certificates and the keys are read. A certificate with its key is an
+//! [`identity`]; its [`names`] say which host or person it is for. The identities of a door become its [`server`],
+//! which chooses one for each client.
+//!
 //! The life of a connection: [`Engine`](engine::Engine) gets the bytes of the peer, makes the handshake, and says what
 //! to send back. When the handshake is over, it knows what was [`Established`], and from then on it decrypts what comes
 //! and encrypts what goes, until each side has said its end. [`transport`] joins it to a socket. [`provider`] names the
@@ -11,9 +15,13 @@
 //!
 //! Deadlines and the decision which client may connect do not belong here.
 
+mod choice;
 pub mod engine;
 pub mod error;
+pub mod identity;
+pub mod names;
 pub mod provider;
+pub mod server;
 pub mod transport;
 
 use std::fmt;

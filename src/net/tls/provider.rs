@@ -6,16 +6,42 @@
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
+use rustls::server::ProducesTickets;
+use rustls::version::{TLS12, TLS13};
+use rustls::{Error, SupportedProtocolVersion};
+
+use super::Version;
 
 #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
 compile_error!("TLS needs its cryptography: build with the feature \"ring\" or \"aws-lc-rs\"");
 
+#[cfg(feature = "aws-lc-rs")]
+use rustls::crypto::aws_lc_rs as chosen;
+#[cfg(not(feature = "aws-lc-rs"))]
+use rustls::crypto::ring as chosen;
+
 /// Returns the cipher suites, key exchanges and signatures of the chosen library.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
-    #[cfg(feature = "aws-lc-rs")]
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    #[cfg(not(feature = "aws-lc-rs"))]
-    let provider = rustls::crypto::ring::default_provider();
-    Arc::new(provider)
+    Arc::new(chosen::default_provider())
+}
+
+/// Returns the versions of TLS from `lowest` on.
+#[must_use]
+pub fn versions(lowest: Version) -> &'static [&'static SupportedProtocolVersion] {
+    static FROM_1_2: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    static FROM_1_3: [&SupportedProtocolVersion; 1] = [&TLS13];
+    match lowest {
+        Version::V1_2 => &FROM_1_2,
+        Version::V1_3 => &FROM_1_3,
+    }
+}
+
+/// Returns the maker of tickets, by which clients resume their sessions: each holds the session in encrypted form. Its
+/// key is random, is replaced every six hours, and is of use for twelve.
+///
+/// # Errors
+/// The machine has no random numbers.
+pub fn ticketer() -> Result<Arc<dyn ProducesTickets>, Error> {
+    chosen::Ticketer::new()
 }

@@ -1,60 +1,17 @@
 //! The engine against a peer of plain rustls, all in memory.
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 
 use proptest::prelude::*;
 use rustls::CertificateError;
 use rustls::version::{TLS12, TLS13};
 
-use super::super::scaffold::Authority;
+use super::super::scaffold::{Authority, Peer, drained};
 use super::*;
 
 const HANDSHAKE: usize = 16 * 1024;
 const NAME: &str = "door.example";
 const VERSIONS: [&rustls::SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
-
-/// The other side, which is rustls alone.
-struct Peer {
-    connection: Connection,
-    received: Vec<u8>,
-    has_ended: bool,
-}
-
-impl Peer {
-    fn new(connection: impl Into<Connection>) -> Self {
-        let mut connection = connection.into();
-        connection.set_buffer_limit(None);
-        Self {
-            connection,
-            received: Vec::new(),
-            has_ended: false,
-        }
-    }
-
-    fn send(&mut self, plaintext: &[u8]) {
-        self.connection.writer().write_all(plaintext).unwrap();
-    }
-
-    /// Everything that it has to say.
-    fn ciphertext(&mut self) -> Vec<u8> {
-        let mut ciphertext = Vec::new();
-        while self.connection.wants_write() {
-            self.connection.write_tls(&mut ciphertext).unwrap();
-        }
-        ciphertext
-    }
-
-    fn take(&mut self, mut ciphertext: &[u8]) -> Result<(), Error> {
-        while !ciphertext.is_empty() && !self.has_ended {
-            self.connection.read_tls(&mut ciphertext).unwrap();
-            let state = self.connection.process_new_packets()?;
-            self.has_ended = state.peer_has_closed();
-            let read = self.connection.reader().read_to_end(&mut self.received);
-            assert!(read.is_ok() || read.unwrap_err().kind() == ErrorKind::WouldBlock);
-        }
-        Ok(())
-    }
-}
 
 /// A server's engine and a client.
 struct Pair {
@@ -118,13 +75,6 @@ impl Pair {
             }
         }
     }
-}
-
-fn drained(engine: &mut Engine) -> Vec<u8> {
-    let mut ciphertext = Vec::new();
-    engine.drain(&mut ciphertext).unwrap();
-    assert!(!engine.has_unsent());
-    ciphertext
 }
 
 fn encrypt(engine: &mut Engine, plaintext: &[u8]) -> usize {

@@ -1,0 +1,277 @@
+//! A certificate, the chain behind it, and its key.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::{Error, InconsistentKeys, SignatureAlgorithm, SignatureScheme};
+
+use super::names::Names;
+use super::provider::provider;
+
+/// That by which one side proves its names to the other.
+#[derive(Debug)]
+pub struct Identity {
+    file: PathBuf,
+    certified: Arc<CertifiedKey>,
+    names: Names,
+}
+
+/// The reason why a certificate and a key are no identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wrong {
+    /// A mistake in the file of the certificate.
+    Certificate(Mistake),
+    /// A mistake in the file of the key.
+    Key(Mistake),
+    /// The key is not that of the certificate.
+    Pair,
+    /// The key is that of a later certificate in the file.
+    Order,
+}
+
+/// A mistake in a PEM file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mistake {
+    /// There is nothing of the kind in it.
+    Missing,
+    /// It is in DER, the form without text.
+    Binary,
+    /// The key is encrypted, and a daemon has no terminal to ask for the password at.
+    Encrypted,
+    /// It cannot be used, for this reason, which has a subject of its own.
+    Malformed(String),
+}
+
+impl Identity {
+    /// Reads the certificates, of which the first is that of the identity itself, and the key. `file` is the name of
+    /// the file of the certificates, for messages.
+    ///
+    /// # Errors
+    /// See [`Wrong`].
+    pub fn from_pem(file: &Path, certificates: &[u8], key: &[u8]) -> Result<Self, Wrong> {
+        let chain = certificates_from_pem(certificates).map_err(Wrong::Certificate)?;
+        let own = chain.first().ok_or(Wrong::Certificate(Mistake::Missing))?;
+        let names = Names::read(own).map_err(|error| Wrong::Certificate(Mistake::Malformed(error.to_string())))?;
+        let key = key_from_pem(key).map_err(Wrong::Key)?;
+        Ok(Self {
+            file: file.to_owned(),
+            certified: Arc::new(CertifiedKey::new(paired(chain, &key)?, key)),
+            names,
+        })
+    }
+
+    /// The file of its certificate.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The names in its certificate.
+    #[must_use]
+    pub const fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The form that rustls uses.
+    #[must_use]
+    pub fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.certified)
+    }
+
+    /// Returns true if the key makes signatures of one of these kinds.
+    #[must_use]
+    pub fn can_sign(&self, schemes: &[SignatureScheme]) -> bool {
+        self.certified.key.choose_scheme(schemes).is_some()
+    }
+
+    /// Returns true if a signature takes so long that other connections would have to wait for it: from 0.7 ms
+    /// (RSA-2048) to 4 ms (RSA-4096), and 0.1 ms for the other kinds of keys.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.certified.key.algorithm() == SignatureAlgorithm::RSA
+    }
+}
+
+/// Reads all certificates of a PEM file. There is at least one.
+///
+/// # Errors
+/// There is none, or one is malformed.
+pub fn certificates_from_pem(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Mistake> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
+    match chain {
+        Ok(chain) if chain.is_empty() => Err(absent(bytes)),
+        Ok(chain) => Ok(chain),
+        Err(error) => Err(malformed(&error)),
+    }
+}
+
+/// Reads the first key of a PEM file.
+fn key_from_pem(bytes: &[u8]) -> Result<Arc<dyn SigningKey>, Mistake> {
+    // In the older form, the word stands in a header below the first line.
+    if bytes.windows(9).any(|word| word == b"ENCRYPTED") {
+        return Err(Mistake::Encrypted);
+    }
+    let key = PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
+        pem::Error::NoItemsFound => absent(bytes),
+        error => malformed(&error),
+    })?;
+    let loaded = provider().key_provider.load_private_key(key);
+    loaded.map_err(|_| Mistake::Malformed("the key is malformed, or of a kind that TLS does not use".to_owned()))
+}
+
+fn absent(bytes: &[u8]) -> Mistake {
+    // The first byte of a sequence, as which each certificate and each key begins.
+    if bytes.first() == Some(&0x30) {
+        Mistake::Binary
+    } else {
+        Mistake::Missing
+    }
+}
+
+fn malformed(error: &pem::Error) -> Mistake {
+    Mistake::Malformed(match error {
+        pem::Error::MissingSectionEnd { .. } => "the end of a section is missing".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => "the first line of a section is malformed".to_owned(),
+        _ => "a section is not in base64".to_owned(),
+    })
+}
+
+/// Returns the chain if the key is that of its first certificate.
+fn paired(
+    chain: Vec<CertificateDer<'static>>,
+    key: &Arc<dyn SigningKey>,
+) -> Result<Vec<CertificateDer<'static>>, Wrong> {
+    let matches = |certificate: &CertificateDer<'static>| {
+        CertifiedKey::new(vec![certificate.clone()], Arc::clone(key)).keys_match()
+    };
+    let mut outcomes = chain.iter().map(matches);
+    match outcomes.next() {
+        // A library may not be able to tell the public half of a key.
+        Some(Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown))) => Ok(chain),
+        Some(Err(Error::InconsistentKeys(_))) if outcomes.any(|outcome| outcome.is_ok()) => Err(Wrong::Order),
+        Some(Err(Error::InconsistentKeys(_))) | None => Err(Wrong::Pair),
+        Some(Err(error)) => {
+            let reason = format!("the certificate is of no use for TLS ({error})");
+            Err(Wrong::Certificate(Mistake::Malformed(reason)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::KeyPair;
+
+    use super::super::scaffold::{Authority, RSA_KEY};
+    use super::*;
+
+    fn read(certificates: &str, key: &str) -> Result<Identity, Wrong> {
+        Identity::from_pem(Path::new("a.pem"), certificates.as_bytes(), key.as_bytes())
+    }
+
+    fn reason(wrong: Result<Identity, Wrong>) -> String {
+        match wrong.unwrap_err() {
+            Wrong::Certificate(Mistake::Malformed(reason)) | Wrong::Key(Mistake::Malformed(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_certificate_its_chain_and_its_key_are_an_identity() {
+        let authority = Authority::new();
+        let (certificate, key) = authority.certify_pem(&["a.example"]);
+        let chain = format!("Some text.\n{certificate}{}", authority.certificate.pem());
+        let identity = read(&chain, &key).unwrap();
+        assert_eq!(identity.names().dns, ["a.example"]);
+        assert_eq!(identity.certified().cert.len(), 2);
+        assert!(!identity.is_slow());
+        let one_file = chain + &key;
+        assert_eq!(read(&one_file, &one_file).unwrap().certified().cert.len(), 2);
+    }
+
+    #[test]
+    fn a_key_of_rsa_is_slow() {
+        let (certificate, key) = Authority::new().certify_rsa_pem(&["a"]);
+        let identity = read(&certificate, &key).unwrap();
+        assert!(identity.is_slow());
+        assert!(identity.can_sign(&[SignatureScheme::RSA_PSS_SHA256]));
+        assert!(!identity.can_sign(&[SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256]));
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let authority = Authority::new();
+        let (certificate, _) = authority.certify_pem(&["a"]);
+        let (_, key) = authority.certify_pem(&["a"]);
+        assert_eq!(read(&certificate, &key).unwrap_err(), Wrong::Pair);
+        assert_eq!(read(&certificate, RSA_KEY).unwrap_err(), Wrong::Pair);
+    }
+
+    #[test]
+    fn a_chain_that_begins_with_its_authority_is_told_from_a_foreign_key() {
+        let authority = Authority::new();
+        let (certificate, key) = authority.certify_pem(&["a"]);
+        let chain = authority.certificate.pem() + &certificate;
+        assert_eq!(read(&chain, &key).unwrap_err(), Wrong::Order);
+    }
+
+    #[test]
+    fn files_of_another_kind_are_told_by_their_kind() {
+        let authority = Authority::new();
+        let (certificate, key) = authority.certify_pem(&["a"]);
+        for text in ["", "nothing", &key] {
+            assert_eq!(
+                read(text, &key).unwrap_err(),
+                Wrong::Certificate(Mistake::Missing),
+                "{text}"
+            );
+        }
+        for text in ["", "nothing", &certificate] {
+            assert_eq!(
+                read(&certificate, text).unwrap_err(),
+                Wrong::Key(Mistake::Missing),
+                "{text}"
+            );
+        }
+        let (binary, binary_key) = (
+            authority.certificate.der(),
+            KeyPair::generate().unwrap().serialize_der(),
+        );
+        let outcome = Identity::from_pem(Path::new("a"), binary, key.as_bytes());
+        assert_eq!(outcome.unwrap_err(), Wrong::Certificate(Mistake::Binary));
+        let outcome = Identity::from_pem(Path::new("a"), certificate.as_bytes(), &binary_key);
+        assert_eq!(outcome.unwrap_err(), Wrong::Key(Mistake::Binary));
+    }
+
+    #[test]
+    fn an_encrypted_key_is_told_from_a_malformed_one() {
+        let (certificate, key) = Authority::new().certify_pem(&["a"]);
+        for encrypted in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIB\n-----END RSA PRIVATE KEY-----\n",
+        ] {
+            assert_eq!(
+                read(&certificate, encrypted).unwrap_err(),
+                Wrong::Key(Mistake::Encrypted)
+            );
+        }
+        let of_no_use = "the key is malformed, or of a kind that TLS does not use";
+        let short = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n";
+        assert_eq!(reason(read(&certificate, short)), of_no_use);
+        let cut = &key[..key.len() - 10];
+        assert_eq!(reason(read(&certificate, cut)), "the end of a section is missing");
+    }
+
+    #[test]
+    fn a_damaged_certificate_is_refused_with_its_reason() {
+        let (certificate, key) = Authority::new().certify_pem(&["a"]);
+        let text = certificate.replace("MII", "***");
+        assert_eq!(reason(read(&text, &key)), "a section is not in base64");
+        let cut = &certificate[..certificate.len() - 10];
+        assert_eq!(reason(read(cut, &key)), "the end of a section is missing");
+        let other = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+        assert!(reason(read(other, &key)).starts_with("the certificate is malformed ("));
+    }
+}

@@ -1,0 +1,226 @@
+//! The side of a server: which certificates it shows, which versions it speaks, how sessions are resumed.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::ServerConfig;
+use rustls::server::NoServerSessionStorage;
+
+use super::Version;
+use super::choice::Choice;
+use super::engine::Engine;
+use super::error::Fault;
+use super::identity::Identity;
+use super::provider::{provider, ticketer, versions};
+
+/// The largest number of bytes that a client may send for a handshake. A usual one takes some hundred.
+const LONGEST_HANDSHAKE: usize = 16 * 1024;
+
+/// All that a server needs for the handshakes with its clients.
+#[derive(Debug)]
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    choice: Arc<Choice>,
+    is_slow: bool,
+}
+
+impl ServerTls {
+    /// Builds the server. `lowest` is the oldest version of TLS that it speaks. Tickets that were given out with
+    /// `before`, its predecessor in the same listeners, stay valid.
+    ///
+    /// # Errors
+    /// The machine has no random numbers for the keys of tickets.
+    pub fn build(choice: Choice, lowest: Version, before: Option<&Self>) -> Result<Self, Fault> {
+        let choice = Arc::new(choice);
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions(lowest))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&choice) as Arc<_>);
+        // Sessions are resumed by tickets, which the client keeps: in both versions, and without memory here. Early
+        // data (0-RTT) stays off, because anyone who records it can send it again.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = match before {
+            Some(before) => Arc::clone(&before.config.ticketer),
+            None => ticketer()?,
+        };
+        let is_slow = choice.identities().any(Identity::is_slow);
+        Ok(Self {
+            is_slow,
+            config: Arc::new(config),
+            choice,
+        })
+    }
+
+    /// Begins a connection.
+    ///
+    /// # Errors
+    /// rustls cannot use the configuration.
+    pub fn engine(&self) -> Result<Engine, Fault> {
+        Engine::server(Arc::clone(&self.config), LONGEST_HANDSHAKE)
+    }
+
+    /// Returns true if a handshake may take longer than a turn of the loop should.
+    #[must_use]
+    pub const fn is_slow(&self) -> bool {
+        self.is_slow
+    }
+
+    /// The certificates, in the order in which the operator has named them.
+    pub fn identities(&self) -> impl Iterator<Item = &Identity> {
+        self.choice.identities()
+    }
+
+    /// Returns the moment at which the first of the certificates expires.
+    #[must_use]
+    pub fn first_end(&self) -> Option<SystemTime> {
+        self.identities().map(|identity| identity.names().not_after).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConfig, ClientConnection, SignatureScheme, SupportedProtocolVersion};
+
+    use super::super::names::Names;
+    use super::super::scaffold::{Authority, Peer, exchange};
+    use super::*;
+
+    const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+    fn identity((certificate, key): (String, String)) -> Identity {
+        Identity::from_pem(Path::new("a.pem"), certificate.as_bytes(), key.as_bytes()).unwrap()
+    }
+
+    fn server(identities: impl IntoIterator<Item = Identity>, before: Option<&ServerTls>) -> ServerTls {
+        ServerTls::build(Choice::new(identities).unwrap(), Version::V1_2, before).unwrap()
+    }
+
+    /// A handshake; returns both sides.
+    fn connect(server: &ServerTls, client: &Arc<ClientConfig>, name: &str) -> Result<(Engine, Peer), Fault> {
+        let client = ClientConnection::new(Arc::clone(client), name.to_owned().try_into().unwrap());
+        let (mut engine, mut peer) = (server.engine()?, Peer::new(client.unwrap()));
+        exchange(&mut engine, &mut peer)?;
+        Ok((engine, peer))
+    }
+
+    fn is_resumed(server: &ServerTls, client: &Arc<ClientConfig>) -> bool {
+        let (engine, _) = connect(server, client, "a").unwrap();
+        engine.established().unwrap().is_resumed
+    }
+
+    #[test]
+    fn each_client_is_shown_the_certificate_of_the_name_it_asks_for() {
+        let authority = Authority::new();
+        let names = ["first", "a", "*.b.example"];
+        let server = server(names.map(|name| identity(authority.certify_pem(&[name]))), None);
+        for version in VERSIONS {
+            let client = authority.client(&[version]);
+            for (asked, shown) in [("a", "a"), ("x.b.example", "*.b.example"), ("first", "first")] {
+                let (engine, peer) = connect(&server, &client, asked).unwrap();
+                assert_eq!(engine.established().unwrap().server_name.as_deref(), Some(asked));
+                let certificate = &peer.connection.peer_certificates().unwrap()[0];
+                assert_eq!(Names::read(certificate).unwrap().dns, [shown]);
+            }
+            let outcome = connect(&server, &client, "unknown");
+            let refusal = outcome.unwrap_err().to_string();
+            assert_eq!(
+                refusal,
+                "it does not accept this side's certificate (alert BadCertificate)"
+            );
+        }
+    }
+
+    #[test]
+    fn a_client_that_cannot_check_the_first_key_is_shown_the_second() {
+        let authority = Authority::new();
+        let (fast, slow) = (
+            identity(authority.certify_pem(&["a"])),
+            identity(authority.certify_rsa_pem(&["a"])),
+        );
+        let server = server([fast, slow], None);
+        assert!(server.is_slow());
+        let mut provider = (*provider()).clone();
+        let accepted = &mut provider.signature_verification_algorithms;
+        let is_rsa = |scheme: &SignatureScheme| scheme.as_str().is_some_and(|name| name.starts_with("RSA"));
+        let rsa = accepted.mapping.iter().filter(|(scheme, _)| is_rsa(scheme));
+        accepted.mapping = rsa.copied().collect::<Vec<_>>().leak();
+        let client = ClientConfig::builder_with_provider(provider.into())
+            .with_protocol_versions(versions(Version::V1_2))
+            .unwrap()
+            .with_root_certificates(authority.roots())
+            .with_no_client_auth();
+        connect(&server, &Arc::new(client), "a").unwrap();
+    }
+
+    #[test]
+    fn sessions_are_resumed_by_tickets_that_outlive_new_certificates() {
+        let authority = Authority::new();
+        let new = |before: Option<&ServerTls>| server([identity(authority.certify_pem(&["a"]))], before);
+        for version in VERSIONS {
+            let client = authority.client(&[version]);
+            let first = new(None);
+            assert!(!is_resumed(&first, &client));
+            assert!(is_resumed(&first, &client));
+            let renewed = new(Some(&first));
+            assert!(is_resumed(&renewed, &client));
+            assert!(!is_resumed(&new(None), &client), "keys of tickets are not shared");
+        }
+    }
+
+    #[test]
+    fn a_session_is_resumed_for_its_own_name_only() {
+        let authority = Authority::new();
+        let server = server([identity(authority.certify_pem(&["a", "b"]))], None);
+        for version in VERSIONS {
+            let client = authority.client(&[version]);
+            for name in ["a", "b"] {
+                let (engine, _) = connect(&server, &client, name).unwrap();
+                assert!(!engine.established().unwrap().is_resumed);
+            }
+        }
+    }
+
+    #[test]
+    fn the_lowest_version_is_held() {
+        let authority = Authority::new();
+        let choice = Choice::new([identity(authority.certify_pem(&["a"]))]).unwrap();
+        let server = ServerTls::build(choice, Version::V1_3, None).unwrap();
+        connect(&server, &authority.client(&[&TLS13]), "a").unwrap();
+        let outcome = connect(&server, &authority.client(&[&TLS12]), "a");
+        assert_eq!(
+            outcome.unwrap_err().to_string(),
+            "it offers no version of TLS that is allowed here"
+        );
+    }
+
+    #[test]
+    fn early_data_is_not_accepted() {
+        let authority = Authority::new();
+        let server = server([identity(authority.certify_pem(&["a"]))], None);
+        let mut client = (*authority.client(&[&TLS13])).clone();
+        client.enable_early_data = true;
+        let client = Arc::new(client);
+        connect(&server, &client, "a").unwrap();
+        let mut again = ClientConnection::new(client, "a".try_into().unwrap()).unwrap();
+        assert!(again.early_data().is_none(), "the ticket allows none");
+    }
+
+    #[test]
+    fn the_first_end_is_the_earliest() {
+        let authority = Authority::new();
+        let until = |year| {
+            let mut params = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap();
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+            identity(authority.sign_pem(&params, &rcgen::KeyPair::generate().unwrap()))
+        };
+        let server = server([until(2030), until(2028), until(2029)], None);
+        let ends = server.identities().map(|identity| identity.names().last_day());
+        assert_eq!(ends.collect::<Vec<_>>(), ["2030-01-01", "2028-01-01", "2029-01-01"]);
+        let earliest = server.identities().nth(1).unwrap().names().not_after;
+        assert_eq!(server.first_end(), Some(earliest));
+        assert!(!server.is_slow());
+    }
+}
