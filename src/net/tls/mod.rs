@@ -1,6 +1,6 @@
 //! TLS 1.2 and 1.3 on both sides of a connection, by rustls.
 //!
-//! Before the first connection, the certificates and the keys are read. A certificate with its key is an
+//! Before the first connection, [`files`] reads the certificates and the keys. A certificate with its key is an
 //! [`identity`]; its [`names`] say which host or person it is for. The identities of a door become its [`server`],
 //! which chooses one for each client.
 //!
@@ -18,6 +18,7 @@
 mod choice;
 pub mod engine;
 pub mod error;
+pub mod files;
 pub mod identity;
 pub mod names;
 pub mod provider;

@@ -1,0 +1,451 @@
+//! The files of certificates and keys. Each mistake in them is told with its file, its reason and the remedy.
+//!
+//! Files are read on a thread of their own, never on the loop: a disk may be slow.
+
+use std::fmt;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use log::Level;
+use nix::unistd::{getegid, getgroups};
+
+use super::Version;
+use super::choice::Choice;
+use super::identity::{Identity, Mistake, Wrong};
+use super::server::ServerTls;
+use crate::regular_file::{self, Kind, Refusal};
+
+/// The number of days before the end of a certificate from which on the log warns of it.
+const WARN_FROM: u64 = 14;
+
+/// A file of certificates or of a key: a hundred times the usual size.
+const PEM: Kind = Kind {
+    largest: 1024 * 1024,
+    remedy: "name a file of certificates or a key, in PEM",
+};
+
+/// The files of a certificate and its key, which may be the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// The file of the certificate, and the chain behind it.
+    pub certificate: PathBuf,
+    /// The file of the key.
+    pub key: PathBuf,
+}
+
+/// The reason why a file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileError {
+    /// The event, with the name of the file.
+    pub text: String,
+    /// The advice to the operator.
+    pub remedy: String,
+}
+
+impl FileError {
+    fn new(text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.text, self.remedy)
+    }
+}
+
+/// A line for the log about a file that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// The level at which it is logged.
+    pub level: Level,
+    /// The line.
+    pub text: String,
+}
+
+/// Reads the identities of a server and builds it: see [`ServerTls::build`]. Returns with it what the log should say
+/// about the files at the moment `now`.
+///
+/// # Errors
+/// Files that cannot be read or used: an error for each. Or there are no files at all.
+pub fn read_server(
+    files: &[IdentityFiles],
+    lowest: Version,
+    before: Option<&ServerTls>,
+    now: SystemTime,
+) -> Result<(ServerTls, Vec<Remark>), Vec<FileError>> {
+    let (mut identities, mut remarks, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    for files in files {
+        match read_identity(files) {
+            Ok((identity, remark)) => {
+                remarks.extend(remark);
+                remarks.extend(remark_on_end(&identity, now));
+                identities.push(identity);
+            }
+            Err(found) => errors.extend(found),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let missing = || FileError::new("TLS needs a certificate", "name its file and the file of its key");
+    let choice = Choice::new(identities).ok_or_else(|| vec![missing()])?;
+    match ServerTls::build(choice, lowest, before) {
+        Ok(server) => Ok((server, remarks)),
+        Err(fault) => Err(vec![FileError::new(
+            format!("TLS cannot be used: {fault}"),
+            "look at the machine",
+        )]),
+    }
+}
+
+/// Reads a certificate and its key. Returns with them what the log should say: that others can read the key.
+///
+/// # Errors
+/// A file cannot be read or used. Both files are looked at, so there may be an error for each.
+fn read_identity(files: &IdentityFiles) -> Result<(Identity, Option<Remark>), Vec<FileError>> {
+    let IdentityFiles { certificate, key } = files;
+    let (certificates, keys) = (read(Part::Certificate, certificate), read(Part::Key, key));
+    let ((certificates, _), (keys, metadata)) = match (certificates, keys) {
+        (Ok(certificates), Ok(keys)) => (certificates, keys),
+        // With one file for both, there is one error.
+        (Err(error), Err(_)) if certificate == key => return Err(vec![error]),
+        (certificates, keys) => return Err(certificates.err().into_iter().chain(keys.err()).collect()),
+    };
+    match Identity::from_pem(certificate, &certificates, &keys) {
+        Ok(identity) => Ok((identity, remark_on_mode(key, &metadata))),
+        Err(wrong) => Err(vec![in_words(&wrong, files)]),
+    }
+}
+
+/// Returns what the log should say about the end of a certificate: an error if it has expired, a warning if it will
+/// soon.
+#[must_use]
+pub fn remark_on_end(identity: &Identity, now: SystemTime) -> Option<Remark> {
+    let (file, names) = (identity.file().display(), identity.names());
+    let day = names.last_day();
+    let (level, text) = match names.days_left(now) {
+        Some(days) if days > WARN_FROM => return None,
+        Some(0) => (
+            Level::Warn,
+            format!("certificate {file} expires within a day, on {day}"),
+        ),
+        Some(1) => (Level::Warn, format!("certificate {file} expires in 1 day, on {day}")),
+        Some(days) => (
+            Level::Warn,
+            format!("certificate {file} expires in {days} days, on {day}"),
+        ),
+        None => (
+            Level::Error,
+            format!("certificate {file} has expired on {day}: clients refuse it"),
+        ),
+    };
+    Some(Remark { level, text })
+}
+
+/// The part that a file has in an identity.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Certificate,
+    Key,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Certificate => "certificate",
+            Self::Key => "key",
+        })
+    }
+}
+
+fn read(part: Part, file: &Path) -> Result<(Vec<u8>, Metadata), FileError> {
+    regular_file::read(file, PEM).map_err(|Refusal { cause, remedy, .. }| {
+        FileError::new(format!("cannot read {part} {}: {cause}", file.display()), remedy)
+    })
+}
+
+fn in_words(wrong: &Wrong, files: &IdentityFiles) -> FileError {
+    let (certificate, key) = (files.certificate.display(), files.key.display());
+    match wrong {
+        Wrong::Certificate(mistake) => mistake_in_words(Part::Certificate, mistake, &files.certificate),
+        Wrong::Key(mistake) => mistake_in_words(Part::Key, mistake, &files.key),
+        Wrong::Pair => FileError::new(
+            format!("key {key} does not belong to certificate {certificate}"),
+            "name the key with which the certificate was requested",
+        ),
+        Wrong::Order => FileError::new(
+            format!("key {key} belongs to a later certificate in {certificate}"),
+            "put its certificate first in the file, and those of the authorities behind it",
+        ),
+    }
+}
+
+fn mistake_in_words(part: Part, mistake: &Mistake, file: &Path) -> FileError {
+    let file = file.display();
+    let tool = match part {
+        Part::Certificate => "x509",
+        Part::Key => "pkey",
+    };
+    match mistake {
+        Mistake::Missing => FileError::new(
+            format!("there is no {part} in {file}"),
+            format!("name the file in PEM that has the {part}"),
+        ),
+        Mistake::Binary => FileError::new(
+            format!("{part} {file} is in DER and not in PEM"),
+            format!("convert it with openssl {tool} -inform DER -in {file} -out NEW_FILE"),
+        ),
+        Mistake::Encrypted => FileError::new(
+            format!("{part} {file} is encrypted"),
+            format!("write it without its password with openssl {tool} -in {file} -out NEW_FILE"),
+        ),
+        Mistake::Malformed(reason) => FileError::new(
+            format!("{part} {file} cannot be used: {reason}"),
+            format!("name the file that was issued as the {part}"),
+        ),
+    }
+}
+
+fn remark_on_mode(key: &Path, metadata: &Metadata) -> Option<Remark> {
+    let is_own_group = is_own_group(metadata.gid());
+    let readers = others_that_may(metadata.mode(), is_own_group)?;
+    Some(Remark {
+        level: Level::Warn,
+        text: format!("key {0} can be {readers}; chmod 0600 {0}", key.display()),
+    })
+}
+
+/// Returns what others than the owner may do with a file of this mode. The group of the daemon itself may read it.
+const fn others_that_may(mode: u32, is_own_group: bool) -> Option<&'static str> {
+    match (mode & 0o022, mode & 0o044) {
+        (0, 0) => None,
+        (0, 0o040) if is_own_group => None,
+        (0, _) => Some("read by other users"),
+        _ => Some("replaced by other users"),
+    }
+}
+
+fn is_own_group(group: u32) -> bool {
+    let groups = getgroups().unwrap_or_default();
+    getegid().as_raw() == group || groups.iter().any(|own| own.as_raw() == group)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::super::scaffold::Authority;
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// A folder with a certificate, `a.pem`, and its key, `a.key`.
+    fn folder() -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = Authority::new().certify_pem(&["a"]);
+        write(&folder, "a.pem", certificate);
+        write(&folder, "a.key", key);
+        folder
+    }
+
+    fn write(folder: &TempDir, name: &str, contents: impl AsRef<[u8]>) {
+        let path = folder.path().join(name);
+        fs::write(&path, contents).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn files(folder: &TempDir, certificate: &str, key: &str) -> IdentityFiles {
+        IdentityFiles {
+            certificate: folder.path().join(certificate),
+            key: folder.path().join(key),
+        }
+    }
+
+    /// The outcome in words, without the name of the folder.
+    fn outcome(folder: &TempDir, names: &[(&str, &str)]) -> Result<Vec<Remark>, Vec<String>> {
+        let files: Vec<_> = names
+            .iter()
+            .map(|(certificate, key)| files(folder, certificate, key))
+            .collect();
+        let folder = format!("{}/", folder.path().display());
+        let read = read_server(&files, Version::V1_2, None, SystemTime::now());
+        read.map(|(_, remarks)| remarks).map_err(|errors| {
+            errors
+                .iter()
+                .map(|error| error.to_string().replace(&folder, ""))
+                .collect()
+        })
+    }
+
+    #[test]
+    fn the_files_of_a_server_are_read() {
+        let folder = folder();
+        assert_eq!(outcome(&folder, &[("a.pem", "a.key")]), Ok(Vec::new()));
+        let one_file = ["a.key", "a.pem"].map(|name| fs::read_to_string(folder.path().join(name)).unwrap());
+        write(&folder, "both.pem", one_file.concat());
+        assert_eq!(
+            outcome(&folder, &[("both.pem", "both.pem"), ("a.pem", "a.key")]),
+            Ok(Vec::new())
+        );
+    }
+
+    #[test]
+    fn every_file_with_a_mistake_is_told() {
+        let folder = folder();
+        fs::create_dir(folder.path().join("d")).unwrap();
+        write(&folder, "big", vec![0; 1024 * 1024 + 1]);
+        let missing = "No such file or directory; check the path and the permissions";
+        let pairs = [
+            ("none.pem", "none.key"),
+            ("a.pem", "d"),
+            ("big", "a.key"),
+            ("one", "one"),
+            ("a.pem", "a.key"),
+        ];
+        assert_eq!(
+            outcome(&folder, &pairs),
+            Err(vec![
+                format!("cannot read certificate none.pem: {missing}"),
+                format!("cannot read key none.key: {missing}"),
+                "cannot read key d: it is a directory; name the file in it".to_owned(),
+                "cannot read certificate big: it is larger than 1 MiB; name a file of certificates or a key, in PEM"
+                    .to_owned(),
+                format!("cannot read certificate one: {missing}"),
+            ])
+        );
+        let none = "TLS needs a certificate; name its file and the file of its key".to_owned();
+        assert_eq!(outcome(&folder, &[]), Err(vec![none]));
+    }
+
+    #[test]
+    fn a_file_of_no_use_is_told_with_the_remedy() {
+        let folder = folder();
+        let authority = Authority::new();
+        let (certificate, key) = authority.certify_pem(&["a"]);
+        write(&folder, "b.key", &key);
+        write(&folder, "b.pem", authority.certificate.pem() + &certificate);
+        write(&folder, "a.der", authority.certificate.der());
+        write(&folder, "encrypted", "-----BEGIN ENCRYPTED PRIVATE KEY-----\n");
+        write(&folder, "cut", &certificate[..100]);
+        for (certificate, key, expected) in [
+            (
+                "a.pem",
+                "b.key",
+                "key b.key does not belong to certificate a.pem; name the key with which the certificate was requested",
+            ),
+            (
+                "b.pem",
+                "b.key",
+                "key b.key belongs to a later certificate in b.pem; put its certificate first in the file, and those \
+                 of the authorities behind it",
+            ),
+            (
+                "a.key",
+                "a.key",
+                "there is no certificate in a.key; name the file in PEM that has the certificate",
+            ),
+            (
+                "a.pem",
+                "a.pem",
+                "there is no key in a.pem; name the file in PEM that has the key",
+            ),
+            (
+                "a.der",
+                "a.key",
+                "certificate a.der is in DER and not in PEM; convert it with openssl x509 -inform DER -in a.der -out \
+                 NEW_FILE",
+            ),
+            (
+                "a.pem",
+                "a.der",
+                "key a.der is in DER and not in PEM; convert it with openssl pkey -inform DER -in a.der -out NEW_FILE",
+            ),
+            (
+                "a.pem",
+                "encrypted",
+                "key encrypted is encrypted; write it without its password with openssl pkey -in encrypted -out \
+                 NEW_FILE",
+            ),
+            (
+                "cut",
+                "a.key",
+                "certificate cut cannot be used: the end of a section is missing; name the file that was issued as the \
+                 certificate",
+            ),
+        ] {
+            assert_eq!(outcome(&folder, &[(certificate, key)]), Err(vec![expected.to_owned()]));
+        }
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_remarked_on() {
+        let folder = folder();
+        let key = folder.path().join("a.key");
+        fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+        let expected = Remark {
+            level: Level::Warn,
+            text: format!("key {0} can be read by other users; chmod 0600 {0}", key.display()),
+        };
+        assert_eq!(outcome(&folder, &[("a.pem", "a.key")]), Ok(vec![expected]));
+        // The group of a new file is one of this process.
+        fs::set_permissions(&key, Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(outcome(&folder, &[("a.pem", "a.key")]), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn the_mode_of_a_key_decides() {
+        let (read, replaced) = (Some("read by other users"), Some("replaced by other users"));
+        for (mode, is_own_group, expected) in [
+            (0o100_600, false, None),
+            (0o100_400, false, None),
+            (0o100_640, true, None),
+            (0o100_640, false, read),
+            (0o100_604, true, read),
+            (0o100_644, true, read),
+            (0o100_660, true, replaced),
+            (0o100_602, true, replaced),
+            (0o100_666, false, replaced),
+        ] {
+            assert_eq!(others_that_may(mode, is_own_group), expected, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn the_log_speaks_of_the_end_from_two_weeks_on() {
+        let folder = folder();
+        let authority = Authority::new();
+        let mut params = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2027, 1, 31);
+        let (certificate, key) = authority.sign_pem(&params, &rcgen::KeyPair::generate().unwrap());
+        write(&folder, "b.pem", certificate + &key);
+        let (identity, _) = read_identity(&files(&folder, "b.pem", "b.pem")).unwrap();
+        let end = identity.names().not_after;
+        let file = folder.path().join("b.pem");
+        for (now, expected) in [
+            (end - 15 * DAY, None),
+            (end - 14 * DAY, Some((Level::Warn, "expires in 14 days, on 2027-01-31"))),
+            (end - DAY, Some((Level::Warn, "expires in 1 day, on 2027-01-31"))),
+            (end, Some((Level::Warn, "expires within a day, on 2027-01-31"))),
+            (
+                end + DAY,
+                Some((Level::Error, "has expired on 2027-01-31: clients refuse it")),
+            ),
+        ] {
+            let expected = expected.map(|(level, end)| Remark {
+                level,
+                text: format!("certificate {} {end}", file.display()),
+            });
+            assert_eq!(remark_on_end(&identity, now), expected);
+        }
+    }
+}
