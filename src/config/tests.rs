@@ -37,6 +37,10 @@ type Sample = (&'static str, &'static [&'static str], &'static str, Beside);
 type Beside = (&'static [&'static str], &'static str);
 
 const NOTHING: Beside = (&[], "");
+const TLS: Beside = (
+    &["--listen=tls:[::1]:7", "--cert=/a"],
+    "listen = 'tls:[::1]:7'\ncert = '/a'",
+);
 const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
 const PROXIED: Beside = (&["--accept-proxy=unix"], "accept-proxy = 'unix'");
 const KEPT_ALONE: Beside = (
@@ -173,6 +177,14 @@ const SAMPLES: &[Sample] = &[
         "max-connections-per-ip = 9",
         NOTHING,
     ),
+    (
+        "cert",
+        &["--listen=tls:[::1]:7", "--cert=/a", "--cert=/b"],
+        "listen = 'tls:[::1]:7'\ncert = ['/a', '/b']",
+        NOTHING,
+    ),
+    ("key", &["--key=/b"], "key = '/b'", TLS),
+    ("min-tls", &["--min-tls=1.3"], "min-tls = '1.3'", TLS),
     (
         "busy-timeout",
         &["--busy-timeout", "500ms"],
@@ -420,5 +432,5 @@ fn the_defaults_in_the_help_are_true() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 37);
+    assert_eq!(checked, 38);
 }

@@ -73,9 +73,11 @@ impl Doors {
         let mut ready = Vec::new();
         for options in services {
             let programs = options.prepare(&self.defaults)?;
+            let tls = options.front().prepare_tls(None)?;
             let mut service = Ready {
                 options,
                 programs,
+                tls,
                 listeners: Listeners::new(),
             };
             self.listen(&mut service, &[])?;
@@ -107,10 +109,12 @@ impl Doors {
         let Ready {
             options,
             programs,
+            tls,
             listeners,
         } = service;
         Self::keep_secrets(&options);
         let mut door = options.clone().open(programs, listeners, Instant::now())?;
+        door.front_mut().set_tls(tls);
         if let Some((_, places)) = self.places.iter().find(|(name, _)| name == options.name()) {
             door.begin_with(*places);
         }
@@ -163,7 +167,8 @@ impl Doors {
                 .map_err(|error| Error::with_remedy(Blame::System, format_args!("{}: {error}", options.name())))?;
             listeners.extend(opened.into_iter().map(|listener| (listen.clone(), listener)));
         }
-        Ok(())
+        let listeners = listeners.iter().map(|(listen, listener)| (&listen.address, listener));
+        options.front().check_transports(listeners)
     }
 
     /// Returns the open service, other than `wanted_by`, that listens on an address.
@@ -218,7 +223,12 @@ impl Doors {
     // ---- change ------------------------------------------------------------------------------------------------
 
     /// Returns the survey that must precede a [reload](Self::reload).
-    pub(super) fn survey(&self, source: Option<Source>) -> Survey {
+    pub(super) fn survey(&self, reactor: &mut Reactor<dyn Door>, source: Option<Source>) -> Survey {
+        let tls = self.open.iter().filter_map(|open| {
+            let tls = reactor.with(open.id, |door, _| door.front().tls().cloned())??;
+            Some((open.options.name().to_owned(), tls))
+        });
+        let tls = tls.collect();
         let staying = self.open.iter().filter(|open| !open.leaving);
         let held = self.open.iter().map(|open| Held {
             name: open.options.name().to_owned(),
@@ -229,15 +239,22 @@ impl Doors {
             source,
             services: staying.map(|open| open.options.clone()).collect(),
             held: held.collect(),
+            tls,
             defaults: self.defaults.clone(),
         }
     }
 
-    /// Gives every door newly prepared programs; its options stay the same.
+    /// Gives every door newly prepared programs and certificates; its options stay the same.
     pub(super) fn set_programs(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Ready>) {
-        for Ready { options, programs, .. } in services {
+        for Ready {
+            options, programs, tls, ..
+        } in services
+        {
             if let Some(id) = self.find(options.name()).map(|open| open.id) {
-                reactor.with(id, |door, _| door.set_programs(programs));
+                reactor.with(id, |door, _| {
+                    door.set_programs(programs);
+                    door.front_mut().set_tls(tls);
+                });
             }
         }
     }
@@ -253,6 +270,15 @@ impl Doors {
                 open.options.may_become(&service.options)?;
             }
             let held = self.find(service.options.name());
+            if let Some(open) = &held {
+                let check = |door: &mut (dyn Door + 'static), _: &mut Context<'_>| {
+                    service
+                        .options
+                        .front()
+                        .check_transports(door.front().listening().iter())
+                };
+                reactor.with(open.id, check).unwrap_or(Ok(()))?;
+            }
             let held = held.map(|open| open.options.front().addresses().cloned().collect::<Vec<_>>());
             self.listen(&mut service, held.as_deref().unwrap_or_default())?;
             match held {
@@ -311,6 +337,7 @@ impl Doors {
         let Ready {
             options,
             programs,
+            tls,
             listeners,
         } = service;
         Self::keep_secrets(&options);
@@ -330,7 +357,9 @@ impl Doors {
             );
         }
         let change = |door: &mut (dyn Door + 'static), cx: &mut Context<'_>| {
-            door.reload(cx, options.clone(), programs, listeners)
+            door.reload(cx, options.clone(), programs, listeners)?;
+            door.front_mut().set_tls(tls);
+            Ok(())
         };
         reactor.with(open.id, change).unwrap_or(Ok(()))?;
         open.options = options;

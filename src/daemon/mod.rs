@@ -229,14 +229,17 @@ impl Daemon {
             return;
         }
         self.notifier.report_reloading();
-        if let Err(error) = self.reloader.start(Instant::now(), &self.doors) {
+        if let Err(error) = self.reloader.start(Instant::now(), &self.doors, &mut self.reactor) {
             self.apply_reload(Err(error));
         }
     }
 
     /// If a reload is complete, applies its changes and replaces every worker, as HUP asks for.
     fn apply_finished_reload(&mut self) {
-        if let Some(read) = self.reloader.take_outcome(Instant::now(), &self.doors) {
+        let outcome = self
+            .reloader
+            .take_outcome(Instant::now(), &self.doors, &mut self.reactor);
+        if let Some(read) = outcome {
             self.apply_reload(read);
         }
     }

@@ -58,7 +58,7 @@ impl Reloader {
     ///
     /// # Errors
     /// Nothing was started: there is no thread for it, or too many attempts hang.
-    pub(super) fn start(&mut self, now: Instant, doors: &Doors) -> Result<(), Error> {
+    pub(super) fn start(&mut self, now: Instant, doors: &Doors, reactor: &mut Reactor<dyn Door>) -> Result<(), Error> {
         let number = match self.attempts.request(now) {
             Request::Begin(number) => number,
             Request::Postponed => return Ok(()),
@@ -70,7 +70,7 @@ impl Reloader {
                 ));
             }
         };
-        let (survey, sender) = (doors.survey(self.source.clone()), self.sender.clone());
+        let (survey, sender) = (doors.survey(reactor, self.source.clone()), self.sender.clone());
         let read = move || {
             // Signals are handled by the loop alone.
             let _ = SigSet::all().thread_block();
@@ -100,11 +100,16 @@ impl Reloader {
 
     /// Returns the result of an attempt once it is complete, or an error once its time limit is exceeded. Must be
     /// called after each turn of the loop.
-    pub(super) fn take_outcome(&mut self, now: Instant, doors: &Doors) -> Option<Outcome> {
+    pub(super) fn take_outcome(
+        &mut self,
+        now: Instant,
+        doors: &Doors,
+        reactor: &mut Reactor<dyn Door>,
+    ) -> Option<Outcome> {
         while let Some((number, outcome)) = self.mailbox.take() {
             match self.attempts.finish(number) {
                 Arrival::InTime => return Some(outcome),
-                Arrival::Outdated => return self.start(now, doors).err().map(Err),
+                Arrival::Outdated => return self.start(now, doors, reactor).err().map(Err),
                 Arrival::Late => {
                     log::info!("an earlier attempt to read the configuration has come to its end and is dropped")
                 }
@@ -123,7 +128,7 @@ impl Reloader {
                 );
                 // There was another request since. The outcome of its attempt is the one to report, unless that cannot
                 // start.
-                if again && self.start(now, doors).is_ok() {
+                if again && self.start(now, doors, reactor).is_ok() {
                     log::error!("the configuration cannot be read again: {hangs}");
                     return None;
                 }

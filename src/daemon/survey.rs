@@ -2,12 +2,16 @@
 //! take time or never answer. Nothing here needs the loop, so a daemon that serves makes the survey on a thread
 //! ([`reload`](super::reload)).
 
+use std::sync::Arc;
+
 use crate::config::file::{Contents, Source};
 use crate::config::spec::log::LogSpec;
+use crate::doors::front::tls::PreparedTls;
 use crate::doors::{Listeners, Options, PreparedPrograms};
 use crate::error::{Blame, Error};
 use crate::net::addr::{Listen, ListenAddr, UnixAddr};
 use crate::net::listener::Listener;
+use crate::net::tls::server::ServerTls;
 use crate::process::spawn::SpawnDefaults;
 
 /// A service with everything that was prepared for it.
@@ -15,6 +19,8 @@ use crate::process::spawn::SpawnDefaults;
 pub(super) struct Ready {
     pub(super) options: Options,
     pub(super) programs: PreparedPrograms,
+    /// The certificates of its listeners with TLS, if it has any.
+    pub(super) tls: Option<PreparedTls>,
     /// Listeners for those of its addresses that were not open before and could be opened here.
     pub(super) listeners: Listeners,
 }
@@ -36,6 +42,8 @@ pub(super) struct Survey {
     pub(super) services: Vec<Options>,
     /// The addresses of all open services, including the ones that are draining.
     pub(super) held: Vec<Held>,
+    /// The servers of the present services with TLS, each with the name of its service.
+    pub(super) tls: Vec<(String, Arc<ServerTls>)>,
     pub(super) defaults: SpawnDefaults,
 }
 
@@ -63,10 +71,13 @@ impl Survey {
         };
         let ready = services.into_iter().map(|options| {
             let programs = options.prepare(&self.defaults)?;
+            let before = self.tls.iter().find(|(name, _)| name == options.name());
+            let tls = options.front().prepare_tls(before.map(|(_, tls)| &**tls))?;
             let listeners = self.bind_paths(&options)?;
             Ok(Ready {
                 options,
                 programs,
+                tls,
                 listeners,
             })
         });

@@ -387,7 +387,7 @@ impl<D: Door + ?Sized> Accepting for D {
 
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin, transport: Transport) {
         if transport == Transport::Tls {
-            // No configuration has such a listener yet.
+            // Nothing makes the handshake yet, and nothing may be served in clear here.
             return;
         }
         if self.front().awaits_preface(origin.peer) {

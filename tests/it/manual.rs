@@ -16,6 +16,7 @@ use iotcpd::internals::config::file;
 use iotcpd::internals::config::spec::command::{ArgumentSpec, EntrySpec};
 use iotcpd::internals::config::spec::exec::Protocol;
 use iotcpd::internals::config::spec::fail::Fail;
+use iotcpd::internals::config::spec::listen::MinTls;
 use iotcpd::internals::config::spec::log::{Format, LogTable};
 use iotcpd::internals::config::spec::pool::{HalfClose, LineEnd, Mode};
 use iotcpd::internals::config::spec::yes_no::YesNo;
@@ -273,6 +274,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Levels>() || value == TypeId::of::<Format>() => "(text)",
         _ if value == TypeId::of::<Mode>() || value == TypeId::of::<YesNo>() => "(text)",
         _ if value == TypeId::of::<Protocol>() || value == TypeId::of::<Fail>() => "(text)",
+        _ if value == TypeId::of::<MinTls>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
     }
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::tls::tls;
 use super::{KEY, KeyRef, Mistakes};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::units::FileMode;
-use crate::doors::front::options::{FrontOptions, LimitKind};
+use crate::doors::front::options::{FrontOptions, LimitKind, TlsOptions};
 use crate::net::access::{AccessList, TrustedProxies, parse_net};
-use crate::net::addr::{Listen, ListenAddr, Transport, UnixAddr};
+use crate::net::addr::{Listen, ListenAddr, UnixAddr};
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
 use crate::process::identity::{UserIdentity, lookup_group};
@@ -42,6 +43,7 @@ pub(super) const ANY_NUMBER: Ceilings = Ceilings {
 /// The settings of listening in a door's options.
 pub(super) struct Listening {
     pub(super) addresses: Vec<(KeyRef, Listen)>,
+    pub(super) tls: Option<TlsOptions>,
     pub(super) unix_socket: UnixSocketOptions,
     pub(super) backlog: u32,
     pub(super) access: AccessList,
@@ -60,6 +62,7 @@ impl Listening {
         let front = FrontOptions {
             name: name.to_owned(),
             listen: self.addresses.iter().map(|(_, listen)| listen.clone()).collect(),
+            tls: self.tls,
             unix_socket: self.unix_socket,
             backlog: self.backlog,
             access: self.access,
@@ -90,9 +93,6 @@ pub(super) fn listening(
     for (index, text) in spec.listen.iter().enumerate() {
         let origin = KeyRef::element("listen", index);
         match text.parse::<Listen>() {
-            Ok(listen) if listen.transport == Transport::Tls => {
-                mistakes.add(origin, format!("{listen}: TLS is not there yet"), "leave out tls:");
-            }
             Ok(listen) => match addresses
                 .iter()
                 .find(|(_, other)| clash(&other.address, &listen.address))
@@ -109,9 +109,11 @@ pub(super) fn listening(
             }
         }
     }
+    let tls = tls(mistakes, spec, &addresses);
     let unix_socket = unix_socket(mistakes, spec);
     Listening {
         addresses,
+        tls,
         unix_socket,
         backlog: mistakes
             .count("backlog", spec.backlog, 1..=ceilings.backlog)

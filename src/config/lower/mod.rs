@@ -23,6 +23,7 @@ mod probe;
 mod process;
 mod refusal;
 mod session;
+mod tls;
 mod workers;
 
 use std::fmt;

@@ -158,6 +158,9 @@ fn overlay_listening(said: &mut Vec<&'static str>, over: ListenSpec, under: &mut
         accept_proxy_optional,
         max_connections,
         max_connections_per_ip,
+        cert,
+        key,
+        min_tls,
     } = over;
     overlay(said, "listen", listen, &mut under.listen);
     overlay(said, "backlog", backlog, &mut under.backlog);
@@ -180,6 +183,9 @@ fn overlay_listening(said: &mut Vec<&'static str>, over: ListenSpec, under: &mut
         max_connections_per_ip,
         &mut under.max_connections_per_ip,
     );
+    overlay(said, "cert", cert, &mut under.cert);
+    overlay(said, "key", key, &mut under.key);
+    overlay(said, "min-tls", min_tls, &mut under.min_tls);
 }
 
 /// Overwrites `under` unless `over` is the default, which stands for absence in every field.
@@ -241,6 +247,7 @@ mod tests {
                 "list" | "log-args" => Some("no"),
                 "debug" | "accept-proxy-optional" => None,
                 "socket-mode" => Some("0660"),
+                "min-tls" => Some("1.3"),
                 _ => Some("7"),
             };
             let flag = value.map_or_else(|| format!("--{name}"), |value| format!("--{name}={value}"));

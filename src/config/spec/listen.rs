@@ -1,6 +1,7 @@
 //! The addresses, the access and the limits of listeners: the part of a spec that every listening door shares.
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use crate::config::units::{FileMode, Whole};
@@ -17,7 +18,8 @@ pub struct ListenSpec {
         long,
         value_name = "ADDR",
         help = "Listen here as well; may be repeated. One of 127.0.0.1:9991, [::1]:9991, *:9991 (IPv4 and IPv6), \
-                unix:/run/iotcpd.sock, unix:@NAME (abstract), systemd (sockets handed over), systemd:NAME"
+                unix:/run/iotcpd.sock, unix:@NAME (abstract), systemd (sockets handed over), systemd:NAME; with tls: \
+                in front, as in tls:*:9443, clients speak TLS there"
     )]
     pub listen: Vec<String>,
     /// Length of the kernel's queue of connections not yet accepted [default: 1024]
@@ -52,4 +54,41 @@ pub struct ListenSpec {
     /// At most this many clients at once from one address (IPv6: one /64 network) [default: no limit]
     #[arg(long, value_name = "NUM", help_heading = "Who may connect")]
     pub max_connections_per_ip: Option<Whole>,
+
+    /// Certificate for the tls: addresses, a PEM file that may hold those of its authorities behind it; may be
+    /// repeated: a client chooses by the name that it asks for, and has the first otherwise
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    pub cert: Vec<String>,
+    /// Private key of the certificate, a PEM file; repeated as --cert is, in the same order [default: the file of the
+    /// certificate]
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    pub key: Vec<String>,
+    /// Oldest version of TLS that clients may speak [default: 1.2]
+    #[arg(long, value_name = "VERSION", help_heading = "TLS")]
+    pub min_tls: Option<MinTls>,
+}
+
+/// The value of [`min_tls`](ListenSpec::min_tls).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum MinTls {
+    /// TLS 1.2 and later.
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// TLS 1.3.
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+/// Not derived, for the reason given at [`HalfClose`](super::pool::HalfClose).
+impl ValueEnum for MinTls {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::V1_2, Self::V1_3]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::V1_2 => "1.2",
+            Self::V1_3 => "1.3",
+        }))
+    }
 }

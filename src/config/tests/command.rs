@@ -89,6 +89,21 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
         &["--max-connections-per-ip", "9"],
         "max-connections-per-ip = 9",
     ),
+    (
+        "cert",
+        &["--listen=tls:[::1]:7", "--cert=/a", "--cert=/b"],
+        "listen = \"tls:[::1]:7\"\ncert = [\"/a\", \"/b\"]",
+    ),
+    (
+        "key",
+        &["--listen=tls:[::1]:7", "--cert=/a", "--key=/b"],
+        "listen = \"tls:[::1]:7\"\nkey = \"/b\"\ncert = \"/a\"",
+    ),
+    (
+        "min-tls",
+        &["--listen=tls:[::1]:7", "--cert=/a", "--min-tls=1.3"],
+        "listen = \"tls:[::1]:7\"\nmin-tls = \"1.3\"\ncert = \"/a\"",
+    ),
     ("read-timeout", &["--read-timeout", "1m"], "read-timeout = 60.0"),
     ("write-timeout", &["--write-timeout", "1m"], "write-timeout = 60"),
     ("quiet-time", &["--quiet-time", "50ms"], "quiet-time = 0.05"),
@@ -130,13 +145,17 @@ fn every_flag_is_a_key_and_means_the_same() {
         let help = option.get_help().unwrap().to_string().replace('\n', " ");
         let Some(default) = default_in(&help) else { continue };
         let flag = format!("--{name}={default}");
-        let mut said = from_flags([flag.as_str()]);
+        let beside: &[&str] = match name {
+            "min-tls" => &["--listen=tls:[::1]:7", "--cert=/a"],
+            _ => &[],
+        };
+        let mut said = from_flags(beside.iter().copied().chain([flag.as_str()]));
         // An explicit number is not lowered silently, even if it is the default.
         Arc::make_mut(&mut said.front).limit_kind = LimitKind::Flexible;
-        assert_eq!(said, from_flags([]), "{flag}");
+        assert_eq!(said, from_flags(beside.iter().copied()), "{flag}");
         defaults += 1;
     }
-    assert_eq!(defaults, 12);
+    assert_eq!(defaults, 13);
 }
 
 /// Each key of a command, with the settings without which it has no effect.

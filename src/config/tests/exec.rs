@@ -92,6 +92,21 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
         &["--max-connections-per-ip", "9"],
         "max-connections-per-ip = 9",
     ),
+    (
+        "cert",
+        &["--listen=tls:[::1]:7", "--cert=/a", "--cert=/b"],
+        "listen = ['unix:/sock', 'tls:[::1]:7']\ncert = ['/a', '/b']",
+    ),
+    (
+        "key",
+        &["--listen=tls:[::1]:7", "--cert=/a", "--key=/b"],
+        "listen = ['unix:/sock', 'tls:[::1]:7']\ncert = '/a'\nkey = '/b'",
+    ),
+    (
+        "min-tls",
+        &["--listen=tls:[::1]:7", "--cert=/a", "--min-tls=1.3"],
+        "listen = ['unix:/sock', 'tls:[::1]:7']\ncert = '/a'\nmin-tls = '1.3'",
+    ),
     ("allow-user", &["--allow-user=root"], "allow-user = 'root'"),
     ("allow-group", &["--allow-group=7"], "allow-group = ['7']"),
     ("read-timeout", &["--read-timeout", "1m"], "read-timeout = 60.0"),
@@ -146,16 +161,16 @@ fn every_flag_is_a_key_and_means_the_same() {
             continue;
         }
         let flag = format!("--{name}={default}");
-        // The key belongs to one protocol only.
-        let beside = if name == "max-output" {
-            "--protocol=sockproc"
-        } else {
-            "--protocol=sockexec"
+        let beside: &[&str] = match name {
+            "protocol" => &[],
+            // The key belongs to one protocol only.
+            "max-output" => &["--protocol=sockproc"],
+            "min-tls" => &["--protocol=sockexec", "--listen=tls:[::1]:7", "--cert=/a"],
+            _ => &["--protocol=sockexec"],
         };
-        let beside = if name == "protocol" { None } else { Some(beside) };
-        let said = from_flags(beside.into_iter().chain([flag.as_str()]));
-        assert_eq!(said, from_flags(beside), "{flag}");
+        let said = from_flags(beside.iter().copied().chain([flag.as_str()]));
+        assert_eq!(said, from_flags(beside.iter().copied()), "{flag}");
         defaults += 1;
     }
-    assert_eq!(defaults, 14);
+    assert_eq!(defaults, 15);
 }

@@ -16,6 +16,7 @@ mod drain;
 mod journal;
 pub mod options;
 mod preface;
+pub mod tls;
 
 use std::fmt;
 use std::io;
@@ -28,6 +29,7 @@ use crate::error::{Blame, Error};
 use crate::net::limits::{ConnectionCount, Full};
 use crate::net::listening::Listening;
 use crate::net::origin::Origin;
+use crate::net::tls::server::ServerTls;
 use crate::reactor::{Context, Kind, Source};
 use crate::stats::{Snapshot, Value};
 
@@ -68,6 +70,8 @@ pub struct Front {
     kind: FrontKind,
     options: Arc<FrontOptions>,
     listening: Listening,
+    /// `None` if no listener has TLS.
+    tls: Option<Arc<ServerTls>>,
     arrivals: Arrivals,
     count: ConnectionCount,
     refused: Refused,
@@ -96,6 +100,7 @@ impl Front {
     pub(super) fn new(kind: FrontKind, options: Arc<FrontOptions>, listeners: Listeners, now: Instant) -> Self {
         Front {
             listening: Listening::new(kind.listener, listeners),
+            tls: None,
             arrivals: Arrivals::new(kind.arrival),
             count: ConnectionCount::new(options.connection_limits.clone()),
             refused: Refused::default(),

@@ -6,6 +6,8 @@ use crate::net::access::{AccessList, TrustedProxies};
 use crate::net::addr::{Listen, ListenAddr};
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
+use crate::net::tls::Version;
+use crate::net::tls::files::IdentityFiles;
 
 /// The part of a door's options that is about its name, its listeners and the connections that it accepts. The door and
 /// its front share one.
@@ -15,6 +17,8 @@ pub struct FrontOptions {
     pub name: String,
     /// The listeners that clients connect to. Never empty.
     pub listen: Vec<Listen>,
+    /// The settings of TLS. There are such if and only if one of the listeners has TLS.
+    pub tls: Option<TlsOptions>,
     /// Mode and owner of the UNIX listeners among [`listen`](Self::listen).
     pub unix_socket: UnixSocketOptions,
     /// The length of the kernel's queue of connections that are not accepted yet.
@@ -29,6 +33,15 @@ pub struct FrontOptions {
     pub limit_kind: LimitKind,
     /// The time that work in hand may take once the daemon was told to stop.
     pub stop_timeout: Duration,
+}
+
+/// The settings of the listeners with TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// The files of the certificates. Never empty; the first is for clients that ask for no name, or for an unknown one.
+    pub identities: Vec<IdentityFiles>,
+    /// The oldest version that clients may speak.
+    pub min_version: Version,
 }
 
 /// The strictness of a limit on all connections of a door.
@@ -123,6 +136,7 @@ impl FrontOptions {
         FrontOptions {
             name: "c".to_owned(),
             listen: Vec::new(),
+            tls: None,
             unix_socket: UnixSocketOptions::default(),
             backlog: 1,
             access: AccessList::default(),

@@ -1,0 +1,199 @@
+//! The certificates of listeners with TLS: a part of lowering that every listening door shares. The files are not read
+//! here.
+
+use super::{KEY, KeyRef, Mistakes, setting};
+use crate::config::spec::listen::{ListenSpec, MinTls};
+use crate::doors::front::options::TlsOptions;
+use crate::net::addr::{Listen, Transport};
+use crate::net::tls::Version;
+use crate::net::tls::files::IdentityFiles;
+
+/// Lowers the settings of TLS. `addresses` are all addresses that the door listens on, except addresses with a mistake.
+pub(super) fn tls(mistakes: &mut Mistakes, spec: &ListenSpec, addresses: &[(KeyRef, Listen)]) -> Option<TlsOptions> {
+    let first = addresses.iter().find(|(_, listen)| listen.transport == Transport::Tls);
+    // An address with a mistake, which is reported elsewhere, was meant to have TLS as well.
+    let is_wanted = spec.listen.iter().any(|text| text.starts_with(Transport::Tls.prefix()));
+    if !is_wanted {
+        check_unused(mistakes, spec);
+        return None;
+    }
+    let identities = identities(mistakes, spec);
+    if let (Some((origin, listen)), []) = (first, &*spec.cert) {
+        let remedy = format!(
+            "name the file of one with {KEY}cert, and that of its key with {KEY}key, or leave out {}",
+            Transport::Tls.prefix()
+        );
+        mistakes.add(
+            *origin,
+            format!("{listen} has no certificate to show to clients"),
+            remedy,
+        );
+    }
+    Some(TlsOptions {
+        identities,
+        min_version: match spec.min_tls {
+            Some(MinTls::V1_3) => Version::V1_3,
+            Some(MinTls::V1_2) | None => Version::V1_2,
+        },
+    })
+}
+
+/// Pairs certificates and keys, by their order. Without any key, each is in the file of its certificate.
+fn identities(mistakes: &mut Mistakes, spec: &ListenSpec) -> Vec<IdentityFiles> {
+    for (key, files) in [("cert", &spec.cert), ("key", &spec.key)] {
+        for (index, _) in files.iter().enumerate().filter(|(_, file)| file.is_empty()) {
+            let remedy = "write the path of a PEM file, such as /etc/iotcpd/server.pem";
+            mistakes.add(KeyRef::element(key, index), "it is empty", remedy);
+        }
+    }
+    let (certs, keys) = (spec.cert.len(), spec.key.len());
+    let remedy = format!(
+        "give each {KEY}cert its {KEY}key, in the same order, or leave out every {KEY}key if the files of the \
+         certificates hold the keys"
+    );
+    if keys > certs {
+        let text = format!("it belongs to no certificate: {KEY}cert is given {}", times(certs));
+        mistakes.add(KeyRef::element("key", certs), text, remedy);
+    } else if keys > 0 && keys < certs {
+        let text = format!("it has no key: {KEY}key is given {}", times(keys));
+        mistakes.add(KeyRef::element("cert", keys), text, remedy);
+    }
+    let keys = if keys == 0 { &spec.cert } else { &spec.key };
+    let files = |(certificate, key): (&String, &String)| IdentityFiles {
+        certificate: certificate.into(),
+        key: key.into(),
+    };
+    spec.cert.iter().zip(keys).map(files).collect()
+}
+
+fn times(count: usize) -> String {
+    match count {
+        0 => "not once".to_owned(),
+        1 => "once".to_owned(),
+        _ => format!("{count} times"),
+    }
+}
+
+/// Adds a mistake for each setting of TLS without an address for it: an operator who has written one expects clients to
+/// speak TLS.
+fn check_unused(mistakes: &mut Mistakes, spec: &ListenSpec) {
+    let said = [
+        ("cert", !spec.cert.is_empty()),
+        ("key", !spec.key.is_empty()),
+        ("min-tls", spec.min_tls.is_some()),
+    ];
+    for (key, _) in said.into_iter().filter(|(_, said)| *said) {
+        let remedy = format!("give for example {}, or leave it out", setting("listen", "tls:*:9443"));
+        mistakes.add(
+            KeyRef::key(key),
+            "no address has tls: in front, so no client speaks TLS",
+            remedy,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lower(spec: &ListenSpec) -> (Option<TlsOptions>, Vec<String>) {
+        let parsed = |(index, text): (usize, &String)| Some((KeyRef::element("listen", index), text.parse().ok()?));
+        let addresses: Vec<_> = spec.listen.iter().enumerate().filter_map(parsed).collect();
+        let mut mistakes = Mistakes::default();
+        let options = tls(&mut mistakes, spec, &addresses);
+        (options, mistakes.0.iter().map(ToString::to_string).collect())
+    }
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(ToString::to_string).collect()
+    }
+
+    fn spec(listen: &str, cert: &[&str], key: &[&str]) -> ListenSpec {
+        ListenSpec {
+            listen: texts(&[listen]),
+            cert: texts(cert),
+            key: texts(key),
+            ..ListenSpec::default()
+        }
+    }
+
+    #[test]
+    fn certificates_and_keys_are_paired_by_their_order() {
+        let pairs = |cert, key| {
+            let (options, told) = lower(&spec("tls:*:1", cert, key));
+            assert_eq!(told, [""; 0]);
+            let files = options.expect("TLS").identities.into_iter();
+            let text = |path: &std::path::PathBuf| path.display().to_string();
+            files
+                .map(|files| (text(&files.certificate), text(&files.key)))
+                .collect::<Vec<_>>()
+        };
+        let own = |name: &str, key: &str| (name.to_owned(), key.to_owned());
+        assert_eq!(
+            pairs(&["/a", "/b"], &["/ka", "/kb"]),
+            [own("/a", "/ka"), own("/b", "/kb")]
+        );
+        assert_eq!(pairs(&["/a", "/b"], &[]), [own("/a", "/a"), own("/b", "/b")]);
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_and_a_key_without_its_certificate_are_mistakes() {
+        let (_, told) = lower(&spec("tls:*:1", &["/a", "/b"], &["/ka"]));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].starts_with("cert: it has no key: key is given once; "),
+            "{told:?}"
+        );
+        let (_, told) = lower(&spec("tls:*:1", &["/a"], &["/ka", "/kb"]));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("key: it belongs to no certificate"), "{told:?}");
+    }
+
+    #[test]
+    fn an_address_with_tls_needs_a_certificate() {
+        let (_, told) = lower(&spec("tls:*:1", &[], &[]));
+        assert_eq!(
+            told,
+            [
+                "listen: tls:*:1 has no certificate to show to clients; name the file of one with cert, and that of its \
+              key with key, or leave out tls:"
+            ]
+        );
+        let (_, told) = lower(&spec("tls:*:1", &[""], &[]));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("cert: it is empty"), "{told:?}");
+    }
+
+    #[test]
+    fn settings_of_tls_without_an_address_for_it_are_mistakes() {
+        let plain = ListenSpec {
+            min_tls: Some(MinTls::V1_3),
+            ..spec("127.0.0.1:1", &["/a"], &["/a"])
+        };
+        let (options, told) = lower(&plain);
+        assert_eq!((options, told.len()), (None, 3));
+        for (line, key) in told.iter().zip(["cert", "key", "min-tls"]) {
+            assert!(
+                line.starts_with(&format!("{key}: no address has tls: in front")),
+                "{line}"
+            );
+        }
+        let (_, told) = lower(&spec("tls:nonsense", &["/a"], &[]));
+        assert_eq!(told, [""; 0], "the address has the mistake");
+    }
+
+    #[test]
+    fn the_oldest_version_is_1_2_unless_it_is_raised() {
+        for (written, version) in [
+            (None, Version::V1_2),
+            (Some(MinTls::V1_2), Version::V1_2),
+            (Some(MinTls::V1_3), Version::V1_3),
+        ] {
+            let min_tls = ListenSpec {
+                min_tls: written,
+                ..spec("tls:*:1", &["/a"], &[])
+            };
+            assert_eq!(lower(&min_tls).0.expect("TLS").min_version, version);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The certificates and keys of a door: read before the door is opened or changed, then handed to the front.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Front;
+use super::options::{FrontOptions, TlsOptions};
+use crate::error::{Blame, Error};
+use crate::net::addr::{ListenAddr, Transport};
+use crate::net::listener::Listener;
+use crate::net::tls::files::{Remark, read_server};
+use crate::net::tls::server::ServerTls;
+
+/// The certificates and keys of a door, as they were read from their files.
+#[derive(Debug)]
+pub struct PreparedTls {
+    server: Arc<ServerTls>,
+    remarks: Vec<Remark>,
+}
+
+impl FrontOptions {
+    /// Reads the certificates and keys; returns `None` if no listener has TLS. `before` is the server that the door has
+    /// now, if it is open: its tickets stay valid. Blocks on the file system without a limit.
+    ///
+    /// # Errors
+    /// Every mistake in the files.
+    pub fn prepare_tls(&self, before: Option<&ServerTls>) -> Result<Option<PreparedTls>, Error> {
+        let Some(TlsOptions {
+            identities,
+            min_version,
+        }) = &self.tls
+        else {
+            return Ok(None);
+        };
+        let (server, remarks) = read_server(identities, *min_version, before, SystemTime::now()).map_err(|errors| {
+            let lines: Vec<_> = errors.iter().map(|error| format!("{}: {error}", self.name)).collect();
+            Error::with_remedy(Blame::Operator, lines.join("\n"))
+        })?;
+        Ok(Some(PreparedTls {
+            server: Arc::new(server),
+            remarks,
+        }))
+    }
+
+    /// Checks that every listener with TLS has a TCP socket. Only of an inherited socket is that not known before.
+    ///
+    /// # Errors
+    /// One is a UNIX socket.
+    pub fn check_transports<'l>(
+        &self,
+        listeners: impl Iterator<Item = (&'l ListenAddr, &'l Listener)>,
+    ) -> Result<(), Error> {
+        let on_unix = listeners.filter(|(_, listener)| matches!(listener.local_addr(), ListenAddr::Unix(_)));
+        for (address, listener) in on_unix {
+            let mut of_address = self.listen.iter().filter(|listen| listen.address == *address);
+            if let Some(listen) = of_address.find(|listen| listen.transport == Transport::Tls) {
+                let what = format!(
+                    "{}: {listen} is {}: what goes through a UNIX socket does not leave this machine and needs no TLS",
+                    self.name,
+                    listener.local_addr()
+                );
+                return Err(Error::new(
+                    Blame::Operator,
+                    what,
+                    "give the socket a TCP address, or leave out tls:",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Front {
+    /// Takes on the certificates that were prepared for its options, for connections that are accepted from now on.
+    /// Logs the names that they are for, and when they end.
+    pub fn set_tls(&mut self, prepared: Option<PreparedTls>) {
+        let Some(PreparedTls { server, remarks }) = prepared else {
+            self.tls = None;
+            return;
+        };
+        let (module, name) = (self.kind.module, self.name());
+        for identity in server.identities() {
+            let (file, names) = (identity.file().display(), identity.names());
+            let hosts = names.hosts().join(", ");
+            log::info!(
+                target: module, service:% = name; "{name}: certificate {file} is for {}, until {}",
+                hosts.escape_debug(), names.last_day()
+            );
+        }
+        for Remark { level, text } in remarks {
+            log::log!(target: module, level, service:% = name; "{name}: {text}");
+        }
+        self.tls = Some(server);
+    }
+
+    /// The server of the listeners with TLS, if there are any.
+    pub fn tls(&self) -> Option<&Arc<ServerTls>> {
+        self.tls.as_ref()
+    }
+}
