@@ -1,16 +1,20 @@
-//! The things that services need on this machine besides their file: programs and directories.
+//! The things that services need on this machine besides their file: programs, directories and certificates.
 //!
-//! Only `check` looks for them. A daemon finds out when it starts the programs, and not earlier: a disk may be slow,
-//! and a program may be installed later.
+//! Only `check` looks for them. A daemon finds out when it starts the programs or reads the certificates, and not
+//! earlier: a disk may be slow, and a program may be installed later.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::keys::Keys;
 use super::report::Report;
-use crate::config::lower::KeyRef;
+use crate::config::lower::{self, KeyRef};
 use crate::config::quote::Quoted;
+use crate::config::spec::listen::ListenSpec;
 use crate::doors::pool::options::Options;
 use crate::doors::pool::squidguard;
+use crate::net::tls::Version;
+use crate::net::tls::files::{self, IdentityFiles};
 use crate::process::spawn;
 use crate::process::spec::ProcessSpec;
 
@@ -39,6 +43,8 @@ enum Need {
     Directory(PathBuf),
     /// A program that clients may run, which need not exist.
     Permitted(PathBuf),
+    /// A certificate and its key.
+    Identity(IdentityFiles),
 }
 
 /// The origin of a worker's command.
@@ -72,6 +78,14 @@ impl Needs {
         if let Some(directory) = chdir.filter(|name| !name.is_empty()) {
             let place = keys.place(KeyRef::key("chdir"));
             self.list.push((place, Need::Directory(directory.into())));
+        }
+    }
+
+    /// Adds the certificates of the listeners. Nothing is added if their settings have a mistake, which was reported.
+    pub(super) fn add_identities(&mut self, keys: &Keys<'_, '_>, spec: &ListenSpec) {
+        for (index, files) in lower::identities_of(spec).into_iter().enumerate() {
+            let place = keys.place(KeyRef::element("cert", index));
+            self.list.push((place, Need::Identity(files)));
         }
     }
 
@@ -115,6 +129,23 @@ impl Needs {
                     report.add_ignored(place, || text);
                 }
                 Need::Directory(_) | Need::Permitted(_) => {}
+                Need::Identity(files) => check_identity(place, files, report),
+            }
+        }
+    }
+}
+
+/// Reads a certificate and its key. A certificate that ends soon, and a key that others can read, are no mistakes.
+fn check_identity(place: usize, files: IdentityFiles, report: &mut Report<'_>) {
+    match files::read_server(&[files], Version::V1_2, None, SystemTime::now()) {
+        Ok((_, remarks)) => {
+            for remark in remarks {
+                report.add_ignored(place, || format!("cert: {}", remark.text));
+            }
+        }
+        Err(errors) => {
+            for error in errors {
+                report.add(place, format!("cert: {error}"));
             }
         }
     }

@@ -38,6 +38,14 @@ pub(super) fn tls(mistakes: &mut Mistakes, spec: &ListenSpec, addresses: &[(KeyR
     })
 }
 
+/// Returns the files of the certificates that `spec` names, or none if there is a mistake in them.
+#[must_use]
+pub fn identities_of(spec: &ListenSpec) -> Vec<IdentityFiles> {
+    let mut mistakes = Mistakes::default();
+    let identities = identities(&mut mistakes, spec);
+    mistakes.into_result(identities).unwrap_or_default()
+}
+
 /// Pairs certificates and keys, by their order. Without any key, each is in the file of its certificate.
 fn identities(mistakes: &mut Mistakes, spec: &ListenSpec) -> Vec<IdentityFiles> {
     for (key, files) in [("cert", &spec.cert), ("key", &spec.key)] {
@@ -147,6 +155,7 @@ mod tests {
         let (_, told) = lower(&spec("tls:*:1", &["/a"], &["/ka", "/kb"]));
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].starts_with("key: it belongs to no certificate"), "{told:?}");
+        assert!(identities_of(&spec("tls:*:1", &["/a", "/b"], &["/ka"])).is_empty());
     }
 
     #[test]
