@@ -2,6 +2,7 @@
 //! signatures that it can check.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -52,7 +53,7 @@ impl Choice {
 impl ResolvesServerCert for Choice {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let can_sign = |identity: &Identity| identity.can_sign(hello.signature_schemes());
-        Some(self.choose(hello.server_name(), can_sign).certified())
+        Some(self.choose(hello.server_name(), can_sign).certified(SystemTime::now()))
     }
 }
 

@@ -26,6 +26,12 @@ const PEM: Kind = Kind {
     remedy: "name a file of certificates or a key, in PEM",
 };
 
+/// A file with an answer of OCSP. rustls sends answers of at most 64 KiB.
+const ANSWER: Kind = Kind {
+    largest: 32 * 1024,
+    remedy: "write the answer of one authority to it",
+};
+
 /// The files of a certificate and its key, which may be the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityFiles {
@@ -82,9 +88,10 @@ pub fn read_server(
     let (mut identities, mut remarks, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for files in files {
         match read_identity(files) {
-            Ok((identity, remark)) => {
+            Ok((mut identity, remark)) => {
                 remarks.extend(remark);
                 remarks.extend(remark_on_end(&identity, now));
+                remarks.extend(staple(&mut identity, now).err());
                 identities.push(identity);
             }
             Err(found) => errors.extend(found),
@@ -120,6 +127,24 @@ fn read_identity(files: &IdentityFiles) -> Result<(Identity, Option<Remark>), Ve
     match Identity::from_pem(certificate, &certificates, &keys) {
         Ok(identity) => Ok((identity, remark_on_mode(key, &metadata))),
         Err(wrong) => Err(vec![in_words(&wrong, files)]),
+    }
+}
+
+/// Adds the answer of OCSP to a certificate, if there is a file with one: `a.pem.ocsp` for `a.pem`.
+///
+/// # Errors
+/// The remark that the answer is of no use. The certificate is as good as without it.
+fn staple(identity: &mut Identity, now: SystemTime) -> Result<(), Remark> {
+    let mut file = identity.file().as_os_str().to_owned();
+    file.push(".ocsp");
+    let useless = |reason: &dyn fmt::Display| Remark {
+        level: Level::Warn,
+        text: format!("OCSP answer {} is not sent along: {reason}", file.display()),
+    };
+    match regular_file::read(Path::new(&file), ANSWER) {
+        Ok((answer, _)) => identity.staple(answer, now).map_err(|reason| useless(&reason)),
+        Err(Refusal { is_missing: true, .. }) => Ok(()),
+        Err(Refusal { cause, .. }) => Err(useless(&cause)),
     }
 }
 
@@ -244,6 +269,7 @@ mod tests {
 
     use tempfile::TempDir;
 
+    use super::super::ocsp::tests::{good, until};
     use super::super::scaffold::Authority;
     use super::*;
 
@@ -400,6 +426,40 @@ mod tests {
         // The group of a new file is one of this process.
         fs::set_permissions(&key, Permissions::from_mode(0o640)).unwrap();
         assert_eq!(outcome(&folder, &[("a.pem", "a.key")]), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn an_answer_of_ocsp_is_found_beside_its_certificate() {
+        let folder = folder();
+        let mut params = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap();
+        params.serial_number = Some(5_u64.into());
+        let (certificate, key) = Authority::new().sign_pem(&params, &rcgen::KeyPair::generate().unwrap());
+        write(&folder, "b.pem", certificate + &key);
+        let now = until();
+        let read = |now| {
+            let read = read_server(&[files(&folder, "b.pem", "b.pem")], Version::V1_2, None, now);
+            let (server, remarks) = read.unwrap();
+            let is_stapled = server
+                .identities()
+                .all(|identity| identity.certified(now).ocsp.is_some());
+            (is_stapled, remarks)
+        };
+        let useless = |reason| Remark {
+            level: Level::Warn,
+            text: format!(
+                "OCSP answer {}/b.pem.ocsp is not sent along: {reason}",
+                folder.path().display()
+            ),
+        };
+        assert_eq!(read(now), (false, Vec::new()));
+        write(&folder, "b.pem.ocsp", good(&[5]));
+        assert_eq!(read(now), (true, Vec::new()));
+        assert_eq!(read(now + DAY), (false, vec![useless("it is too old")]));
+        write(&folder, "b.pem.ocsp", good(&[6]));
+        assert_eq!(read(now), (false, vec![useless("it is about another certificate")]));
+        fs::remove_file(folder.path().join("b.pem.ocsp")).unwrap();
+        fs::create_dir(folder.path().join("b.pem.ocsp")).unwrap();
+        assert_eq!(read(now), (false, vec![useless("it is a directory")]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -9,6 +10,7 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{Error, InconsistentKeys, SignatureAlgorithm, SignatureScheme};
 
 use super::names::Names;
+use super::ocsp::{self, Useless};
 use super::provider::provider;
 
 /// That by which one side proves its names to the other.
@@ -17,6 +19,14 @@ pub struct Identity {
     file: PathBuf,
     certified: Arc<CertifiedKey>,
     names: Names,
+    stapled: Option<Stapled>,
+}
+
+/// The same with the word of its authority.
+#[derive(Debug)]
+struct Stapled {
+    certified: Arc<CertifiedKey>,
+    until: SystemTime,
 }
 
 /// The reason why a certificate and a key are no identity.
@@ -60,7 +70,23 @@ impl Identity {
             file: file.to_owned(),
             certified: Arc::new(CertifiedKey::new(paired(chain, &key)?, key)),
             names,
+            stapled: None,
         })
+    }
+
+    /// Adds the word of its authority that the certificate is good, an answer of OCSP in DER. It is shown as long as it
+    /// is of use.
+    ///
+    /// # Errors
+    /// The answer is of no use.
+    pub fn staple(&mut self, answer: Vec<u8>, now: SystemTime) -> Result<(), Useless> {
+        let own = self.certified.cert.first().ok_or(Useless::Other)?;
+        let until = ocsp::good_until(&answer, own, now)?;
+        let mut certified = CertifiedKey::clone(&self.certified);
+        certified.ocsp = Some(answer);
+        let certified = Arc::new(certified);
+        self.stapled = Some(Stapled { certified, until });
+        Ok(())
     }
 
     /// The file of its certificate.
@@ -75,10 +101,13 @@ impl Identity {
         &self.names
     }
 
-    /// The form that rustls uses.
+    /// The form that rustls uses, with all that is of use at the moment `now`.
     #[must_use]
-    pub fn certified(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.certified)
+    pub fn certified(&self, now: SystemTime) -> Arc<CertifiedKey> {
+        match &self.stapled {
+            Some(stapled) if now <= stapled.until => Arc::clone(&stapled.certified),
+            _ => Arc::clone(&self.certified),
+        }
     }
 
     /// Returns true if the key makes signatures of one of these kinds.
@@ -162,6 +191,8 @@ fn paired(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rcgen::KeyPair;
 
     use super::super::scaffold::{Authority, RSA_KEY};
@@ -185,10 +216,26 @@ mod tests {
         let chain = format!("Some text.\n{certificate}{}", authority.certificate.pem());
         let identity = read(&chain, &key).unwrap();
         assert_eq!(identity.names().dns, ["a.example"]);
-        assert_eq!(identity.certified().cert.len(), 2);
+        assert_eq!(identity.certified(SystemTime::now()).cert.len(), 2);
         assert!(!identity.is_slow());
         let one_file = chain + &key;
-        assert_eq!(read(&one_file, &one_file).unwrap().certified().cert.len(), 2);
+        assert_eq!(read(&one_file, &one_file).unwrap().certified.cert.len(), 2);
+    }
+
+    #[test]
+    fn the_word_of_the_authority_is_shown_as_long_as_it_is_of_use() {
+        let mut params = rcgen::CertificateParams::default();
+        params.serial_number = Some(5_u64.into());
+        let (certificate, key) = Authority::new().sign_pem(&params, &KeyPair::generate().unwrap());
+        let mut identity = read(&certificate, &key).unwrap();
+        let until = ocsp::tests::until();
+        let other = ocsp::tests::good(&[6]);
+        assert_eq!(identity.staple(other, until), Err(Useless::Other));
+        assert_eq!(identity.certified(until).ocsp, None);
+        let answer = ocsp::tests::good(&[5]);
+        identity.staple(answer.clone(), until).unwrap();
+        assert_eq!(identity.certified(until).ocsp, Some(answer));
+        assert_eq!(identity.certified(until + Duration::from_secs(1)).ocsp, None);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! TLS 1.2 and 1.3 on both sides of a connection, by rustls.
 //!
 //! Before the first connection, [`files`] reads the certificates and the keys. A certificate with its key is an
-//! [`identity`]; its [`names`] say which host or person it is for. The identities of a door become its [`server`],
-//! which chooses one for each client.
+//! [`identity`]; its [`names`] say which host or person it is for, and an answer of [`ocsp`] that it is not revoked. The
+//! identities of a door become its [`server`], which chooses one for each client.
 //!
 //! The life of a connection: [`Engine`](engine::Engine) gets the bytes of the peer, makes the handshake, and says what
 //! to send back. When the handshake is over, it knows what was [`Established`], and from then on it decrypts what comes
@@ -21,6 +21,7 @@ pub mod error;
 pub mod files;
 pub mod identity;
 pub mod names;
+mod ocsp;
 pub mod provider;
 pub mod server;
 pub mod transport;
