@@ -75,10 +75,7 @@ pub(super) fn unix_pair() -> (Stream, std::os::unix::net::UnixStream) {
 
 /// The served end of a TCP connection with TLS, after the handshake, and its client.
 pub(super) fn tls_pair() -> (Stream, TlsClient) {
-    let (stream, socket) = tcp_pair();
-    let Stream::Tcp(served) = stream else {
-        panic!("{stream:?} is no TCP connection")
-    };
+    let (served, socket) = tcp_pair();
     let (engine, connection) = Authority::new().sides();
     let mut served = Secured::new(served, engine, Buffer::default());
     let mut client = StreamOwned::new(connection, socket);

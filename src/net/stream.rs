@@ -1,4 +1,4 @@
-//! The transports of a connection: connected sockets, TCP or UNIX, and TLS on TCP, behind one type.
+//! The transports of a connection: connected sockets, TCP or UNIX, and TLS on them, behind one type.
 //!
 //! A [`Conn`](super::conn::Conn) reads and writes through it, and asks it for whatever depends on the transport: how
 //! unread bytes are thrown away, how the end is said together with the last bytes, how far the peer has read. All calls
@@ -45,7 +45,7 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a UNIX socket.
     Unix(UnixStream),
-    /// Over TCP, with TLS.
+    /// Over one of these, with TLS.
     Tls(Box<Secured>),
 }
 
@@ -115,7 +115,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => Socket::Tcp(stream),
             Stream::Unix(stream) => Socket::Unix(stream),
-            Stream::Tls(secured) => Socket::Tcp(secured.socket()),
+            Stream::Tls(secured) => secured.socket().socket(),
         }
     }
 
@@ -444,7 +444,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream,
             Stream::Unix(stream) => stream,
-            Stream::Tls(secured) => secured.socket_mut(),
+            Stream::Tls(secured) => secured.socket_mut().source(),
         }
     }
 }

@@ -9,17 +9,13 @@ use super::super::tls::transport::{Secured, Step};
 use super::Conn;
 
 impl Conn {
-    /// Puts TLS on a TCP connection on which nothing was written. Its early bytes are the first of the handshake.
-    /// Nothing may be read or written until [that is over](Self::advance_handshake). A connection over a UNIX socket is
-    /// dropped, since its bytes do not leave this machine.
+    /// Puts TLS on a connection on which nothing was written. Its early bytes are the first of the handshake. Nothing may
+    /// be read or written until [that is over](Self::advance_handshake).
     #[must_use]
-    pub fn secure(mut self, engine: Engine) -> Option<Self> {
-        let Stream::Tcp(socket) = self.stream else {
-            return None;
-        };
+    pub fn secure(mut self, engine: Engine) -> Self {
         let received = std::mem::take(&mut self.early);
-        self.stream = Stream::Tls(Box::new(Secured::new(socket, engine, received)));
-        Some(self)
+        self.stream = Stream::Tls(Box::new(Secured::new(self.stream, engine, received)));
+        self
     }
 
     /// Makes a step of the handshake. While the step says that it waits, this must be called after every event.
@@ -57,7 +53,7 @@ mod tests {
     use std::io::{ErrorKind, IoSlice, Read, Write};
     use std::time::{Duration, Instant};
 
-    use super::super::super::scaffold::{TlsClient, tcp_pair, tls_pair, unix_pair, wait_readable, wait_writable};
+    use super::super::super::scaffold::{TlsClient, tcp_pair, tls_pair, wait_readable, wait_writable};
     use super::super::super::tls::error::Fault;
     use super::super::super::tls::scaffold::Authority;
     use super::super::{CloseStep, LingerLimits, Received, Sent};
@@ -291,7 +287,7 @@ mod tests {
             client.write_tls(&mut hello).expect("a hello");
             let early = early.min(hello.len());
             let conn = Conn::with_early(stream, hello[..early].to_vec());
-            let mut conn = conn.secure(engine).expect("a TCP connection");
+            let mut conn = conn.secure(engine);
             assert_eq!(conn.established(), None);
             if early < hello.len() {
                 while conn.advance_handshake().expect("a hello that goes on") != Step::Waiting {}
@@ -323,17 +319,11 @@ mod tests {
     fn a_client_without_tls_is_known_by_its_first_bytes() {
         let (stream, mut client) = tcp_pair();
         let (engine, _) = Authority::new().sides();
-        let mut conn = Conn::new(stream).secure(engine).expect("a TCP connection");
+        let mut conn = Conn::new(stream).secure(engine);
         client.write_all(b"GET / HTTP/1.1\r\n").expect("write");
         wait_readable(conn.socket());
         let error = conn.advance_handshake().expect_err("no handshake");
         let fault = error.downcast::<Fault>().expect("a fault of TLS");
         assert_eq!(fault, Fault::NotTls(b"GET / HTTP/1.1\r\n".to_vec()));
-    }
-
-    #[test]
-    fn nothing_is_encrypted_over_a_unix_socket() {
-        let (engine, _) = Authority::new().sides();
-        assert!(Conn::new(unix_pair().0).secure(engine).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! TLS on a TCP socket: the [`Engine`] with the system calls around it.
+//! TLS on a socket: the [`Engine`] with the system calls around it.
 //!
 //! The life of a byte from the peer: [`read`](Secured::read) receives it into memory on the stack, feeds it to the
 //! engine, and returns the plaintext. The engine takes no more while plaintext waits; the bytes that it leaves are kept,
@@ -19,14 +19,13 @@
 //! The bounds of what a peer may send are the engine's; the deadlines are those of the owner of the connection.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
-use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 
-use mio::net::TcpStream;
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::engine::{Engine, Plain};
 use crate::buffer::Buffer;
+use crate::net::stream::Stream;
 use crate::net::sys;
 
 /// The number of bytes that one call receives at most: those of the longest record in use and some more.
@@ -35,10 +34,10 @@ const RECEIVED: usize = (16 << 10) + 512;
 /// The number of pieces that are encrypted together at most.
 const PIECES: usize = 16;
 
-/// A connected TCP socket with TLS on it.
+/// A connected socket with TLS on it.
 #[derive(Debug)]
 pub struct Secured {
-    socket: TcpStream,
+    socket: Stream,
     engine: Engine,
     /// Bytes of the peer that the engine has not taken yet.
     undecrypted: Buffer,
@@ -66,7 +65,7 @@ pub enum Step {
 
 impl Secured {
     /// TLS on a socket of which the bytes in `received` were read already.
-    pub(in crate::net) const fn new(socket: TcpStream, engine: Engine, received: Buffer) -> Self {
+    pub(in crate::net) const fn new(socket: Stream, engine: Engine, received: Buffer) -> Self {
         Self {
             socket,
             engine,
@@ -79,11 +78,11 @@ impl Secured {
         }
     }
 
-    pub(in crate::net) const fn socket(&self) -> &TcpStream {
+    pub(in crate::net) const fn socket(&self) -> &Stream {
         &self.socket
     }
 
-    pub(in crate::net) const fn socket_mut(&mut self) -> &mut TcpStream {
+    pub(in crate::net) const fn socket_mut(&mut self) -> &mut Stream {
         &mut self.socket
     }
 
@@ -260,7 +259,7 @@ impl Secured {
     pub(in crate::net) fn push(&mut self) -> io::Result<()> {
         self.drain(false)?;
         if std::mem::take(&mut self.is_ending) {
-            self.socket.shutdown(Shutdown::Write)?;
+            self.socket.shutdown_write()?;
         }
         Ok(())
     }
@@ -268,6 +267,7 @@ impl Secured {
     /// Writes all ciphertext. With `more`, its last segment may wait for what follows.
     fn drain(&mut self, more: bool) -> io::Result<()> {
         let socket = &self.socket;
+        let more = more && !socket.keeps_messages();
         self.engine.drain(&mut Sink { socket, more })
     }
 }
@@ -304,7 +304,7 @@ fn hash(messages: &[&[IoSlice<'_>]], skipped: usize, count: usize) -> u64 {
 
 /// A socket as the engine writes to it.
 struct Sink<'a> {
-    socket: &'a TcpStream,
+    socket: &'a Stream,
     more: bool,
 }
 
@@ -314,7 +314,7 @@ impl Write for Sink<'_> {
     }
 
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        sys::send_messages(self.socket.as_fd(), &[pieces], self.more)
+        sys::send_messages(self.socket.fd(), &[pieces], self.more)
     }
 
     fn flush(&mut self) -> io::Result<()> {
