@@ -8,7 +8,7 @@
 use std::fmt::{self, Write};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::front::Front;
+use super::front::{Awaited, Front};
 use crate::amount;
 use crate::net::origin::Origin;
 use crate::net::stream::{PeerCredentials, Stream};
@@ -52,10 +52,22 @@ impl<'d> Dump<'d> {
     pub(super) fn arrivals(&mut self, front: &Front, now: Instant) {
         let (total, arrivals) = front.arrivals(now);
         if total > 0 {
-            self.line(format_args!("arrivals: {total} whose PROXY header is awaited"));
+            let awaited = if front.tls().is_some() {
+                "PROXY header or TLS handshake"
+            } else {
+                "PROXY header"
+            };
+            self.line(format_args!("arrivals: {total} whose {awaited} is awaited"));
             let lines = arrivals.map(|it| {
                 let (peer, connected, received) = (it.peer, amount::span(it.connected), it.received);
-                format!("arrival: by way of = {peer}, connected for = {connected}, received = {received}")
+                match it.awaited {
+                    Awaited::Preface => {
+                        format!("arrival: by way of = {peer}, connected for = {connected}, received = {received}")
+                    }
+                    Awaited::Handshake => {
+                        format!("arrival: peer = {peer}, connected for = {connected}, stage = handshake")
+                    }
+                }
             });
             self.list(FIRST, total, lines);
         }

@@ -386,12 +386,8 @@ impl<D: Door + ?Sized> Accepting for D {
     }
 
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin, transport: Transport) {
-        if transport == Transport::Tls {
-            // Nothing makes the handshake yet, and nothing may be served in clear here.
-            return;
-        }
-        if self.front().awaits_preface(origin.peer) {
-            let admission = self.front_mut().receive(cx, conn, origin.peer);
+        if transport == Transport::Tls || self.front().awaits_preface(origin.peer) {
+            let admission = self.front_mut().receive(cx, conn, origin.peer, transport);
             self.follow_admission(cx, admission);
         } else if self.front_mut().permits(cx, &origin) {
             Door::admit(self, cx, conn, origin);

@@ -1,36 +1,46 @@
-//! The way of a connection from accept to its door, where a preface is read first: from the proxies that the operator
-//! trusts.
+//! The way of a connection from accept to its door, where something comes first: a preface, from the proxies that the
+//! operator trusts, and a TLS handshake, on the listeners that have it.
 //!
 //! The order of the checks:
 //!
-//! 1. The peer of the socket must not be in `--deny`. It need not be in `--allow`: `--accept-proxy` is what lets a proxy
-//!    connect.
-//! 2. The connection takes a place of the total. Connections whose preface is awaited take at most half of the places:
-//!    one more, and the one that has waited longest is refused.
-//! 3. The preface is read ([`arrivals`](super::arrivals)).
-//! 4. The client that it asserts is held against the access lists. Its own place, and the limit for its address, is the
-//!    door's to ask for, as for any other connection.
+//! 1. The peer of the socket is held against the access lists. A proxy must not be in `--deny`, and need not be in
+//!    `--allow`: `--accept-proxy` is what lets it connect.
+//! 2. The connection takes a place: of the total while its client is not known, else under the client's address as well.
+//!    Connections that are not admitted take at most half of the places: one more, and the one that has waited longest
+//!    is refused.
+//! 3. The preface is read ([`arrivals`](super::arrivals)). The client that it asserts is held against the access lists
+//!    before it may begin a handshake.
+//! 4. The handshake is made.
+//! 5. The client is held against the access lists again, which a reload may have changed. The place is given back: a place
+//!    of its own is the door's to ask for, as for any other connection.
+//!
+//! Before its handshake a connection is refused without a word of the door's protocol, which would leave in the clear.
 //!
 //! A proxy that speaks for itself, as health checks do, and is not in `--allow`, is closed without a word: it has seen
 //! that the door answers.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use log::Level;
 
-use super::arrivals::{ArrivalView, Outcome};
+use super::arrival::{Awaited, Place, Plan};
+use super::arrivals::{ArrivalView, Ended, Outcome};
 use super::preface::Preface;
 use super::{Front, OverLimit, Topic};
-use crate::net::addr::PeerAddr;
+use crate::net::addr::{PeerAddr, Transport};
 use crate::net::conn::Conn;
+use crate::net::limits::Full;
 use crate::net::origin::{Asserted, Origin};
 use crate::reactor::{Context, Key, Readiness};
 
 const BAD_HEADERS: Topic = Topic::new("connections without a valid PROXY header");
 const HEALTH_CHECKS: Topic = Topic::new("health checks of proxies");
+const FAILED_HANDSHAKES: Topic = Topic::new("connections whose TLS handshake fails");
+const HEALTH_CHECKS_OF_TLS: Topic = Topic::new("connections that close before their TLS handshake");
 const UNWATCHABLE: Topic = Topic::new("connections that cannot be watched");
 
-/// The decision about a connection whose preface is read.
+/// The decision about an arrival.
 #[derive(Debug)]
 pub enum Admission {
     /// The door may have it.
@@ -47,48 +57,104 @@ impl Front {
         self.options.proxies.include(peer)
     }
 
-    /// Takes in a connection that was accepted this moment, and of which a preface is awaited.
-    pub(in crate::doors) fn receive(&mut self, cx: &mut Context<'_>, conn: Conn, peer: PeerAddr) -> Admission {
-        let origin = Origin::direct(peer);
-        if self.options.access.denies(peer) {
+    /// Takes in a connection that was accepted this moment, and of which a preface or a handshake is awaited.
+    pub(in crate::doors) fn receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        peer: PeerAddr,
+        transport: Transport,
+    ) -> Admission {
+        let (origin, awaits_preface) = (Origin::direct(peer), self.awaits_preface(peer));
+        let tls = match transport {
+            Transport::Plain => None,
+            Transport::Tls => self.tls.clone(),
+        };
+        let (place, plan) = match (awaits_preface, tls) {
+            (true, tls) => (Place::Unidentified(peer), Plan::Preface(self.preface(), tls)),
+            (false, Some(tls)) => (Place::Direct(peer), Plan::Handshake(tls)),
+            // A door with such a listener has a server for it.
+            (false, None) => return Admission::Nothing,
+        };
+        if awaits_preface && self.options.access.denies(peer) {
             self.deny(cx, &origin, "not allowed by --deny, not as a proxy either");
             return Admission::Nothing;
         }
-        if let Err(full) = self.count.count_unidentified() {
-            return Admission::Full(conn, origin, self.over_limit(full));
+        if !awaits_preface && !self.permits(cx, &origin) {
+            return Admission::Nothing;
         }
-        let (preface, most) = (self.preface(), self.options.connection_limits.total.div_ceil(2));
-        let outcome = self.arrivals.begin(cx, conn, peer, preface);
-        let admission = self.conclude(cx, outcome);
+        if let Err(full) = self.take_place(place) {
+            let over = self.over_limit(full);
+            return self.refuse_over_limit(cx, conn, origin, over, transport);
+        }
+        let (options, most) = (
+            Arc::clone(&self.options),
+            self.options.connection_limits.total.div_ceil(2),
+        );
+        let ended = self.arrivals.begin(cx, conn, place, plan, &options.access);
+        let admission = self.conclude(cx, ended);
         let displaced = self.arrivals.make_room(cx, most);
         self.conclude(cx, displaced);
         admission
     }
 
-    /// Handles an event of a connection whose preface is read.
+    /// Refuses a connection over a limit. Before a handshake there is no way to say so: the words of the door's protocol
+    /// would leave in the clear.
+    fn refuse_over_limit(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        origin: Origin,
+        over: OverLimit,
+        transport: Transport,
+    ) -> Admission {
+        match transport {
+            Transport::Plain => return Admission::Full(conn, origin, over),
+            Transport::Tls => {}
+        }
+        let line = format_args!("refused {origin}: as many connections as {} allows", over.flag());
+        self.note(cx, Level::Warn, over.topic(), line);
+        Admission::Nothing
+    }
+
+    fn take_place(&mut self, place: Place) -> Result<(), Full> {
+        match place {
+            Place::Unidentified(_) => self.count.count_unidentified(),
+            Place::Direct(peer) => self.count.admit(&Origin::direct(peer)),
+        }
+    }
+
+    fn give_back(&mut self, place: Place) {
+        match place {
+            Place::Unidentified(_) => self.count.release_unidentified(),
+            Place::Direct(peer) => self.count.release(&Origin::direct(peer)),
+        }
+    }
+
+    /// Handles an event of an arrival.
     pub(in crate::doors) fn arrival_ready(
         &mut self,
         cx: &mut Context<'_>,
         key: Key,
         readiness: Readiness,
     ) -> Admission {
-        let preface = self.preface();
-        let outcome = self.arrivals.ready(cx, key, readiness, preface);
-        self.conclude(cx, outcome)
+        let options = Arc::clone(&self.options);
+        let ended = self.arrivals.ready(cx, key, readiness, &options.access);
+        self.conclude(cx, ended)
     }
 
-    /// Goes on with a connection of which more may have come than was read.
+    /// Goes on with an arrival of which more may have come than was read, or that found no share of the last turn left.
     pub(in crate::doors) fn resume_arrival(&mut self, cx: &mut Context<'_>, key: Key) -> Admission {
-        let preface = self.preface();
-        let outcome = self.arrivals.resume(cx, key, preface);
-        self.conclude(cx, outcome)
+        let options = Arc::clone(&self.options);
+        let ended = self.arrivals.resume(cx, key, &options.access);
+        self.conclude(cx, ended)
     }
 
-    /// Handles the deadline of a preface.
+    /// Handles the deadline of an arrival.
     pub(in crate::doors) fn arrival_timeout(&mut self, cx: &mut Context<'_>, key: Key) -> Admission {
-        let preface = self.preface();
-        let outcome = self.arrivals.expire(cx, key, preface);
-        self.conclude(cx, outcome)
+        let options = Arc::clone(&self.options);
+        let ended = self.arrivals.expire(cx, key, &options.access);
+        self.conclude(cx, ended)
     }
 
     fn preface(&self) -> Preface {
@@ -97,41 +163,52 @@ impl Front {
         }
     }
 
-    /// Counts and logs the end of a preface, if it has ended, and holds the client against the access lists.
-    fn conclude(&mut self, cx: &mut Context<'_>, outcome: Option<Outcome>) -> Admission {
-        let Some(outcome) = outcome else {
+    /// Counts and logs the end of an arrival, if it has ended, and holds the client against the access lists. They may
+    /// have changed since the preface.
+    fn conclude(&mut self, cx: &mut Context<'_>, ended: Option<Ended>) -> Admission {
+        let Some(Ended { place, outcome }) = ended else {
             return Admission::Nothing;
         };
-        self.count.release_unidentified();
+        self.give_back(place);
+        let peer = place.peer();
         match outcome {
             Outcome::Complete(conn, origin) if self.options.access.permits(&origin) => {
                 return Admission::Granted(conn, origin);
             }
-            Outcome::Complete(_, origin) if origin.asserted == Some(Asserted::Proxy) => {
-                let line =
-                    format_args!("closed {origin}: --allow does not name it, and it has seen that the door answers");
-                self.note(cx, Level::Debug, HEALTH_CHECKS, line);
-            }
-            Outcome::Complete(_, origin) => self.deny(cx, &origin, "not allowed by --allow and --deny"),
-            Outcome::Refused(peer, refusal) => {
+            Outcome::Complete(_, origin) | Outcome::NotPermitted(origin) => self.deny_client(cx, &origin),
+            Outcome::Refused(refusal) => {
                 self.refused.bad_header += 1;
                 self.note(cx, Level::Warn, BAD_HEADERS, format_args!("refused {peer}: {refusal}"));
             }
-            Outcome::Closed(peer) => {
+            Outcome::Failed(origin, failure) => {
+                let line = format_args!("refused {origin}: {failure}");
+                self.note(cx, Level::Warn, FAILED_HANDSHAKES, line);
+            }
+            Outcome::Closed(Awaited::Preface) => {
                 let line = format_args!("{peer} has closed before its PROXY header, as health checks do");
                 self.note(cx, Level::Debug, HEALTH_CHECKS, line);
             }
-            Outcome::Unwatchable(peer, error) => {
-                self.note(
-                    cx,
-                    Level::Error,
-                    UNWATCHABLE,
-                    format_args!("cannot watch {peer}: {error}"),
-                );
+            Outcome::Closed(Awaited::Handshake) => {
+                let line = format_args!("{peer} has closed before its TLS handshake, as health checks do");
+                self.note(cx, Level::Debug, HEALTH_CHECKS_OF_TLS, line);
+            }
+            Outcome::Unwatchable(error) => {
+                let line = format_args!("cannot watch {peer}: {error}");
+                self.note(cx, Level::Error, UNWATCHABLE, line);
             }
         }
         self.descriptor_freed(cx);
         Admission::Nothing
+    }
+
+    /// Logs that the access lists refuse the client of an arrival.
+    fn deny_client(&mut self, cx: &mut Context<'_>, origin: &Origin) {
+        if origin.asserted == Some(Asserted::Proxy) {
+            let line = format_args!("closed {origin}: --allow does not name it, and it has seen that the door answers");
+            self.note(cx, Level::Debug, HEALTH_CHECKS, line);
+        } else {
+            self.deny(cx, origin, "not allowed by --allow and --deny");
+        }
     }
 
     // ---- change and end ----------------------------------------------------------------------------------------
@@ -140,20 +217,25 @@ impl Front {
     /// changed.
     pub(super) fn close_untrusted(&mut self, cx: &mut Context<'_>) {
         let (proxies, access) = (&self.options.proxies, &self.options.access);
-        let closed = self
-            .arrivals
-            .close(cx, |peer| proxies.include(peer) && !access.denies(peer));
-        for peer in closed {
-            self.count.release_unidentified();
-            self.deny(cx, &Origin::direct(peer), "no longer allowed to send a PROXY header");
+        let closed = self.arrivals.close(cx, |place| match place {
+            Place::Unidentified(peer) => proxies.include(peer) && !access.denies(peer),
+            Place::Direct(peer) => access.permits(&Origin::direct(peer)),
+        });
+        for place in closed {
+            self.give_back(place);
+            let why = match place {
+                Place::Unidentified(_) => "no longer allowed to send a PROXY header",
+                Place::Direct(_) => "not allowed by --allow and --deny",
+            };
+            self.deny(cx, &Origin::direct(place.peer()), why);
             self.descriptor_freed(cx);
         }
     }
 
     /// Closes all connections whose preface is awaited, since the door ends.
     pub(super) fn close_arrivals(&mut self, cx: &mut Context<'_>) {
-        for _ in self.arrivals.close(cx, |_| false) {
-            self.count.release_unidentified();
+        for place in self.arrivals.close(cx, |_| false) {
+            self.give_back(place);
         }
     }
 

@@ -1,17 +1,21 @@
-//! Connections that have been accepted and are not admitted yet: their [`Preface`] is read first.
+//! Connections that have been accepted and are not admitted yet: their [`Preface`] is read first, and their TLS
+//! handshake is made. The steps of one are in [`arrival`](super::arrival).
 //!
-//! The life of an arrival: it is read once at once, for its preface has often come with it, and then it never enters
-//! the table. Else it waits there, registered for reading, until the preface is complete, wrong, or late. Then it
-//! leaves the table and the poll, and the bytes behind the preface are the connection's early bytes.
+//! The life of an arrival: it goes as far as it can at once, for its preface has often come with it, and then it never
+//! enters the table. Else it waits there, registered with the poll, until it is complete, wrong, or late. Then it leaves
+//! the table and the poll. The bytes behind a preface are the first of the handshake, or the connection's early bytes.
 //!
 //! The invariants:
 //!
-//! - Each arrival has a deadline from its accept on, which nothing that it sends puts off, and holds at most
-//!   [`Preface::MOST`] bytes.
+//! - Each stage of an arrival has a deadline from its beginning, which nothing that the peer sends puts off. An arrival
+//!   holds at most [`Preface::MOST`] bytes, or the bytes of a handshake, which have a bound of their own.
+//! - The handshakes of all arrivals have a [share](Share) of a turn; an arrival that finds none left is resumed in the
+//!   next.
 //! - An arrival that is in the table is registered, and its alarm is armed.
 //! - Arrivals have numbers in their order, which are their keys in the reactor as well and never used again. So the first
 //!   in the table is the one that has waited longest, and must make room when there are too many: a proxy sends its
-//!   header at once, so the newest are the likeliest to be real.
+//!   header at once, and a client its handshake, so the newest are the likeliest to be real.
+//! - The way of an arrival is decided when it is accepted: a reload changes it no more.
 //!
 //! Access lists, counts and the log do not belong here: [`admission`](super::admission) has them.
 
@@ -19,47 +23,51 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use mio::Interest;
-
-use super::preface::{Ending, Preface, Refusal, Verdict};
+use super::arrival::{Arrival, Awaited, End, Place, Plan, Progress, Reading, Stage};
+use super::handshake::{Failure, Share};
+#[cfg(doc)]
+use super::preface::Preface;
+use super::preface::Refusal;
+use crate::net::access::AccessList;
 use crate::net::addr::PeerAddr;
-use crate::net::conn::{Conn, Received};
+use crate::net::conn::Conn;
 use crate::net::origin::Origin;
-use crate::reactor::{Alarm, Context, Key, Kind, Readiness, Source};
+use crate::reactor::{Context, Key, Kind, Readiness, Source};
 
-/// The time from accept to the end of the preface. A proxy sends it at once: this leaves room for a lost packet, which
-/// is sent again after one second and after three.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// All arrivals of one door that wait for more of their preface.
+/// All arrivals of one door that are not complete.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     kind: Kind,
     table: BTreeMap<u64, Arrival>,
     next_number: u64,
+    share: Share,
+    /// The time by which all arrivals must be complete, once the door drains.
+    hastened: Option<Instant>,
 }
 
+/// An arrival that is none any more.
 #[derive(Debug)]
-struct Arrival {
-    conn: Conn,
-    peer: PeerAddr,
-    accepted: Instant,
-    /// The bytes that were read; once the preface is complete, the ones behind it.
-    received: Vec<u8>,
-    alarm: Alarm,
+pub(super) struct Ended {
+    /// The place that is to be given back.
+    pub(super) place: Place,
+    pub(super) outcome: Outcome,
 }
 
-/// The end of an arrival. A step returns none if the arrival goes on waiting, or has ended before.
+/// The end of an arrival.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// Its preface is complete.
+    /// Its preface and its handshake are complete.
     Complete(Conn, Origin),
-    /// It was closed for this reason.
-    Refused(PeerAddr, Refusal),
+    /// It was closed before its handshake, because the access lists refuse its client.
+    NotPermitted(Origin),
+    /// It was closed because of its preface.
+    Refused(Refusal),
+    /// It was closed because of its handshake.
+    Failed(Origin, Failure),
     /// It was closed because its peer wanted nothing.
-    Closed(PeerAddr),
+    Closed(Awaited),
     /// It was closed because the poll cannot watch it.
-    Unwatchable(PeerAddr, io::Error),
+    Unwatchable(io::Error),
 }
 
 /// An arrival, as the dump shows it.
@@ -68,6 +76,7 @@ pub(in crate::doors) struct ArrivalView {
     pub(in crate::doors) peer: PeerAddr,
     pub(in crate::doors) connected: Duration,
     pub(in crate::doors) received: usize,
+    pub(in crate::doors) awaited: Awaited,
 }
 
 impl Arrivals {
@@ -77,6 +86,8 @@ impl Arrivals {
             kind,
             table: BTreeMap::new(),
             next_number: 0,
+            share: Share::default(),
+            hastened: None,
         }
     }
 
@@ -86,9 +97,13 @@ impl Arrivals {
 
     pub(super) fn views(&self, now: Instant) -> impl Iterator<Item = ArrivalView> {
         self.table.values().map(move |arrival| ArrivalView {
-            peer: arrival.peer,
+            peer: arrival.place.peer(),
             connected: now.saturating_duration_since(arrival.accepted),
-            received: arrival.received.len(),
+            received: match &arrival.stage {
+                Stage::Preface(reading) => reading.received.len(),
+                Stage::Handshake(_) => 0,
+            },
+            awaited: arrival.awaited(),
         })
     }
 
@@ -97,39 +112,59 @@ impl Arrivals {
         &mut self,
         cx: &mut Context<'_>,
         conn: Conn,
-        peer: PeerAddr,
-        preface: Preface,
-    ) -> Option<Outcome> {
-        let mut arrival = Arrival {
-            conn,
-            peer,
-            accepted: cx.now(),
-            received: Vec::new(),
-            alarm: Alarm::default(),
-        };
-        match arrival.read(cx, preface) {
-            Verdict::NeedMore => self.add(cx, arrival),
-            verdict => arrival.end(verdict),
-        }
+        place: Place,
+        plan: Plan,
+        access: &AccessList,
+    ) -> Option<Ended> {
+        let arrival = Arrival::new(self.next_number, conn, place, cx.now());
+        self.next_number += 1;
+        let progress = arrival.begin(plan, cx, &mut self.share, access);
+        self.settle(cx, progress)
     }
 
-    fn add(&mut self, cx: &mut Context<'_>, mut arrival: Arrival) -> Option<Outcome> {
-        let number = self.next_number;
-        let at = self.source(number);
-        if let Err(error) = cx.register(at, &mut arrival.conn, Interest::READABLE) {
-            return Some(Outcome::Unwatchable(arrival.peer, error));
+    /// Puts an arrival that goes on into the table, and ends one that does not.
+    fn settle(&mut self, cx: &mut Context<'_>, progress: Progress) -> Option<Ended> {
+        let (arrival, resumes) = match progress {
+            Progress::Waits(arrival) => (arrival, false),
+            Progress::MoreLater(arrival) => (arrival, true),
+            Progress::Ends(arrival, end) => return Some(self.end(cx, arrival, end)),
+        };
+        let number = arrival.number;
+        let ended = self.add(cx, arrival);
+        if resumes && ended.is_none() {
+            cx.resume_later(self.source(number));
         }
-        cx.set_alarm(&mut arrival.alarm, at, Some(arrival.accepted + PATIENCE));
-        self.next_number += 1;
-        self.table.insert(number, arrival);
+        ended
+    }
+
+    fn add(&mut self, cx: &mut Context<'_>, mut arrival: Arrival) -> Option<Ended> {
+        let at = self.source(arrival.number);
+        if !arrival.is_registered {
+            let interest = arrival.interest();
+            if let Err(error) = cx.register(at, &mut arrival.conn, interest) {
+                return Some(Ended::new(arrival.place, Outcome::Unwatchable(error)));
+            }
+            arrival.is_registered = true;
+        }
+        let until = self.hastened.map_or(arrival.until, |by| by.min(arrival.until));
+        if arrival.alarm.at() != Some(until) {
+            cx.set_alarm(&mut arrival.alarm, at, Some(until));
+        }
+        self.table.insert(arrival.number, arrival);
         None
     }
 
     /// Refuses the arrival that has waited longest, if more than `most` wait.
-    pub(super) fn make_room(&mut self, cx: &mut Context<'_>, most: usize) -> Option<Outcome> {
-        let oldest = self.table.first_key_value().map(|(number, _)| *number);
-        let oldest = oldest.filter(|_| self.table.len() > most)?;
-        self.end(cx, oldest, Verdict::Refuse(Refusal::Displaced))
+    pub(super) fn make_room(&mut self, cx: &mut Context<'_>, most: usize) -> Option<Ended> {
+        if self.table.len() <= most {
+            return None;
+        }
+        let (_, oldest) = self.table.pop_first()?;
+        let end = match oldest.awaited() {
+            Awaited::Preface => End::Refuse(Refusal::Displaced),
+            Awaited::Handshake => End::Fail(Failure::Displaced),
+        };
+        Some(self.end(cx, oldest, end))
     }
 
     /// Handles an event of an arrival.
@@ -138,54 +173,71 @@ impl Arrivals {
         cx: &mut Context<'_>,
         key: Key,
         readiness: Readiness,
-        preface: Preface,
-    ) -> Option<Outcome> {
-        if let Some(arrival) = self.table.get_mut(&key.to_bits()) {
-            arrival.conn.note(readiness);
-        }
-        self.resume(cx, key, preface)
+        access: &AccessList,
+    ) -> Option<Ended> {
+        let mut arrival = self.table.remove(&key.to_bits())?;
+        arrival.conn.note(readiness);
+        let progress = arrival.advance(cx, &mut self.share, access);
+        self.settle(cx, progress)
     }
 
-    /// Goes on reading an arrival.
-    pub(super) fn resume(&mut self, cx: &mut Context<'_>, key: Key, preface: Preface) -> Option<Outcome> {
-        let number = key.to_bits();
-        let at = self.source(number);
-        let arrival = self.table.get_mut(&number)?;
-        match arrival.read(cx, preface) {
-            Verdict::NeedMore => {
-                // A short read has taken all that had come; else no event tells of the rest.
-                if arrival.conn.is_readable() && !arrival.conn.is_drained() {
-                    cx.resume_later(at);
-                }
-                None
-            }
-            verdict => self.end(cx, number, verdict),
-        }
+    /// Goes on with an arrival.
+    pub(super) fn resume(&mut self, cx: &mut Context<'_>, key: Key, access: &AccessList) -> Option<Ended> {
+        let arrival = self.table.remove(&key.to_bits())?;
+        let progress = arrival.advance(cx, &mut self.share, access);
+        self.settle(cx, progress)
     }
 
-    /// Handles the deadline of an arrival. A preface that has come in time, and was not read yet, counts.
-    pub(super) fn expire(&mut self, cx: &mut Context<'_>, key: Key, preface: Preface) -> Option<Outcome> {
-        let number = key.to_bits();
-        let arrival = self.table.get_mut(&number)?;
+    /// Handles the deadline of an arrival. What has come in time, and was not read yet, counts.
+    pub(super) fn expire(&mut self, cx: &mut Context<'_>, key: Key, access: &AccessList) -> Option<Ended> {
+        let mut arrival = self.table.remove(&key.to_bits())?;
         cx.clear_alarm(&mut arrival.alarm);
         arrival.conn.expect_input();
-        let verdict = match arrival.read(cx, preface) {
-            Verdict::NeedMore => preface.judge_rest(&arrival.received, Ending::Deadline),
-            verdict => verdict,
+        let awaited = arrival.awaited();
+        let progress = match arrival.advance(cx, &mut self.share, access) {
+            Progress::Waits(arrival) | Progress::MoreLater(arrival) if arrival.awaited() == awaited => {
+                arrival.expire(access, cx, &mut self.share)
+            }
+            progress => progress,
         };
-        self.end(cx, number, verdict)
+        self.settle(cx, progress)
     }
 
-    /// Ends an arrival that is in the table.
-    fn end(&mut self, cx: &mut Context<'_>, number: u64, verdict: Verdict) -> Option<Outcome> {
-        let mut arrival = self.remove(cx, number)?;
-        // Its next owner registers it for events of its own. An error would mean that it is not registered.
-        let _ = cx.deregister(&mut arrival.conn);
-        arrival.end(verdict)
+    /// Ends an arrival that is not in the table.
+    fn end(&mut self, cx: &mut Context<'_>, mut arrival: Arrival, end: End) -> Ended {
+        if arrival.is_registered {
+            self.disarm(cx, &mut arrival);
+            // Its next owner registers it for events of its own. An error would mean that it is not registered.
+            let _ = cx.deregister(&mut arrival.conn);
+        }
+        let awaited = arrival.awaited();
+        let Arrival { conn, place, stage, .. } = arrival;
+        let outcome = match (end, stage) {
+            (End::Complete(origin), Stage::Preface(Reading { received, .. })) => {
+                Outcome::Complete(conn.restart(received), origin)
+            }
+            (End::Complete(origin), Stage::Handshake(_)) => Outcome::Complete(conn.restart(Vec::new()), origin),
+            (End::NotPermitted(origin), _) => Outcome::NotPermitted(origin),
+            (End::Refuse(refusal), _) => {
+                conn.turn_away(&[], true);
+                Outcome::Refused(refusal)
+            }
+            (End::Fail(failure), stage) => {
+                conn.turn_away(&[], true);
+                let origin = match stage {
+                    Stage::Handshake(origin) => origin,
+                    Stage::Preface(_) => Origin::direct(place.peer()),
+                };
+                Outcome::Failed(origin, failure)
+            }
+            (End::Close, _) => Outcome::Closed(awaited),
+        };
+        Ended::new(place, outcome)
     }
 
     /// Gives all arrivals no longer than `by`.
     pub(super) fn hasten(&mut self, cx: &mut Context<'_>, by: Instant) {
+        self.hastened = Some(by);
         let kind = self.kind;
         for (number, arrival) in &mut self.table {
             let until = arrival.alarm.at().map_or(by, |until| by.min(until));
@@ -193,18 +245,22 @@ impl Arrivals {
         }
     }
 
-    /// Closes the arrivals whose peer is not to stay, and returns their peers.
-    pub(super) fn close(&mut self, cx: &mut Context<'_>, stays: impl Fn(PeerAddr) -> bool) -> Vec<PeerAddr> {
-        let leaving = self.table.iter().filter(|(_, arrival)| !stays(arrival.peer));
+    /// Closes the arrivals that are not to stay, and returns their places.
+    pub(super) fn close(&mut self, cx: &mut Context<'_>, stays: impl Fn(Place) -> bool) -> Vec<Place> {
+        let leaving = self.table.iter().filter(|(_, arrival)| !stays(arrival.place));
         let leaving: Vec<u64> = leaving.map(|(number, _)| *number).collect();
-        let closed = leaving.into_iter().filter_map(|number| self.remove(cx, number));
-        closed.map(|arrival| arrival.peer).collect()
+        let mut closed = Vec::new();
+        for number in leaving {
+            if let Some(mut arrival) = self.table.remove(&number) {
+                self.disarm(cx, &mut arrival);
+                closed.push(arrival.place);
+            }
+        }
+        closed
     }
 
-    fn remove(&mut self, cx: &mut Context<'_>, number: u64) -> Option<Arrival> {
-        let mut arrival = self.table.remove(&number)?;
-        cx.set_alarm(&mut arrival.alarm, self.source(number), None);
-        Some(arrival)
+    fn disarm(&self, cx: &mut Context<'_>, arrival: &mut Arrival) {
+        cx.set_alarm(&mut arrival.alarm, self.source(arrival.number), None);
     }
 
     fn source(&self, number: u64) -> Source {
@@ -217,47 +273,8 @@ fn source(kind: Kind, number: u64) -> Source {
     Source { kind, key }
 }
 
-impl Arrival {
-    /// Reads once, and judges what has come so far.
-    fn read(&mut self, cx: &mut Context<'_>, preface: Preface) -> Verdict {
-        let mut buffer = cx.lend_buffer();
-        let room = Preface::MOST.saturating_sub(self.received.len());
-        let verdict = match self.conn.read(buffer.get_mut(..room).unwrap_or_default()) {
-            Received::Nothing => Verdict::NeedMore,
-            Received::Bytes(count) => self.take(buffer.get(..count).unwrap_or_default(), preface),
-            Received::End => preface.judge_rest(&self.received, Ending::Closed),
-            Received::Failed => Verdict::Close,
-        };
-        cx.return_buffer(buffer);
-        verdict
-    }
-
-    fn take(&mut self, new: &[u8], preface: Preface) -> Verdict {
-        self.received.extend_from_slice(new);
-        let verdict = preface.judge(&self.received);
-        if let Verdict::Complete { taken, .. } = verdict {
-            self.received.drain(..taken);
-        }
-        verdict
-    }
-
-    fn end(self, verdict: Verdict) -> Option<Outcome> {
-        let outcome = match verdict {
-            Verdict::NeedMore => return None,
-            Verdict::Complete { client, details, .. } => {
-                let origin = Origin {
-                    asserted: client,
-                    details: details.map(Into::into),
-                    ..Origin::direct(self.peer)
-                };
-                Outcome::Complete(self.conn.restart(self.received), origin)
-            }
-            Verdict::Refuse(refusal) => {
-                self.conn.turn_away(&[], true);
-                Outcome::Refused(self.peer, refusal)
-            }
-            Verdict::Close => Outcome::Closed(self.peer),
-        };
-        Some(outcome)
+impl Ended {
+    const fn new(place: Place, outcome: Outcome) -> Self {
+        Self { place, outcome }
     }
 }

@@ -5,14 +5,16 @@
 //! how far the door is on its way to its end. The life of a connection here: a listener accepts it while the daemon has
 //! descriptors, the access list permits it or not, the door asks for a place for it ([`Front::count_in`]), and gives
 //! the place back when the connection has ended ([`Front::connection_closed`]). From a trusted proxy a preface comes
-//! first: the way of such a connection is in [`admission`].
+//! first, and on a listener with TLS a handshake: the way of such a connection is in [`admission`].
 //!
 //! A door gives the front four kinds of its sources ([`FrontKind`]), and passes their events on. What does not belong
 //! here: the bytes of a client, and the programs behind the door.
 
 pub mod admission;
+mod arrival;
 mod arrivals;
 mod drain;
+mod handshake;
 mod journal;
 pub mod options;
 mod preface;
@@ -34,6 +36,7 @@ use crate::reactor::{Context, Kind, Source};
 use crate::stats::{Snapshot, Value};
 
 use super::Listeners;
+pub(super) use arrival::Awaited;
 use arrivals::Arrivals;
 use drain::Drain;
 use journal::Journal;

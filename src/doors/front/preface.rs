@@ -2,8 +2,8 @@
 //! in, a verdict out.
 //!
 //! The one preface is the header of the [PROXY protocol](crate::net::proxy). A ClientHello whose names decide where a
-//! connection goes, or a TLS handshake, becomes another variant: it is judged by the same verdicts, and held in the same
-//! table ([`arrivals`](super::arrivals)) meanwhile.
+//! connection goes becomes another variant: it is judged by the same verdicts, and held in the same table
+//! ([`arrivals`](super::arrivals)) meanwhile.
 
 use std::fmt;
 

@@ -1,0 +1,270 @@
+//! One arrival: a connection on its way through the stages in front of its door.
+//!
+//! ```text
+//! accepted ──▸ Preface ──client known──▸ Handshake ──done──▸ complete
+//!     │           └──without TLS────────────────────────────────▴
+//!     └──────without a preface───────────────▴
+//! ```
+//!
+//! An arrival is handed back with its [`Progress`] by every step, so that it is held by one owner at a time: by the
+//! [table](super::arrivals), which knows its events and deadlines, or by the step that it is making.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::Interest;
+
+use super::handshake::{self, Failure, Share};
+use super::preface::{Ending, Preface, Refusal, Verdict};
+use crate::net::access::AccessList;
+use crate::net::addr::PeerAddr;
+use crate::net::conn::{Conn, Received};
+use crate::net::origin::Origin;
+use crate::net::tls::server::ServerTls;
+use crate::net::tls::transport::Step;
+use crate::reactor::{Alarm, Context};
+
+/// The time from accept to the end of the preface. A proxy sends it at once: this leaves room for a lost packet, which
+/// is sent again after one second and after three.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) number: u64,
+    pub(super) conn: Conn,
+    pub(super) place: Place,
+    pub(super) accepted: Instant,
+    pub(super) stage: Stage,
+    /// The deadline of the stage.
+    pub(super) until: Instant,
+    pub(super) is_registered: bool,
+    pub(super) alarm: Alarm,
+}
+
+#[derive(Debug)]
+pub(super) enum Stage {
+    Preface(Reading),
+    /// The client is known, and its handshake is being made.
+    Handshake(Origin),
+}
+
+/// A preface that is being read.
+#[derive(Debug)]
+pub(super) struct Reading {
+    preface: Preface,
+    /// The bytes that were read; once the preface is complete, the ones behind it.
+    pub(super) received: Vec<u8>,
+    /// The server for the handshake behind it, if there is to be one.
+    tls: Option<Arc<ServerTls>>,
+}
+
+/// The place that an arrival has among the connections of its door, under the peer of its socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The client is not known before the end of the preface: the arrival counts in the total alone.
+    Unidentified(PeerAddr),
+    /// The peer is the client.
+    Direct(PeerAddr),
+}
+
+impl Place {
+    pub(super) const fn peer(self) -> PeerAddr {
+        match self {
+            Place::Unidentified(peer) | Place::Direct(peer) => peer,
+        }
+    }
+}
+
+/// The steps that an arrival has to take. There is one at least.
+#[derive(Debug)]
+pub(super) enum Plan {
+    Preface(Preface, Option<Arc<ServerTls>>),
+    Handshake(Arc<ServerTls>),
+}
+
+/// The next thing that is awaited of an arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::doors) enum Awaited {
+    Preface,
+    Handshake,
+}
+
+/// The reason to end an arrival, before it is taken out of the poll.
+#[derive(Debug)]
+pub(super) enum End {
+    Complete(Origin),
+    NotPermitted(Origin),
+    Refuse(Refusal),
+    Fail(Failure),
+    Close,
+}
+
+/// The progress of an arrival. One that goes on is handed back.
+#[derive(Debug)]
+pub(super) enum Progress {
+    Waits(Arrival),
+    MoreLater(Arrival),
+    Ends(Arrival, End),
+}
+
+impl Arrival {
+    /// An arrival that was accepted at this moment. It must [begin](Self::begin).
+    pub(super) fn new(number: u64, conn: Conn, place: Place, now: Instant) -> Self {
+        Self {
+            number,
+            conn,
+            place,
+            accepted: now,
+            stage: Stage::Handshake(Origin::direct(place.peer())),
+            until: now + PATIENCE,
+            is_registered: false,
+            alarm: Alarm::default(),
+        }
+    }
+
+    /// Begins with the first stage of its plan, and goes as far as possible.
+    pub(super) fn begin(self, plan: Plan, cx: &mut Context<'_>, share: &mut Share, access: &AccessList) -> Progress {
+        match plan {
+            Plan::Preface(preface, tls) => {
+                let stage = Stage::Preface(Reading {
+                    preface,
+                    received: Vec::new(),
+                    tls,
+                });
+                Self { stage, ..self }.advance(cx, share, access)
+            }
+            Plan::Handshake(tls) => {
+                let origin = Origin::direct(self.place.peer());
+                self.begin_handshake(origin, &tls, cx, share)
+            }
+        }
+    }
+
+    pub(super) fn awaited(&self) -> Awaited {
+        match self.stage {
+            Stage::Preface(_) => Awaited::Preface,
+            Stage::Handshake(_) => Awaited::Handshake,
+        }
+    }
+
+    /// A handshake writes as well.
+    pub(super) fn interest(&self) -> Interest {
+        match &self.stage {
+            Stage::Preface(Reading { tls: None, .. }) => Interest::READABLE,
+            Stage::Preface(_) | Stage::Handshake(_) => Interest::READABLE | Interest::WRITABLE,
+        }
+    }
+
+    /// Goes as far as possible.
+    pub(super) fn advance(mut self, cx: &mut Context<'_>, share: &mut Share, access: &AccessList) -> Progress {
+        let verdict = match &mut self.stage {
+            Stage::Preface(reading) => reading.read(&mut self.conn, cx),
+            Stage::Handshake(_) => return self.advance_handshake(cx, share),
+        };
+        self.follow(verdict, access, cx, share)
+    }
+
+    /// Follows the verdict about a preface.
+    fn follow(mut self, verdict: Verdict, access: &AccessList, cx: &mut Context<'_>, share: &mut Share) -> Progress {
+        let (taken, asserted, details) = match verdict {
+            // A short read has taken all that had come, and the registration tells of the rest; else no event does.
+            Verdict::NeedMore if self.is_registered && self.conn.is_readable() && !self.conn.is_drained() => {
+                return Progress::MoreLater(self);
+            }
+            Verdict::NeedMore => return Progress::Waits(self),
+            Verdict::Refuse(refusal) => return Progress::Ends(self, End::Refuse(refusal)),
+            Verdict::Close => return Progress::Ends(self, End::Close),
+            Verdict::Complete { taken, client, details } => (taken, client, details),
+        };
+        let origin = Origin {
+            asserted,
+            details: details.map(Into::into),
+            ..Origin::direct(self.place.peer())
+        };
+        let Stage::Preface(reading) = &mut self.stage else {
+            return Progress::Waits(self);
+        };
+        reading.received.drain(..taken);
+        let Some(tls) = reading.tls.take() else {
+            return Progress::Ends(self, End::Complete(origin));
+        };
+        if !access.permits(&origin) {
+            return Progress::Ends(self, End::NotPermitted(origin));
+        }
+        let early = std::mem::take(&mut reading.received);
+        let conn = self.conn.restart(early);
+        Self { conn, ..self }.begin_handshake(origin, &tls, cx, share)
+    }
+
+    /// Ends a stage whose time is over.
+    pub(super) fn expire(self, access: &AccessList, cx: &mut Context<'_>, share: &mut Share) -> Progress {
+        match &self.stage {
+            Stage::Preface(Reading { preface, received, .. }) => {
+                let verdict = preface.judge_rest(received, Ending::Deadline);
+                self.follow(verdict, access, cx, share)
+            }
+            Stage::Handshake(_) => Progress::Ends(self, End::Fail(Failure::TooSlow)),
+        }
+    }
+
+    fn begin_handshake(self, origin: Origin, tls: &ServerTls, cx: &mut Context<'_>, share: &mut Share) -> Progress {
+        let engine = match tls.engine() {
+            Ok(engine) => engine,
+            Err(fault) => return Progress::Ends(self, End::Fail(Failure::Fault(fault))),
+        };
+        // Tickets and the first answer leave in segments of their own, and the second is not to wait for the
+        // acknowledgement of the first. An error: the client has gone, and the next call says so.
+        let _ = self.conn.socket().set_nodelay();
+        let begun = Self {
+            conn: self.conn.secure(engine),
+            stage: Stage::Handshake(origin),
+            until: cx.now() + handshake::PATIENCE,
+            ..self
+        };
+        begun.advance_handshake(cx, share)
+    }
+
+    fn advance_handshake(mut self, cx: &mut Context<'_>, share: &mut Share) -> Progress {
+        while share.begin(cx.now()) {
+            let step = self.conn.advance_handshake();
+            if !matches!(step, Ok(Step::Waiting)) {
+                share.take();
+            }
+            let end = match step {
+                Ok(Step::Waiting) => return Progress::Waits(self),
+                Ok(Step::MoreLater) => continue,
+                Ok(Step::Done) => self.completed(),
+                Err(error) => Failure::from_error(error).map_or(End::Close, End::Fail),
+            };
+            return Progress::Ends(self, end);
+        }
+        Progress::MoreLater(self)
+    }
+
+    /// The end of an arrival whose handshake is done.
+    fn completed(&self) -> End {
+        match &self.stage {
+            Stage::Handshake(origin) => End::Complete(origin.clone()),
+            Stage::Preface(_) => End::Close,
+        }
+    }
+}
+
+impl Reading {
+    /// Reads once, and judges what has come so far.
+    fn read(&mut self, conn: &mut Conn, cx: &mut Context<'_>) -> Verdict {
+        let mut buffer = cx.lend_buffer();
+        let room = Preface::MOST.saturating_sub(self.received.len());
+        let verdict = match conn.read(buffer.get_mut(..room).unwrap_or_default()) {
+            Received::Nothing => Verdict::NeedMore,
+            Received::Bytes(count) => {
+                self.received.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                self.preface.judge(&self.received)
+            }
+            Received::End => self.preface.judge_rest(&self.received, Ending::Closed),
+            Received::Failed => Verdict::Close,
+        };
+        cx.return_buffer(buffer);
+        verdict
+    }
+}
