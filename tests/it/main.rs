@@ -164,6 +164,8 @@ mod startup;
 #[cfg(test)]
 mod suspended_processes;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod tls_certificates;
 #[cfg(test)]
 mod unresponsive_file_system;

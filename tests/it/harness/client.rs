@@ -11,7 +11,9 @@ use std::os::unix::net::UnixStream;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
 
-use super::WATCHDOG;
+use rustls::{ClientConnection, StreamOwned};
+
+use super::{Certificate, WATCHDOG};
 
 /// Where a daemon listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +25,10 @@ pub(crate) enum Address {
 }
 
 impl Address {
-    /// Reads what the daemon says behind `listening on`: `127.0.0.1:9991`, `[::1]:9991` or `unix:/run/x.sock`.
+    /// Reads what the daemon says behind `listening on`: `127.0.0.1:9991`, `[::1]:9991` or `unix:/run/x.sock`, with or
+    /// without `tls:` in front.
     pub(crate) fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_prefix("tls:").unwrap_or(text);
         match text.strip_prefix("unix:") {
             Some(path) => Some(Self::Unix(path.to_owned())),
             None => text.parse().ok().map(Self::Tcp),
@@ -60,6 +64,7 @@ pub(crate) struct Client {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Client {
@@ -93,11 +98,44 @@ impl Client {
         Self { stream }
     }
 
+    /// Makes the handshake of TLS on a TCP connection, with a server of this certificate. What is sent and read from then
+    /// on goes through TLS, and so do a half-close and the end.
+    #[track_caller]
+    pub(crate) fn secure(self, certificate: &Certificate) -> Self {
+        let Stream::Tcp(socket) = self.stream else {
+            panic!("TLS goes over TCP")
+        };
+        let mut stream = certificate.client(socket);
+        while stream.conn.is_handshaking() {
+            let made = stream.conn.complete_io(&mut stream.sock);
+            made.unwrap_or_else(|error| panic!("the handshake fails: {error}"));
+        }
+        Self {
+            stream: Stream::Tls(Box::new(stream)),
+        }
+    }
+
+    /// Sends these bytes past TLS, where there is any.
+    #[track_caller]
+    pub(crate) fn send_raw(&mut self, bytes: impl AsRef<[u8]>) {
+        let sent = match &mut self.stream {
+            Stream::Tls(stream) => stream.sock.write_all(bytes.as_ref()),
+            Stream::Tcp(stream) => stream.write_all(bytes.as_ref()),
+            Stream::Unix(stream) => stream.write_all(bytes.as_ref()),
+        };
+        sent.unwrap_or_else(|error| panic!("cannot send: {error}"));
+    }
+
     /// The port of this end; only over TCP.
     #[track_caller]
     pub(crate) fn local_port(&self) -> u16 {
         match &self.stream {
             Stream::Tcp(stream) => stream.local_addr().expect("a connected socket has an address").port(),
+            Stream::Tls(stream) => stream
+                .sock
+                .local_addr()
+                .expect("a connected socket has an address")
+                .port(),
             Stream::Unix(_) => panic!("a UNIX socket has no port"),
         }
     }
@@ -114,6 +152,7 @@ impl Client {
         let sent = match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes.as_ref()),
             Stream::Unix(stream) => stream.write_all(bytes.as_ref()),
+            Stream::Tls(stream) => stream.write_all(bytes.as_ref()).and_then(|()| stream.flush()),
         };
         sent.unwrap_or_else(|error| panic!("cannot send: {error}"));
     }
@@ -121,9 +160,13 @@ impl Client {
     /// Says that nothing more will be sent.
     #[track_caller]
     pub(crate) fn half_close(&mut self) {
-        let closed = match &self.stream {
+        let closed = match &mut self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.flush()
+            }
         };
         closed.unwrap_or_else(|error| panic!("cannot close the sending side: {error}"));
     }
@@ -190,8 +233,10 @@ impl Client {
     /// Goes away with a reset instead of a farewell (on TCP; a UNIX socket has none).
     #[track_caller]
     pub(crate) fn reset(self) {
-        if let Stream::Tcp(stream) = &self.stream {
-            reset_on_close(stream);
+        match &self.stream {
+            Stream::Tcp(stream) => reset_on_close(stream),
+            Stream::Tls(stream) => reset_on_close(&stream.sock),
+            Stream::Unix(_) => {}
         }
     }
 }
@@ -211,6 +256,7 @@ impl AsFd for Stream {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
+            Self::Tls(stream) => stream.sock.as_fd(),
         }
     }
 }
@@ -220,6 +266,7 @@ impl Read for Stream {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
             Self::Unix(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
         }
     }
 }
@@ -232,6 +279,7 @@ impl Stream {
                 .set_nodelay(true)
                 .and_then(|()| stream.set_read_timeout(Some(WATCHDOG))),
             Self::Unix(stream) => stream.set_read_timeout(Some(WATCHDOG)),
+            Self::Tls(_) => Ok(()),
         };
         set.unwrap_or_else(|error| panic!("cannot prepare a connection: {error}"));
     }

@@ -1,0 +1,473 @@
+//! TLS in front of every door: whatever a plain connection can do works over it, and a client that does not complete its
+//! handshake costs no one else anything.
+
+use std::io::{Read, Write};
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Address, Certificate, Client, Daemon, Gate, Installation, worker_command};
+use crate::upgrade::upgrade;
+
+/// A daemon with a listener on TLS, and the certificate for it.
+struct Door {
+    daemon: Daemon,
+    certificate: Certificate,
+}
+
+impl Door {
+    /// A pool of `workers` that wait for their orders.
+    #[track_caller]
+    fn pool(workers: u32, flags: &[&str]) -> Self {
+        let (workers, command) = (workers.to_string(), worker_command(&[]));
+        let arguments = ["-n", &workers, "-d", &command, "--queue-timeout", "60s"];
+        Self::with(&[&arguments[..], flags].concat())
+    }
+
+    #[track_caller]
+    fn with(arguments: &[&str]) -> Self {
+        let certificate = Certificate::new();
+        let tls = certificate.flags();
+        let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
+        let daemon = Daemon::with(arguments.iter().copied()).args(&tls).start();
+        Self { daemon, certificate }
+    }
+
+    #[track_caller]
+    fn client(&self) -> Client {
+        self.daemon.client().secure(&self.certificate)
+    }
+
+    /// A client that has sent all but the last byte of its first message.
+    #[track_caller]
+    fn half_handshake(&self) -> Half {
+        let mut client = self.daemon.client();
+        let hello = self.certificate.hello();
+        let (last, first) = hello.split_last().expect("it is not empty");
+        client.send(first);
+        Half { client, last: *last }
+    }
+
+    #[track_caller]
+    fn ask(&self, line: &str) -> String {
+        let mut client = self.client();
+        client.send(format!("{line}\n"));
+        String::from_utf8_lossy(&client.read_to_end()).into_owned()
+    }
+}
+
+struct Half {
+    client: Client,
+    last: u8,
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+// ---- the pool --------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_request_on_a_connection_of_its_own_is_answered_with_a_clean_end() {
+    let door = Door::pool(2, &[]);
+    for number in 0..20 {
+        assert_eq!(door.ask(&format!("echo {number}")), format!("{number}\n"));
+    }
+    let stats = door.daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!((stats.count("queries replied"), stats.count("queries failed")), (20, 0));
+}
+
+#[test]
+fn the_end_of_a_client_is_close_notify_and_anything_else_is_a_cut() {
+    let door = Door::pool(1, &["--persistent"]);
+    let mut client = door.client();
+    client.send("echo one\necho two\n");
+    client.half_close();
+    assert_eq!(text(client.read_to_end()), "one\ntwo\n");
+    // A request that was cut in the middle is none.
+    let mut cut = door.client();
+    cut.send("echo not");
+    drop(cut);
+    let stats = door.daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!((stats.count("queries total"), stats.count("queries replied")), (2, 2));
+}
+
+#[test]
+fn a_connection_is_good_for_many_requests_ahead_of_their_answers() {
+    let door = Door::pool(2, &["--persistent"]);
+    let mut client = door.client();
+    let requests: String = (0..200).map(|number| format!("echo {number}\n")).collect();
+    client.send(requests);
+    for number in 0..200 {
+        assert_eq!(client.read_line(), number.to_string());
+    }
+    for byte in b"echo slowly\n" {
+        client.send([*byte]);
+    }
+    assert_eq!(client.read_line(), "slowly");
+}
+
+#[test]
+fn a_long_line_goes_both_ways() {
+    let flags = ["--max-request", "3000000", "--max-reply", "3000000"];
+    let door = Door::pool(1, &flags);
+    let line = "0123456789".repeat(200_000);
+    assert_eq!(door.ask(&format!("echo {line}")), line + "\n");
+}
+
+#[test]
+fn a_multiplexed_connection_drains_over_tls() {
+    let gate = Gate::new();
+    let door = Door::pool(2, &[]);
+    let mut client = door.client();
+    client.send("iotcpd-multiplex 1\n");
+    assert!(client.read_line().starts_with("iotcpd-multiplex 1 max-unanswered="));
+    client.send(format!("7 wait {} last\n8 echo first\n", gate.path()));
+    let arrival = gate.arrival();
+    assert_eq!(client.read_line(), "8 first");
+    door.daemon.signal(Signal::SIGTERM);
+    door.daemon.stderr_wait("draining, 1 clients connected");
+    arrival.open();
+    let rest = text(client.read_to_end());
+    assert!(rest.contains("7 last\n"), "{rest}");
+    assert!(door.daemon.finish().0.success());
+}
+
+#[test]
+fn a_session_carries_bytes_both_ways_with_half_closes() {
+    let command = shell_words::join(["sh", "-c", "cat; echo behind"]);
+    let door = Door::with(&["-n", "2", "-d", &command, "--mode", "session", "--queue-timeout", "60s"]);
+    let bytes: Vec<u8> = (0..5_000_000_u32)
+        .map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+        .collect();
+    let Address::Tcp(address) = door.daemon.addr() else {
+        panic!("TLS goes over TCP")
+    };
+    let socket = std::net::TcpStream::connect(address).unwrap();
+    let mut stream = door.certificate.client(socket);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+    }
+    // In pieces, each of which comes back before the next goes out; the last of them with the end behind it.
+    let mut received = vec![0; 250_000];
+    for piece in bytes.chunks(250_000) {
+        let mut sent = 0;
+        while sent < piece.len() {
+            sent += stream.write(&piece[sent..]).unwrap();
+        }
+        stream.flush().unwrap();
+        stream.read_exact(&mut received[..piece.len()]).unwrap();
+        assert!(received == piece);
+    }
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "behind\n");
+}
+
+#[test]
+fn a_session_whose_client_is_cut_off_ends_its_worker() {
+    let command = shell_words::join([
+        "sh",
+        "-c",
+        "trap 'echo TERM >&2; exit' TERM; read line; echo got $line; read x; echo ENDED >&2",
+    ]);
+    let door = Door::with(&["-n", "1", "-d", &command, "--mode", "session", "--queue-timeout", "60s"]);
+    let mut client = door.client();
+    client.send("a line\n");
+    assert_eq!(client.read_line(), "got a line");
+    drop(client);
+    door.daemon.usr1_until(|stats| stats.count("connections") == 0);
+}
+
+// ---- refusals --------------------------------------------------------------------------------------------------
+
+#[test]
+fn bytes_that_are_no_tls_are_refused_without_a_word_in_the_clear() {
+    let door = Door::pool(1, &[]);
+    for (bytes, why) in [
+        (
+            &b"GET / HTTP/1.0\r\n\r\n"[..],
+            "it speaks no TLS: it begins with \"GET / HTTP/1.0",
+        ),
+        (
+            b"echo in the clear\n",
+            "it speaks no TLS: it begins with \"echo in the clea\"",
+        ),
+        (
+            b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n",
+            "it speaks no TLS: it begins with \"PROXY",
+        ),
+        (
+            &[0x16, 3, 1, 0xff, 0xff],
+            "it sends a malformed message (MessageTooLarge)",
+        ),
+    ] {
+        let mut client = door.daemon.client();
+        client.send(bytes);
+        let answer = client.read_to_end_or_reset();
+        assert!(!answer.windows(3).any(|three| three == b"ERR"), "{answer:?}");
+        let line = door.daemon.stderr_wait(why);
+        assert!(line.contains("refused 127.0.0.1:"), "{line}");
+    }
+    assert_eq!(door.ask("echo on"), "on\n");
+    let stats = door.daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!(stats.count("queries total"), 1);
+}
+
+#[test]
+fn garbage_behind_the_handshake_ends_the_connection_and_no_other() {
+    let door = Door::pool(1, &["--persistent"]);
+    let mut other = door.client();
+    let mut client = door.client();
+    client.send("echo one\n");
+    assert_eq!(client.read_line(), "one");
+    client.send_raw("echo two\n");
+    door.daemon.usr1_until(|stats| stats.count("connections") == 1);
+    other.send("echo other\n");
+    assert_eq!(other.read_line(), "other");
+    assert_eq!(door.daemon.usr1().count("queries total"), 2);
+}
+
+#[test]
+fn a_client_that_does_not_trust_the_certificate_says_so_in_the_log() {
+    let door = Door::pool(1, &[]);
+    let stranger = Certificate::new();
+    let Address::Tcp(address) = door.daemon.addr() else {
+        panic!("TLS goes over TCP")
+    };
+    let mut client = stranger.client(std::net::TcpStream::connect(address).unwrap());
+    client.conn.complete_io(&mut client.sock).unwrap_err();
+    door.daemon.stderr_wait("(alert ");
+}
+
+#[test]
+fn access_lists_are_held_before_the_first_byte_of_tls() {
+    let door = Door::pool(1, &["--deny", "127.0.0.2"]);
+    let mut denied = Client::connect_from(Ipv4Addr::new(127, 0, 0, 2), &door.daemon.addr());
+    assert_eq!(denied.read_to_end_or_reset(), b"");
+    door.daemon.stderr_wait("not allowed by --allow and --deny");
+    assert_eq!(door.daemon.usr1().count("refused denied"), 1);
+    assert_eq!(door.ask("echo in"), "in\n");
+}
+
+#[test]
+fn over_a_limit_a_client_is_refused_before_its_handshake_or_in_the_protocol_behind_it() {
+    let door = Door::pool(1, &["--persistent", "--max-connections-per-ip", "2"]);
+    let (mut one, half) = (door.client(), door.half_handshake());
+    one.send("echo one\n");
+    assert_eq!(one.read_line(), "one");
+    door.daemon.usr1_until(|stats| stats.count("connections") == 2);
+    assert_eq!(
+        door.daemon.client().read_to_end_or_reset(),
+        b"",
+        "half a handshake counts"
+    );
+    let line = door
+        .daemon
+        .stderr_wait("as many connections as --max-connections-per-ip allows");
+    assert!(line.contains("refused 127.0.0.1:"), "{line}");
+    drop(half);
+    door.daemon.usr1_until(|stats| stats.count("connections") == 1);
+    let mut next = door.client();
+    next.send("echo next\n");
+    assert_eq!(next.read_line(), "next");
+}
+
+#[test]
+fn a_health_check_that_connects_and_closes_is_no_refusal() {
+    let door = Door::pool(1, &["--log-level", "debug"]);
+    drop(door.daemon.client());
+    door.daemon
+        .stderr_wait("has closed before its TLS handshake, as health checks do");
+    drop(door.half_handshake());
+    door.daemon
+        .stderr_wait("it has closed the connection within the handshake");
+}
+
+#[test]
+fn a_handshake_that_is_never_completed_has_a_deadline() {
+    let door = Door::pool(1, &["--read-timeout", "600s"]);
+    let (mut silent, mut half) = (door.daemon.client(), door.half_handshake());
+    // An alert may come before the end.
+    silent.read_to_end();
+    half.client.read_to_end();
+    door.daemon
+        .stderr_wait_nth("its TLS handshake was not complete in time", 2);
+    assert_eq!(door.daemon.usr1().count("connections"), 0);
+}
+
+// ---- many ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn half_handshakes_do_not_keep_a_client_waiting() {
+    let door = Door::pool(1, &[]);
+    let halves: Vec<Half> = (0..200).map(|_| door.half_handshake()).collect();
+    door.daemon.usr1_until(|stats| stats.count("connections") == 200);
+    assert_eq!(door.ask("echo served"), "served\n");
+    let dump = door.daemon.usr2();
+    let wanted = "pool: arrivals: 200 whose PROXY header or TLS handshake is awaited";
+    assert!(dump.iter().any(|line| line == wanted), "{dump:#?}");
+    assert!(dump.iter().any(|line| line.ends_with("stage = handshake")), "{dump:#?}");
+    for mut half in halves {
+        half.client.send([half.last]);
+        half.client.read_text("\u{16}\u{3}\u{3}");
+    }
+    assert_eq!(door.ask("echo served"), "served\n");
+}
+
+#[test]
+fn half_handshakes_take_at_most_half_of_the_places_and_the_oldest_makes_room() {
+    let door = Door::pool(1, &["--max-connections", "4"]);
+    let mut oldest = door.half_handshake();
+    door.daemon.usr1_until(|stats| stats.count("connections") == 1);
+    let _others = [door.half_handshake(), door.half_handshake()];
+    oldest.client.read_to_end();
+    door.daemon
+        .stderr_wait("its TLS handshake was not complete, and as many wait for theirs as half of --max-connections");
+    assert_eq!(door.ask("echo served"), "served\n");
+}
+
+#[test]
+fn many_handshakes_at_once_are_all_completed() {
+    let door = Door::pool(2, &[]);
+    let answers: Vec<String> = std::thread::scope(|scope| {
+        let clients = (0..64).map(|number| {
+            let door = &door;
+            scope.spawn(move || door.ask(&format!("echo {number}")))
+        });
+        let clients: Vec<_> = clients.collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    for (number, answer) in answers.iter().enumerate() {
+        assert_eq!(*answer, format!("{number}\n"));
+    }
+}
+
+// ---- the PROXY protocol in front -------------------------------------------------------------------------------
+
+#[test]
+fn a_proxy_header_comes_in_front_of_the_handshake() {
+    let door = Door::pool(1, &["--accept-proxy", "127.0.0.1", "--deny", "192.0.2.66"]);
+    let mut client = door.daemon.client();
+    client.send("PROXY TCP4 192.0.2.7 203.0.113.1 56324 443\r\n");
+    let mut client = client.secure(&door.certificate);
+    client.send("echo behind\n");
+    assert_eq!(client.read_to_end(), b"behind\n");
+    // In one packet with the first message of the handshake.
+    let header = b"PROXY TCP4 192.0.2.7 203.0.113.1 56324 443\r\n";
+    let mut together = door.daemon.client();
+    together.send([&header[..], &door.certificate.hello()].concat());
+    together.read_text("\u{16}\u{3}\u{3}");
+    // In pieces of one byte.
+    let mut slow = door.daemon.client();
+    header.iter().for_each(|byte| slow.send([*byte]));
+    let mut slow = slow.secure(&door.certificate);
+    slow.send("echo slow\n");
+    assert_eq!(slow.read_to_end(), b"slow\n");
+    // A client that may not connect gets no handshake.
+    let mut denied = door.daemon.client();
+    denied.send("PROXY TCP4 192.0.2.66 203.0.113.1 56324 443\r\n");
+    assert_eq!(denied.read_to_end_or_reset(), b"");
+    door.daemon
+        .stderr_wait("refused 192.0.2.66:56324 (by way of 127.0.0.1:");
+    let mut missing = door.daemon.client();
+    missing.send(door.certificate.hello());
+    assert_eq!(missing.read_to_end_or_reset(), b"");
+    door.daemon.stderr_wait("it begins without a PROXY header");
+}
+
+// ---- change and end --------------------------------------------------------------------------------------------
+
+#[test]
+fn half_a_handshake_does_not_keep_a_daemon_from_ending() {
+    let door = Door::pool(1, &[]);
+    let mut half = door.half_handshake();
+    door.daemon.usr1_until(|stats| stats.count("connections") == 1);
+    door.daemon.signal(Signal::SIGTERM);
+    half.client.read_to_end();
+    assert!(door.daemon.finish().0.success());
+}
+
+#[test]
+fn a_handshake_that_was_begun_is_completed_after_hup() {
+    let door = Door::pool(1, &["--persistent"]);
+    let mut before = door.client();
+    let Address::Tcp(address) = door.daemon.addr() else {
+        panic!("TLS goes over TCP")
+    };
+    let mut half = door.certificate.client(std::net::TcpStream::connect(address).unwrap());
+    half.conn.write_tls(&mut half.sock).unwrap();
+    half.sock.peek(&mut [0]).unwrap();
+    door.daemon.signal(Signal::SIGHUP);
+    door.daemon.stderr_wait("replacing every worker");
+    half.write_all(b"echo whole\n").unwrap();
+    let mut answer = [0; 6];
+    half.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"whole\n");
+    before.send("echo before\n");
+    assert_eq!(before.read_line(), "before");
+}
+
+#[test]
+fn a_connection_stays_with_the_old_process_after_an_upgrade() {
+    let (certificate, installation, gate) = (Certificate::new(), Installation::new(), Gate::new());
+    let tls = certificate.flags();
+    let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
+    let command = worker_command(&[]);
+    let daemon = Daemon::with(["-n", "1", "-d", &command, "--queue-timeout", "600s"])
+        .args(&tls)
+        .installed_at(&installation.program())
+        .start();
+    let mut old = daemon.client().secure(&certificate);
+    old.send(format!("wait {} old\n", gate.path()));
+    let arrival = gate.arrival();
+    upgrade(&daemon, daemon.pid(), 1);
+    let mut new = daemon.client().secure(&certificate);
+    new.send("echo new\n");
+    assert_eq!(new.read_to_end(), b"new\n");
+    arrival.open();
+    assert_eq!(old.read_to_end(), b"old\n");
+}
+
+// ---- others ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn openssl_is_served_with_both_versions() {
+    let door = Door::pool(1, &[]);
+    let Address::Tcp(address) = door.daemon.addr() else {
+        panic!("TLS goes over TCP")
+    };
+    for version in ["-tls1_2", "-tls1_3"] {
+        let mut openssl = Command::new("openssl")
+            .args([
+                "s_client",
+                "-quiet",
+                "-verify_return_error",
+                "-servername",
+                "localhost",
+                version,
+            ])
+            .args([
+                "-connect",
+                &address.to_string(),
+                "-CAfile",
+                &door.certificate.path("cert.pem"),
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("openssl is installed");
+        openssl.stdin.take().unwrap().write_all(b"echo by openssl\n").unwrap();
+        let output = openssl.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "by openssl\n",
+            "{version}: {said}"
+        );
+    }
+}
