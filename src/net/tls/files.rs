@@ -10,10 +10,13 @@ use std::time::SystemTime;
 
 use log::Level;
 use nix::unistd::{getegid, getgroups};
+use rustls::RootCertStore;
 
 use super::Version;
 use super::choice::Choice;
-use super::identity::{Identity, Mistake, Wrong};
+use super::client::ClientTls;
+use super::error::Fault;
+use super::identity::{Identity, Mistake, Wrong, certificates_from_pem};
 use super::server::ServerTls;
 use crate::regular_file::{self, Kind, Refusal};
 
@@ -104,11 +107,74 @@ pub fn read_server(
     let choice = Choice::new(identities).ok_or_else(|| vec![missing()])?;
     match ServerTls::build(choice, lowest, before) {
         Ok(server) => Ok((server, remarks)),
-        Err(fault) => Err(vec![FileError::new(
-            format!("TLS cannot be used: {fault}"),
-            "look at the machine",
-        )]),
+        Err(fault) => Err(vec![unusable(&fault)]),
     }
+}
+
+/// Reads the authorities that a client trusts, those of the system if `authorities` is absent, and the identity that it
+/// shows, and builds it. Returns with it what the log should say about the files at the moment `now`.
+///
+/// # Errors
+/// Files that cannot be read or used: an error for each.
+pub fn read_client(
+    authorities: Option<&Path>,
+    identity: Option<&IdentityFiles>,
+    now: SystemTime,
+) -> Result<(ClientTls, Vec<Remark>), Vec<FileError>> {
+    let roots = match authorities {
+        Some(file) => read_authorities(file),
+        None => system_authorities(),
+    };
+    let identity = identity.map(read_identity).transpose();
+    let (roots, identity) = match (roots, identity) {
+        (Ok(roots), Ok(identity)) => (roots, identity),
+        (roots, identity) => {
+            let others = identity.err().unwrap_or_default();
+            return Err(roots.err().into_iter().chain(others).collect());
+        }
+    };
+    let (identity, remark) = identity.unzip();
+    let on_end = identity.as_ref().and_then(|identity| remark_on_end(identity, now));
+    match ClientTls::build(roots, identity.as_ref()) {
+        Ok(client) => Ok((client, remark.flatten().into_iter().chain(on_end).collect())),
+        Err(fault) => Err(vec![unusable(&fault)]),
+    }
+}
+
+fn unusable(fault: &Fault) -> FileError {
+    FileError::new(format!("TLS cannot be used: {fault}"), "look at the machine")
+}
+
+/// Reads the certificates of the authorities that are trusted.
+///
+/// # Errors
+/// The file cannot be read, has no certificate, or has one that is of no use.
+fn read_authorities(file: &Path) -> Result<RootCertStore, FileError> {
+    let (bytes, _) = read(Part::Authority, file)?;
+    let wrong = |mistake| mistake_in_words(Part::Authority, &mistake, file);
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates_from_pem(&bytes).map_err(wrong)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| wrong(Mistake::Malformed(format!("it is of no use for TLS ({error})"))))?;
+    }
+    Ok(roots)
+}
+
+/// Reads the certificates of the authorities that the system trusts, from the places that OpenSSL knows. One that is of
+/// no use is left out, for the operator has not chosen it.
+///
+/// # Errors
+/// There are none.
+fn system_authorities() -> Result<RootCertStore, FileError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(FileError::new(
+            "the system has no CA certificates",
+            "install its package ca-certificates, or name a file of them",
+        ));
+    }
+    Ok(roots)
 }
 
 /// Reads a certificate and its key. Returns with them what the log should say: that others can read the key.
@@ -173,10 +239,11 @@ pub fn remark_on_end(identity: &Identity, now: SystemTime) -> Option<Remark> {
     Some(Remark { level, text })
 }
 
-/// The part that a file has in an identity.
+/// The part that a file has in TLS.
 #[derive(Debug, Clone, Copy)]
 enum Part {
     Certificate,
+    Authority,
     Key,
 }
 
@@ -184,6 +251,7 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Certificate => "certificate",
+            Self::Authority => "CA certificate",
             Self::Key => "key",
         })
     }
@@ -214,7 +282,7 @@ fn in_words(wrong: &Wrong, files: &IdentityFiles) -> FileError {
 fn mistake_in_words(part: Part, mistake: &Mistake, file: &Path) -> FileError {
     let file = file.display();
     let tool = match part {
-        Part::Certificate => "x509",
+        Part::Certificate | Part::Authority => "x509",
         Part::Key => "pkey",
     };
     match mistake {
@@ -411,6 +479,54 @@ mod tests {
         ] {
             assert_eq!(outcome(&folder, &[(certificate, key)]), Err(vec![expected.to_owned()]));
         }
+    }
+
+    /// The errors of a client's files in words, without the name of the folder.
+    fn client(folder: &TempDir, authorities: Option<&str>, identity: Option<(&str, &str)>) -> Vec<String> {
+        let authorities = authorities.map(|file| folder.path().join(file));
+        let identity = identity.map(|(certificate, key)| files(folder, certificate, key));
+        let read = read_client(authorities.as_deref(), identity.as_ref(), SystemTime::now());
+        let errors = read.err().unwrap_or_default();
+        let folder = format!("{}/", folder.path().display());
+        errors
+            .iter()
+            .map(|error| error.to_string().replace(&folder, ""))
+            .collect()
+    }
+
+    #[test]
+    fn the_files_of_a_client_are_read() {
+        let folder = folder();
+        let pair = Some(("a.pem", "a.key"));
+        assert_eq!(client(&folder, Some("a.pem"), pair), [""; 0]);
+        assert_eq!(client(&folder, Some("a.pem"), None), [""; 0]);
+        assert_eq!(
+            client(&folder, Some("none"), Some(("a.pem", "none.key"))),
+            [
+                "cannot read CA certificate none: No such file or directory; check the path and the permissions",
+                "cannot read key none.key: No such file or directory; check the path and the permissions",
+            ]
+        );
+        let other = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+        let good = fs::read_to_string(folder.path().join("a.pem")).unwrap();
+        write(&folder, "other", good + other);
+        let errors = client(&folder, Some("other"), pair);
+        let expected = "CA certificate other cannot be used: it is of no use for TLS (";
+        assert!(
+            matches!(&errors[..], [error] if error.starts_with(expected)),
+            "{errors:?}"
+        );
+        assert_eq!(
+            client(&folder, Some("a.key"), pair),
+            ["there is no CA certificate in a.key; name the file in PEM that has the CA certificate"]
+        );
+    }
+
+    #[test]
+    fn without_a_file_the_system_says_which_authorities_are_trusted() {
+        let none = "the system has no CA certificates; install its package ca-certificates, or name a file of them";
+        let errors = client(&folder(), None, None);
+        assert!(errors.is_empty() || errors == [none], "{errors:?}");
     }
 
     #[test]

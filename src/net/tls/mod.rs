@@ -2,7 +2,8 @@
 //!
 //! Before the first connection, [`files`] reads the certificates and the keys. A certificate with its key is an
 //! [`identity`]; its [`names`] say which host or person it is for, and an answer of [`ocsp`] that it is not revoked. The
-//! identities of a door become its [`server`], which chooses one for each client.
+//! identities of a door become its [`server`], which chooses one for each client. A program that connects to a door has a
+//! [`client`] instead, with the authorities that it trusts.
 //!
 //! The life of a connection: [`Engine`](engine::Engine) gets the bytes of the peer, makes the handshake, and says what
 //! to send back. When the handshake is over, it knows what was [`Established`], and from then on it decrypts what comes
@@ -16,6 +17,7 @@
 //! Deadlines and the decision which client may connect do not belong here.
 
 mod choice;
+pub mod client;
 pub mod engine;
 pub mod error;
 pub mod files;

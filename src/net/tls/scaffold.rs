@@ -165,7 +165,7 @@ pub(super) fn drained(engine: &mut Engine) -> Vec<u8> {
     ciphertext
 }
 
-/// Moves bytes both ways until neither side has any. The client speaks first.
+/// Moves bytes both ways until neither side has any.
 pub(super) fn exchange(engine: &mut Engine, peer: &mut Peer) -> Result<(), Fault> {
     loop {
         let ciphertext = peer.ciphertext();
