@@ -2,12 +2,15 @@
 //! handshake costs no one else anything.
 
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
+use rustls::{ClientConnection, StreamOwned};
 
-use crate::harness::{Address, Certificate, Client, Daemon, Gate, Installation, worker_command};
+use crate::command::{ECHO, torc};
+use crate::exec_client::request;
+use crate::harness::{Address, Certificate, Client, Daemon, Gate, Installation, WATCHDOG, worker_command};
 use crate::upgrade::upgrade;
 
 /// A daemon with a listener on TLS, and the certificate for it.
@@ -32,6 +35,35 @@ impl Door {
         let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
         let daemon = Daemon::with(arguments.iter().copied()).args(&tls).start();
         Self { daemon, certificate }
+    }
+
+    /// A pool of two shells with this script, in session mode.
+    #[track_caller]
+    fn sessions(script: &str) -> Self {
+        let command = shell_words::join(["sh", "-c", script]);
+        Self::with(&["-n", "2", "-d", &command, "--mode", "session", "--queue-timeout", "60s"])
+    }
+
+    /// An exec door for programs of this name.
+    #[track_caller]
+    fn exec(program: &str) -> Self {
+        let certificate = Certificate::new();
+        let (cert, key) = (certificate.path("cert.pem"), certificate.path("key.pem"));
+        let daemon = Daemon::with(["exec", "tls:127.0.0.1:0", "--allow-program", program])
+            .args(&["--cert", &cert, "--key", &key])
+            .start();
+        Self { daemon, certificate }
+    }
+
+    /// The side of a client before its first byte.
+    #[track_caller]
+    fn stream(&self) -> StreamOwned<ClientConnection, TcpStream> {
+        let Address::Tcp(address) = self.daemon.addr() else {
+            panic!("TLS goes over TCP")
+        };
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(WATCHDOG)).unwrap();
+        self.certificate.client(socket)
     }
 
     #[track_caller]
@@ -60,6 +92,12 @@ impl Door {
 struct Half {
     client: Client,
     last: u8,
+}
+
+/// Bytes of no pattern that a block size could hide.
+fn noise(length: u32) -> Vec<u8> {
+    let byte = |number: u32| number.wrapping_mul(2_654_435_761).to_be_bytes()[0];
+    (0..length).map(byte).collect()
 }
 
 fn text(bytes: Vec<u8>) -> String {
@@ -134,52 +172,107 @@ fn a_multiplexed_connection_drains_over_tls() {
     assert!(door.daemon.finish().0.success());
 }
 
-#[test]
-fn a_session_carries_bytes_both_ways_with_half_closes() {
-    let command = shell_words::join(["sh", "-c", "cat; echo behind"]);
-    let door = Door::with(&["-n", "2", "-d", &command, "--mode", "session", "--queue-timeout", "60s"]);
-    let bytes: Vec<u8> = (0..5_000_000_u32)
-        .map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[0])
-        .collect();
-    let Address::Tcp(address) = door.daemon.addr() else {
-        panic!("TLS goes over TCP")
-    };
-    let socket = std::net::TcpStream::connect(address).unwrap();
-    let mut stream = door.certificate.client(socket);
-    while stream.conn.is_handshaking() {
-        stream.conn.complete_io(&mut stream.sock).unwrap();
-    }
-    // In pieces, each of which comes back before the next goes out; the last of them with the end behind it.
-    let mut received = vec![0; 250_000];
-    for piece in bytes.chunks(250_000) {
-        let mut sent = 0;
-        while sent < piece.len() {
-            sent += stream.write(&piece[sent..]).unwrap();
+/// Sends everything and reads everything at the same time, with a pause in reading now and then, and ends its side
+/// behind the last byte. Returns the bytes up to the daemon's end.
+fn exchange(door: &Door, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = door.stream();
+    stream.sock.set_nonblocking(true).unwrap();
+    let (mut sent, mut received, mut piece, mut has_ended) = (0, Vec::new(), vec![0; 50_000], false);
+    for round in 0_usize.. {
+        if sent < bytes.len() {
+            let end = bytes.len().min(sent + 30_000);
+            sent += stream.conn.writer().write(&bytes[sent..end]).unwrap();
+        } else if !has_ended {
+            stream.conn.send_close_notify();
+            has_ended = true;
         }
-        stream.flush().unwrap();
-        stream.read_exact(&mut received[..piece.len()]).unwrap();
-        assert!(received == piece);
+        if stream.conn.wants_write() {
+            would_block(stream.conn.write_tls(&mut stream.sock));
+        }
+        // A reader that pauses fills the buffers on the way, and more is encrypted than the socket takes.
+        if sent < bytes.len() && round % 400 < 200 {
+            continue;
+        }
+        if would_block(stream.conn.read_tls(&mut stream.sock)).is_some() {
+            stream.conn.process_new_packets().unwrap();
+        }
+        match would_block(stream.conn.reader().read(&mut piece)) {
+            Some(0) => return received,
+            Some(count) => received.extend_from_slice(&piece[..count]),
+            None => std::thread::yield_now(),
+        }
     }
-    stream.conn.send_close_notify();
-    stream.flush().unwrap();
-    let mut rest = String::new();
-    stream.read_to_string(&mut rest).unwrap();
-    assert_eq!(rest, "behind\n");
+    received
+}
+
+/// The result of a call that does not block; `None` if it would.
+#[track_caller]
+fn would_block(result: std::io::Result<usize>) -> Option<usize> {
+    match result {
+        Ok(count) => Some(count),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+        Err(error) => panic!("{error}"),
+    }
 }
 
 #[test]
-fn a_session_whose_client_is_cut_off_ends_its_worker() {
-    let command = shell_words::join([
-        "sh",
-        "-c",
-        "trap 'echo TERM >&2; exit' TERM; read line; echo got $line; read x; echo ENDED >&2",
-    ]);
-    let door = Door::with(&["-n", "1", "-d", &command, "--mode", "session", "--queue-timeout", "60s"]);
+fn a_session_carries_both_directions_at_once_and_each_to_its_end() {
+    let door = Door::sessions("cat; echo behind");
+    let mut bytes = noise(20_000_000);
+    let received = exchange(&door, &bytes);
+    bytes.extend_from_slice(b"behind\n");
+    assert_eq!(received.len(), bytes.len());
+    assert!(received == bytes);
+}
+
+#[test]
+fn a_session_whose_client_is_cut_off_ends_with_its_worker() {
+    let door = Door::sessions("read line; echo got $line; read more; echo more $more; exec sleep 600");
     let mut client = door.client();
     client.send("a line\n");
     assert_eq!(client.read_line(), "got a line");
     drop(client);
     door.daemon.usr1_until(|stats| stats.count("connections") == 0);
+}
+
+// ---- the other doors -------------------------------------------------------------------------------------------
+
+#[test]
+fn an_exec_door_runs_programs_for_clients_over_tls() {
+    let door = Door::exec("/bin/echo");
+    let mut client = door.client();
+    client.send(request(&["/bin/echo", "hello"]));
+    let answer = text(client.read_to_end());
+    assert!(
+        answer.contains("6:hello\n,") && answer.ends_with("8:exitcode,1:0,"),
+        "{answer}"
+    );
+    let mut refused = door.client();
+    refused.send(request(&["/bin/ls"]));
+    assert!(!text(refused.read_to_end()).contains("8:exitcode,1:0,"));
+    door.daemon.usr1_until(|stats| stats.count("connections") == 0);
+}
+
+#[test]
+fn a_program_whose_client_is_cut_off_is_ended() {
+    let door = Door::exec("/bin/sleep");
+    let mut client = door.client();
+    client.send(request(&["/bin/sleep", "600"]));
+    door.daemon.usr1_until(|stats| stats.count("runs running") == 1);
+    drop(client);
+    door.daemon.usr1_until(|stats| stats.count("runs running") == 0);
+}
+
+#[test]
+fn a_command_door_prompts_clients_over_tls() {
+    let certificate = Certificate::new();
+    let tls = certificate.flags();
+    let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
+    let daemon = torc(&[ECHO]).serve(&tls);
+    let mut client = Client::connect(&daemon.nth_addr(2)).secure(&certificate);
+    client.send("echo\na\nb\n");
+    client.half_close();
+    assert_eq!(text(client.read_to_end()), "torcd>torcd>a b\n");
 }
 
 // ---- refusals --------------------------------------------------------------------------------------------------
@@ -238,7 +331,7 @@ fn a_client_that_does_not_trust_the_certificate_says_so_in_the_log() {
     let Address::Tcp(address) = door.daemon.addr() else {
         panic!("TLS goes over TCP")
     };
-    let mut client = stranger.client(std::net::TcpStream::connect(address).unwrap());
+    let mut client = stranger.client(TcpStream::connect(address).unwrap());
     client.conn.complete_io(&mut client.sock).unwrap_err();
     door.daemon.stderr_wait("(alert ");
 }
@@ -395,10 +488,7 @@ fn half_a_handshake_does_not_keep_a_daemon_from_ending() {
 fn a_handshake_that_was_begun_is_completed_after_hup() {
     let door = Door::pool(1, &["--persistent"]);
     let mut before = door.client();
-    let Address::Tcp(address) = door.daemon.addr() else {
-        panic!("TLS goes over TCP")
-    };
-    let mut half = door.certificate.client(std::net::TcpStream::connect(address).unwrap());
+    let mut half = door.stream();
     half.conn.write_tls(&mut half.sock).unwrap();
     half.sock.peek(&mut [0]).unwrap();
     door.daemon.signal(Signal::SIGHUP);
