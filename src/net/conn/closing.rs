@@ -4,7 +4,8 @@
 //! 1122, 4.2.2.13). A peer that may still send is therefore told that nothing more comes, and
 //! what it sends is thrown away until it ends its side, for as long and for as many bytes as the door allows.
 //!
-//! A peer over TLS is always told: it takes a connection that is closed without a word for one that was cut.
+//! A peer over TLS is always told: it takes a connection that is closed without a word for one that was cut. And it may
+//! always be about to send, because its own end is a record of its own.
 
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
@@ -77,7 +78,8 @@ impl Conn {
         let is_quiet = match unread {
             Ok(Unread::Bytes(_)) => false,
             // The end may have been said by TLS, and not to the kernel.
-            Ok(Unread::None) => !may_send || self.end == Some(End::Finished),
+            Ok(Unread::None) if self.end == Some(End::Finished) => true,
+            Ok(Unread::None) => !may_send && self.stream.ends_when_closed(),
             Ok(Unread::End) | Err(_) => true,
         };
         if is_quiet && self.stream.ends_when_closed() {

@@ -256,11 +256,19 @@ mod tests {
         assert_eq!(answer, "ERR\n");
         let (mut conn, mut client) = pair();
         assert_eq!(conn.send(b"answer"), Sent::Bytes(6));
-        assert_eq!(conn.begin_close(false, LIMITS, Instant::now()), CloseStep::Done);
-        drop(conn);
+        // The client owes its own end: were the socket closed before, that would be answered with a reset.
+        assert_eq!(conn.begin_close(false, LIMITS, Instant::now()), CloseStep::Waiting);
+        client.say_end();
         let mut answer = String::new();
         client.read_to_string(&mut answer).expect("the answer and its end");
         assert_eq!(answer, "answer");
+        drop(client);
+        let mut step = CloseStep::Waiting;
+        while step != CloseStep::Done {
+            wait_readable(conn.socket());
+            note(&mut conn, true, false);
+            step = conn.go_on_closing();
+        }
     }
 
     #[test]

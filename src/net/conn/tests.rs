@@ -428,7 +428,7 @@ fn a_client_that_sends_on_reads_its_answer_and_then_the_end() {
 
 #[test]
 fn a_client_that_has_nothing_to_send_is_not_waited_for() {
-    for (stream, client) in pairs() {
+    for (stream, client) in plain_pairs() {
         let mut conn = Conn::new(stream);
         assert_eq!(conn.begin_close(false, LIMITS, Instant::now()), CloseStep::Done);
         assert!(!conn.is_closing());
