@@ -41,6 +41,7 @@ use crate::reactor::Readiness;
 
 use closing::Lingering;
 pub use closing::{CloseStep, LingerLimits};
+use connecting::Connecting;
 
 /// A connection; see the head of this file.
 #[derive(Debug)]
@@ -56,8 +57,7 @@ pub struct Conn {
     reads_to_end: bool,
     /// True until a write says WouldBlock.
     is_writable: bool,
-    /// True until the connection is known to be established.
-    is_connecting: bool,
+    connecting: Connecting,
     output: Buffer,
     /// True once the peer was told that nothing more comes.
     has_said_end: bool,
@@ -120,7 +120,7 @@ impl Conn {
             is_drained: false,
             reads_to_end: false,
             is_writable: true,
-            is_connecting: false,
+            connecting: Connecting::Over,
             output: Buffer::default(),
             has_said_end: false,
             end: None,
@@ -151,7 +151,8 @@ impl Conn {
         self.is_readable |= readiness.readable || readiness.read_closed || readiness.hung_up;
         self.reads_to_end |= readiness.read_closed || readiness.hung_up;
         self.is_writable |= readiness.writable || readiness.hung_up;
-        if readiness.writable {
+        // Before the socket is connected, a write would take the error that says why it cannot be.
+        if readiness.writable && self.connecting != Connecting::Socket {
             self.stream.push();
         }
     }

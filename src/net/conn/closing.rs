@@ -68,6 +68,15 @@ impl Conn {
         Ok(())
     }
 
+    /// Closes a connection in good order that [would be reset](super::super::stream::Stream::reset_on_close) otherwise. An error means that
+    /// the peer has gone.
+    pub fn close_in_order(mut self) {
+        if !self.stream.ends_when_closed() {
+            let _ = self.say_end();
+        }
+        let _ = self.stream.end_on_close();
+    }
+
     /// Begins to close. Must be called once everything is written. With `may_send` the peer may be about to send
     /// something although nothing has arrived.
     pub fn begin_close(&mut self, may_send: bool, limits: LingerLimits, now: Instant) -> CloseStep {

@@ -32,8 +32,11 @@ impl Conn {
             return Ok(Step::Waiting);
         }
         let step = secured.step();
-        if matches!(step, Ok(Step::Waiting)) {
-            (self.is_readable, self.reads_to_end) = (false, false);
+        match step {
+            Ok(Step::Waiting) => (self.is_readable, self.reads_to_end) = (false, false),
+            // The peer's first bytes may have come with its last message.
+            Ok(Step::Done) => self.is_readable = true,
+            Ok(Step::MoreLater) | Err(_) => {}
         }
         step
     }

@@ -1,13 +1,15 @@
 //! Connections over real sockets, with each transport, against a client that blocks.
 
 use std::io::Write;
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::super::scaffold::{
     TlsClient, accept, listen, tcp_addr, tcp_pair, tls_pair, unix_pair, wait_readable, wait_writable,
 };
+use super::super::tls::engine::Engine;
+use super::super::tls::scaffold::Authority;
 use super::*;
 
 const LIMITS: LingerLimits = LingerLimits {
@@ -374,6 +376,100 @@ fn a_connection_to_a_server_is_used_once_it_is_established() {
     wait_readable(conn.socket());
     conn.note(readable());
     assert_eq!(conn.read(&mut [0; 10]), Received::Bytes(6));
+}
+
+#[test]
+fn a_connection_to_a_server_with_tls_is_used_once_the_handshake_is_over() {
+    let (engine, server) = Authority::new().sides_for_a_client();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let mut conn = connecting_by_tls(&listener, engine);
+    conn.output_mut().extend_from_slice(b"question");
+    let serving = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("accept");
+        let mut server = rustls::StreamOwned::new(server, stream);
+        let mut question = [0; 8];
+        server.read_exact(&mut question).expect("read");
+        // The tickets come before the answer.
+        server.write_all(b"answer").expect("write");
+        (question, server)
+    });
+    while !conn.advance_connecting().expect("connect") {
+        assert!(conn.is_connecting());
+        assert_eq!(conn.established(), None);
+        wait_readable_or_writable(&mut conn);
+    }
+    assert!(conn.established().is_some());
+    assert_eq!(conn.flush(), Sent::Bytes(8));
+    let mut answer = [0; 10];
+    while conn.read(&mut answer) == Received::Nothing {
+        wait_readable(conn.socket());
+        conn.note(readable());
+    }
+    assert_eq!(&answer[..6], b"answer");
+    let (question, mut server) = serving.join().expect("served");
+    assert_eq!(&question, b"question");
+    conn.close_in_order();
+    assert_eq!(server.read(&mut answer).expect("the end is said"), 0);
+}
+
+#[test]
+fn a_refused_connection_with_tls_fails_for_the_reason_of_its_socket() {
+    let listener = listen("127.0.0.1:0");
+    let address = tcp_addr(&listener);
+    drop(listener);
+    let (engine, _) = Authority::new().sides_for_a_client();
+    let error = match Stream::connect_tcp(address) {
+        Err(error) => error,
+        Ok(stream) => {
+            let mut conn = Conn::connecting(stream).secure(engine);
+            loop {
+                match conn.advance_connecting() {
+                    Err(error) => break error,
+                    Ok(is_established) => assert!(!is_established),
+                }
+                wait_writable(conn.socket());
+                conn.note(writable());
+            }
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_server_that_speaks_no_tls_is_told_by_its_first_bytes() {
+    let (engine, _) = Authority::new().sides_for_a_client();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let mut conn = connecting_by_tls(&listener, engine);
+    let (mut stream, _) = listener.accept().expect("accept");
+    stream.write_all(b"220 mail.example").expect("write");
+    let error = loop {
+        match conn.advance_connecting() {
+            Err(error) => break error,
+            Ok(is_established) => assert!(!is_established),
+        }
+        wait_readable_or_writable(&mut conn);
+    };
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+    assert_eq!(
+        error.to_string(),
+        "it speaks no TLS: it begins with \"220 mail.example\""
+    );
+}
+
+fn connecting_by_tls(listener: &TcpListener, engine: Engine) -> Conn {
+    let stream = Stream::connect_tcp(listener.local_addr().expect("an address")).expect("connect");
+    Conn::connecting(stream).secure(engine)
+}
+
+/// Waits for the event that a connection in its beginning waits for.
+fn wait_readable_or_writable(conn: &mut Conn) {
+    if conn.connecting == Connecting::Socket {
+        wait_writable(conn.socket());
+        conn.note(writable());
+    } else {
+        wait_readable(conn.socket());
+        conn.note(readable());
+    }
 }
 
 #[test]

@@ -7,7 +7,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::version::TLS13;
 use rustls::{
-    ClientConfig, ClientConnection, Connection, Error, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, Connection, Error, RootCertStore, ServerConfig, ServerConnection,
+    SupportedProtocolVersion,
 };
 
 use super::engine::Engine;
@@ -95,6 +96,14 @@ impl Authority {
         let name = ServerName::try_from("localhost").expect("a name");
         let client = ClientConnection::new(self.client(&[&TLS13]), name).expect("a client");
         (Engine::server(server, 16 << 10).expect("a server"), client)
+    }
+
+    /// The same for the other side: the engine of the client, and a server of plain rustls.
+    pub(in crate::net) fn sides_for_a_client(&self) -> (Engine, ServerConnection) {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let engine = Engine::client(self.client(&[&TLS13]), name, 16 << 10).expect("a client");
+        let server = ServerConnection::new(self.server(&["localhost"], &[&TLS13]));
+        (engine, server.expect("a server"))
     }
 
     /// A client that trusts this authority and speaks these versions.
