@@ -5,11 +5,12 @@ use std::time::Duration;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
+use super::tls::TlsFlags;
 use crate::client::ask::{self, ChannelIds, Mode, Options, Privacy};
 use crate::config::spec::fail::{self, Fail};
 use crate::config::units::{Escaped, Time};
 use crate::error::Error;
-use crate::net::addr::ConnectAddr;
+use crate::net::addr::Connect;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 /// All lines on one connection take the fewest system calls.
@@ -36,7 +37,7 @@ With --squid it ends only when its input ends, whatever becomes of the pools.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Flags {
-    /// The pools to ask, the next when one fails: 127.0.0.1:9991, [::1]:9991, unix:/run/iotcpd.sock
+    /// The pools to ask, the next when one fails: 127.0.0.1:9991, [::1]:9991, tls:host:9443, unix:/run/iotcpd.sock
     #[arg(value_name = "ADDRESS", required = true)]
     #[allow(rustdoc::broken_intra_doc_links, reason = "--help shows this text as it is")]
     addresses: Vec<String>,
@@ -68,6 +69,8 @@ pub(super) struct Flags {
     /// Lines hold passwords: keep them out of core dumps and away from other processes of the same user
     #[arg(long)]
     confidential: bool,
+    #[command(flatten)]
+    tls: TlsFlags,
 }
 
 /// Not derived, so that the comments stay out of the help.
@@ -93,11 +96,12 @@ fn options(flags: &Flags) -> Result<Options, Error> {
     let mut mistakes = Vec::new();
     let mut addresses = Vec::with_capacity(flags.addresses.len());
     for text in &flags.addresses {
-        match text.parse::<ConnectAddr>() {
+        match text.parse::<Connect>() {
             Ok(address) => addresses.push(address),
             Err(error) => mistakes.push(format!("iotcpd: ADDRESS: {error}")),
         }
     }
+    let tls = flags.tls.lower(&addresses, &mut mistakes);
     let timeout = flags.timeout.map_or(DEFAULT_TIMEOUT, |time| time.0);
     if !TIMEOUT.contains(&timeout) {
         let (shortest, longest) = (Time(*TIMEOUT.start()), Time(*TIMEOUT.end()));
@@ -117,6 +121,7 @@ fn options(flags: &Flags) -> Result<Options, Error> {
         let mode = if flags.squid { Mode::Squid } else { Mode::Plain };
         Ok(Options {
             addresses,
+            tls,
             mode,
             timeout,
             channel_ids: flags.channel_ids.unwrap_or(ChannelIds::Auto),

@@ -3,15 +3,17 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
+use std::slice;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::tls::TlsFlags;
 use super::{Failure, socket};
 use crate::client::call::{self, FAILED, Options, Signals, Stdin};
 use crate::config::units::Time;
 use crate::error::Error;
-use crate::net::addr::ConnectAddr;
+use crate::net::addr::Connect;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The range of time-outs: a shorter one is not enough for a network, a longer one is of no use to a caller.
@@ -29,7 +31,7 @@ Exit status: that of the program; 128 and the number of the signal that has ende
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Flags {
-    /// Where the exec door is: the path of a UNIX socket, 127.0.0.1:9000, [::1]:9000, host:9000, unix:@name
+    /// Where the exec door is: the path of a UNIX socket, 127.0.0.1:9000, [::1]:9000, host:9000, tls:host:9443, unix:@name
     #[arg(value_name = "ADDRESS")]
     #[allow(rustdoc::broken_intra_doc_links, reason = "--help shows this text as it is")]
     address: String,
@@ -54,6 +56,8 @@ pub(super) struct Flags {
     /// How long it may take to get a connection [default: 5s]
     #[arg(long, value_name = "TIME")]
     connect_timeout: Option<Time>,
+    #[command(flatten)]
+    tls: TlsFlags,
 }
 
 /// Runs the program. Its exit status becomes that of this process; [`FAILED`] is the status of all other failures.
@@ -66,8 +70,11 @@ pub(super) fn run(flags: Flags) -> Result<ExitCode, Failure> {
 
 fn options(flags: Flags) -> Result<Options, Error> {
     let mut mistakes = Vec::new();
-    let address = socket::address(&flags.address).parse::<ConnectAddr>();
+    let address = socket::address(&flags.address).parse::<Connect>();
     let address = address.map_err(|error| mistakes.push(format!("iotcpd: ADDRESS: {error}")));
+    let tls = flags
+        .tls
+        .lower(address.as_ref().map_or(&[], slice::from_ref), &mut mistakes);
     let connect_timeout = flags.connect_timeout.map_or(DEFAULT_CONNECT_TIMEOUT, |time| time.0);
     if !CONNECT_TIMEOUT.contains(&connect_timeout) {
         let (shortest, longest) = (Time(*CONNECT_TIMEOUT.start()), Time(*CONNECT_TIMEOUT.end()));
@@ -79,6 +86,7 @@ fn options(flags: Flags) -> Result<Options, Error> {
     match address {
         Ok(address) if mistakes.is_empty() => Ok(Options {
             address,
+            tls,
             arguments: flags.arguments.into_iter().map(OsString::into_vec).collect(),
             stdin: match (flags.stdin, flags.no_stdin) {
                 (_, true) => Stdin::Ignored,

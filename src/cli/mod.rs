@@ -22,6 +22,7 @@ mod pool;
 mod refusal;
 mod run;
 mod socket;
+mod tls;
 
 use std::env;
 use std::ffi::OsString;

@@ -2,12 +2,15 @@
 //! connections as the daemon.
 //!
 //! [`ask`] asks a pool, for people, scripts and Squid; [`call`] has an exec door run a program. Shared by both: the
-//! standard streams (`stdio`), the target of a connection (`target`), and the name of the process (`name`).
+//! standard streams (`stdio`), the server with its TLS (`server`), the target of a connection (`target`), and the name of the process (`name`).
 //! Not here: anything that a daemon does to answer.
 
 pub mod ask;
 pub mod call;
 mod name;
+mod server;
 mod stdio;
 mod sys;
 mod target;
+
+pub use server::{TlsOptions, nameless_text};

@@ -13,6 +13,7 @@
 //! An IPv4 address in IPv6 clothes (`::ffff:10.0.0.1`, which is how IPv4 peers appear on a dual-stack socket) is turned
 //! into IPv4 at the border, here, so that access lists, counts and logs know one form.
 
+mod connect;
 mod listen;
 
 use std::borrow::Cow;
@@ -26,6 +27,7 @@ use std::os::unix::net::SocketAddr as UnixSocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use connect::Connect;
 pub use listen::{Listen, Transport};
 use nix::net::if_::if_nametoindex;
 

@@ -17,8 +17,9 @@
 //! Reading continues while sending is blocked, because a pool may refuse a question before it has read all of it. When
 //! sending fails, what the pool may have sent before is still read; only then is the connection lost.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
+use super::super::server::Server;
 use super::super::target::Target;
 use super::core::{AttemptId, ConnectionId, Fault};
 use super::cutter::{Cut, Cutter};
@@ -74,21 +75,21 @@ pub(super) enum Progress {
 }
 
 impl Connection {
-    /// Begins to connect to `target`. `first` is the first line to be sent, without its LF.
+    /// Begins to connect to `target`, which belongs to `server`. `first` is the first line to be sent, without its LF.
     pub(super) fn begin(
         purpose: Purpose,
         address: usize,
         refused: usize,
-        target: &Target,
+        (server, target): (&Server, &Target),
         first: &[u8],
     ) -> Result<Connection, Fault> {
         let input = match purpose {
             Purpose::Single(_) => Input::Single(Collector::default()),
             Purpose::Shared(_) => Input::Shared(Cutter::default()),
         };
-        let mut conn = target.connect().map_err(|error| cannot_connect(&error))?;
-        if let Purpose::Shared(_) = purpose {
-            // Without this, a line would wait for the acknowledgment of the one before.
+        let mut conn = server.connect(target).map_err(|error| cannot_connect(&error))?;
+        if server.is_secured() || matches!(purpose, Purpose::Shared(_)) {
+            // Without this, a line would wait for the acknowledgment of the one before, or of the end of the handshake.
             conn.socket()
                 .set_nodelay()
                 .map_err(|error| Fault::Lost((&error).into()))?;
@@ -122,8 +123,7 @@ impl Connection {
 
     /// Closes the connection in good order.
     pub(super) fn end(self) {
-        // An error means that the pool has gone already.
-        let _ = self.conn.socket().end_on_close();
+        self.conn.close_in_order();
     }
 
     /// Has the sending side be shut down as soon as everything is written.
@@ -144,18 +144,18 @@ impl Connection {
         sent
     }
 
-    /// Goes on with connecting. Returns true once the connection is established.
-    pub(super) fn advance_connecting(&mut self) -> Result<bool, Fault> {
-        self.conn.advance_connecting().map_err(|error| cannot_connect(&error))
-    }
-
     /// Writes and reads as far as possible without waiting, within the share of one turn. `buffer` is scratch space for
     /// reading; `take` gets the lines of a connection for many. Must be called only when the connection is established.
     pub(super) fn advance(&mut self, buffer: &mut [u8], take: impl FnMut(Cut<'_>)) -> Progress {
         self.write();
         // After a failed write, what the pool has sent before is read first.
         match (self.receive(buffer, take), self.conn.error()) {
-            (Progress::Pending, Some(error)) => Progress::Over(Fault::Lost(error.into())),
+            (Progress::Pending, Some(error)) => Progress::Over(match error.kind() {
+                ErrorKind::InvalidData => Fault::Tls,
+                // The end of a connection with TLS that was not said by TLS.
+                ErrorKind::UnexpectedEof => Fault::Flawed(self.input.flaw_at_end()),
+                _ => Fault::Lost(error.into()),
+            }),
             (received, _) => received,
         }
     }
@@ -195,8 +195,9 @@ impl Input {
 /// Classifies an error of connect(2) or socket(2) by whose fault it is. EAGAIN from a UNIX socket means that the pool's
 /// backlog is full. EADDRNOTAVAIL may mean that this machine has no local port left, but nearly always means that it
 /// has no address of that family (`[::1]` without IPv6), and another of the operator's addresses may work.
-fn cannot_connect(error: &io::Error) -> Fault {
+pub(super) fn cannot_connect(error: &io::Error) -> Fault {
     match error.raw_os_error() {
+        None if error.kind() == ErrorKind::InvalidData => Fault::Tls,
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Fault::Shortage(error.into()),
         _ => Fault::Unreachable(error.into()),
     }

@@ -43,6 +43,7 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use self::core::{Cause, Fault};
 use super::name;
+use super::server::Server;
 use crate::error::{Blame, Error};
 use crate::framing::signals::{HUP, USR1, USR2};
 use crate::reactor::{Context, Reactor};
@@ -79,9 +80,10 @@ pub fn run(options: Options) -> Result<(), Error> {
 
 fn serve(options: Options, open: impl FnOnce(&mut Context<'_>) -> io::Result<Ends>) -> Result<(), Error> {
     let policy = policy(&options);
+    let servers = Server::prepare_all(options.addresses, &options.tls)?;
     let mut reactor =
         Reactor::<Shell>::new(&[HUP, USR1, USR2]).map_err(|error| broken("cannot make an event loop", &error))?;
-    let shell = Shell::new(options.addresses, policy, options.privacy, Instant::now());
+    let shell = Shell::new(servers, policy, options.privacy, Instant::now());
     let id = reactor
         .add(Box::new(shell))
         .map_err(|_| Error::new(Blame::Bug, "a new event loop is full", "report this"))?;
@@ -156,6 +158,9 @@ fn outcome(mode: Mode, end: RunEnd, shell: &Shell) -> Result<(), Error> {
             let remedy = match counters.last_cause {
                 Some(Cause::Fault(_, Fault::Unresolved)) => {
                     "see that the name is spelled right, and that its name server answers (getent hosts NAME)"
+                }
+                Some(Cause::Fault(_, Fault::Tls)) => {
+                    "compare --ca, --cert and --server-name with the certificates and the log of the pool"
                 }
                 Some(Cause::LineTooLong) => "send shorter lines",
                 _ => {

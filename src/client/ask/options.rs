@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use crate::net::addr::ConnectAddr;
+use crate::client::TlsOptions;
+use crate::net::addr::Connect;
 
 /// The options of one run of `ask`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// The pools to ask. At least one.
-    pub addresses: Vec<ConnectAddr>,
+    pub addresses: Vec<Connect>,
+    /// The choices for those with TLS.
+    pub tls: TlsOptions,
     /// The kind of program at the other end of standard input and output.
     pub mode: Mode,
     /// The time within which every line is answered after it was read. Positive.

@@ -11,9 +11,10 @@ use super::failures::Report;
 use super::input::LONGEST_LINE;
 use super::options::Privacy;
 use super::protocol::Protocol;
+use super::resolver::Destination;
 use crate::amount;
 use crate::error::error_text;
-use crate::net::addr::ConnectAddr;
+use crate::net::addr::Connect;
 use crate::stats::throttle::{Throttle, Verdict};
 use crate::stats::{Snapshot, Value, text};
 
@@ -113,15 +114,16 @@ impl Reporter {
 
     /// Reports that an address has failed. A name that cannot be resolved was reported
     /// [before](Self::report_unresolved).
-    pub(super) fn report_away(&mut self, now: Instant, address: usize, name: &ConnectAddr, fault: Fault) {
+    pub(super) fn report_away(&mut self, now: Instant, address: usize, destination: &Destination, fault: Fault) {
         if fault != Fault::Unresolved {
-            let what = format_args!("{name}: {fault}; it is tried again later");
+            let (name, why) = (&destination.server.name, destination.fault_text(fault));
+            let what = format_args!("{name}: {why}; it is tried again later");
             self.log_throttled(now, Topic::Away(address), self.addresses, what);
         }
     }
 
     /// Reports that an address that had failed has answered.
-    pub(super) fn report_back(&mut self, now: Instant, address: usize, name: &ConnectAddr) {
+    pub(super) fn report_back(&mut self, now: Instant, address: usize, name: &Connect) {
         self.log_throttled(
             now,
             Topic::Back(address),
@@ -131,13 +133,7 @@ impl Reporter {
     }
 
     /// Reports that the name of an address cannot be resolved.
-    pub(super) fn report_unresolved(
-        &mut self,
-        now: Instant,
-        address: usize,
-        name: &ConnectAddr,
-        error: &std::io::Error,
-    ) {
+    pub(super) fn report_unresolved(&mut self, now: Instant, address: usize, name: &Connect, error: &std::io::Error) {
         let why = error_text(error);
         if self.unresolved.get(&address) == Some(&why) {
             return;
@@ -168,7 +164,7 @@ impl Reporter {
 }
 
 /// Reports the way in which the lines for an address travel from now on.
-pub(super) fn report_link(name: &ConnectAddr, state: LinkState) {
+pub(super) fn report_link(name: &Connect, state: LinkState) {
     match state {
         LinkState::Unknown => debug!("{name} is not known yet"),
         LinkState::Multiplexed => debug!("{name} takes many lines on one connection"),
@@ -176,18 +172,18 @@ pub(super) fn report_link(name: &ConnectAddr, state: LinkState) {
     }
 }
 
-/// Returns the cause of a line's failure for people. `name` is the address in the cause; `unresolved` is the reason why
+/// Returns the cause of a line's failure for people. `destination` is the address in the cause; `unresolved` is the reason why
 /// it cannot be resolved, unless that was logged already.
-pub(super) fn cause_text(cause: Cause, name: Option<&ConnectAddr>, unresolved: Option<&str>) -> String {
-    match (cause, name) {
-        (Cause::Fault(_, Fault::Unresolved), Some(name)) => unresolved.map_or_else(
+pub(super) fn cause_text(cause: Cause, destination: Option<&Destination>, unresolved: Option<&str>) -> String {
+    match (cause, destination.map(|it| (&it.server.name, it))) {
+        (Cause::Fault(_, Fault::Unresolved), Some((name, _))) => unresolved.map_or_else(
             || format!("{name}: {}", Fault::Unresolved),
             |why| format!("cannot resolve {name}: {why}"),
         ),
         (Cause::LineTooLong, _) => format!("it has more than {}", amount::limit(LONGEST_LINE)),
         (Cause::NoConnection, _) => "no connection came free in time".to_owned(),
-        (Cause::Fault(_, Fault::Unreachable(reason)), Some(name)) => format!("cannot connect to {name}: {reason}"),
-        (Cause::Fault(_, fault), Some(name)) => format!("{name}: {fault}"),
+        (Cause::Fault(_, Fault::Unreachable(reason)), Some((name, _))) => format!("cannot connect to {name}: {reason}"),
+        (Cause::Fault(_, fault), Some((name, destination))) => format!("{name}: {}", destination.fault_text(fault)),
         (Cause::Fault(_, fault), None) => fault.to_string(),
     }
 }
@@ -198,7 +194,7 @@ pub(super) fn counts_text<'a>(
     counters: &Counters,
     in_hand: usize,
     connections: usize,
-    links: impl Iterator<Item = (&'a ConnectAddr, LinkState)>,
+    links: impl Iterator<Item = (&'a Connect, LinkState)>,
 ) -> String {
     let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let mut snapshot = Snapshot::default();

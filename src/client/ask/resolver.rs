@@ -8,8 +8,11 @@
 use std::io;
 use std::net::SocketAddr;
 
+use super::super::server::Server;
 use super::super::target::{self, Target};
 use super::connection::Purpose;
+use super::core::Fault;
+use crate::error::error_text;
 use crate::net::addr::ConnectAddr;
 use crate::reactor::helper::Sender;
 
@@ -23,11 +26,13 @@ pub(super) struct Resolved {
 /// One of the operator's addresses.
 #[derive(Debug)]
 pub(super) struct Destination {
-    pub(super) name: ConnectAddr,
+    pub(super) server: Server,
     targets: Vec<Target>,
     /// The index of the target to try first.
     preferred: usize,
     lookup: Lookup,
+    /// The text of the last [`Fault::Tls`].
+    tls_fault: String,
     /// The purposes of the connections that wait for the look-up.
     parked: Vec<Purpose>,
 }
@@ -41,13 +46,14 @@ enum Lookup {
 }
 
 impl Destination {
-    pub(super) fn new(name: ConnectAddr) -> Destination {
-        let target = Target::without_look_up(&name);
+    pub(super) fn new(server: Server) -> Destination {
+        let target = Target::without_look_up(&server.name.address);
         Destination {
-            name,
+            server,
             lookup: target.as_ref().map_or(Lookup::Idle, |_| Lookup::Unneeded),
             targets: target.into_iter().collect(),
             preferred: 0,
+            tls_fault: String::new(),
             parked: Vec::new(),
         }
     }
@@ -72,6 +78,21 @@ impl Destination {
         }
     }
 
+    /// Notes the error behind a fault, if the fault does not hold it.
+    pub(super) fn note_error(&mut self, fault: Fault, error: &io::Error) {
+        if fault == Fault::Tls {
+            self.tls_fault = error_text(error);
+        }
+    }
+
+    /// Returns the text of a fault of this address, for people.
+    pub(super) fn fault_text(&self, fault: Fault) -> String {
+        match fault {
+            Fault::Tls if !self.tls_fault.is_empty() => self.tls_fault.clone(),
+            _ => fault.to_string(),
+        }
+    }
+
     pub(super) fn park(&mut self, purpose: Purpose) {
         self.parked.push(purpose);
     }
@@ -86,7 +107,7 @@ impl Destination {
     /// # Errors
     /// EAGAIN if the thread cannot be created.
     pub(super) fn look_up(&mut self, address: usize, to: &Sender<Resolved>) -> io::Result<()> {
-        let ConnectAddr::Tcp { host, port } = &self.name else {
+        let ConnectAddr::Tcp { host, port } = &self.server.name.address else {
             return Ok(());
         };
         if self.lookup != Lookup::Idle {
@@ -121,9 +142,10 @@ mod tests {
     use std::io::ErrorKind;
 
     use super::*;
+    use crate::client::TlsOptions;
 
     fn destination(text: &str) -> Destination {
-        Destination::new(text.parse().unwrap())
+        Destination::new(Server::prepare(text.parse().unwrap(), &TlsOptions::default()).unwrap())
     }
 
     fn target(text: &str) -> Target {

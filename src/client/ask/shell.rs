@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use log::Level;
 
+use super::super::server::Server;
 use super::connection::{Connection, Purpose};
 use super::core::{AskAction, AskEvent, Asker, Cause, Counters, Fault, LinkState};
 use super::failures::{Failures, Report};
@@ -18,7 +19,6 @@ use super::options::{Mode, Policy, Privacy};
 use super::reporter::{self, Reporter};
 use super::resolver::{Destination, Resolved};
 use super::streams::{Ends, INPUT, NextLine, RunEnd, STREAM, Streams};
-use crate::net::addr::ConnectAddr;
 use crate::reactor::helper::{Mailbox, Sender};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Kind, Readiness, Service, Source};
@@ -69,9 +69,9 @@ struct LookUps {
 }
 
 impl Shell {
-    pub(super) fn new(addresses: Vec<ConnectAddr>, policy: Policy, privacy: Privacy, now: Instant) -> Shell {
+    pub(super) fn new(servers: Vec<Server>, policy: Policy, privacy: Privacy, now: Instant) -> Shell {
         // Few questions go to one pool: the reports about failed lines suffice, without one about the address.
-        let loudness = match (policy.mode, addresses.as_slice()) {
+        let loudness = match (policy.mode, servers.as_slice()) {
             (Mode::Plain, [_]) => Level::Debug,
             _ => Level::Warn,
         };
@@ -82,7 +82,7 @@ impl Shell {
             reporter: Reporter::new(privacy, loudness),
             reported: None,
             asker: Asker::new(policy, now),
-            destinations: addresses.into_iter().map(Destination::new).collect(),
+            destinations: servers.into_iter().map(Destination::new).collect(),
             connections: GenerationalSlab::default(),
             keys: HashMap::new(),
             appended: Vec::new(),
@@ -128,7 +128,7 @@ impl Shell {
     /// Prints the counts of the lines so far on standard error.
     pub(super) fn print_counts(&mut self, cx: &mut Context<'_>) {
         let numbered = self.destinations.iter().enumerate();
-        let links = numbered.map(|(address, destination)| (&destination.name, self.asker.link_state(address)));
+        let links = numbered.map(|(address, destination)| (&destination.server.name, self.asker.link_state(address)));
         let text = reporter::counts_text(
             self.asker.counters(),
             self.asker.lines_in_hand(),
@@ -202,7 +202,8 @@ impl Shell {
         };
         if let Err(error) = destination.look_up(address, &look_ups.resolved_to) {
             // The next failure or probe starts it again; a line that is parked meanwhile has a deadline.
-            self.reporter.report_unresolved(now, address, &destination.name, &error);
+            self.reporter
+                .report_unresolved(now, address, &destination.server.name, &error);
         }
     }
 
@@ -214,7 +215,7 @@ impl Shell {
         match &error {
             Some(error) => self
                 .reporter
-                .report_unresolved(cx.now(), address, &destination.name, error),
+                .report_unresolved(cx.now(), address, &destination.server.name, error),
             None => self.reporter.note_resolved(address),
         }
         let unreachable = !destination.has_targets();
@@ -230,33 +231,30 @@ impl Shell {
 
     fn note_away(&mut self, now: Instant, address: usize, fault: Fault) {
         if let Some(destination) = self.destinations.get(address) {
-            self.reporter.report_away(now, address, &destination.name, fault);
+            self.reporter.report_away(now, address, destination, fault);
         }
         self.look_up(now, address);
     }
 
     fn note_back(&mut self, now: Instant, address: usize) {
         if let Some(destination) = self.destinations.get(address) {
-            self.reporter.report_back(now, address, &destination.name);
+            self.reporter.report_back(now, address, &destination.server.name);
         }
     }
 
     fn note_link(&self, address: usize, state: LinkState) {
         if let Some(destination) = self.destinations.get(address) {
-            reporter::report_link(&destination.name, state);
+            reporter::report_link(&destination.server.name, state);
         }
     }
 
     /// Returns the cause of a line's failure, for people.
     fn cause_text(&self, cause: Cause) -> String {
-        let (name, unresolved) = match cause {
-            Cause::Fault(address, _) => (
-                self.destinations.get(address).map(|destination| &destination.name),
-                self.reporter.unreported_error(address),
-            ),
+        let (destination, unresolved) = match cause {
+            Cause::Fault(address, _) => (self.destinations.get(address), self.reporter.unreported_error(address)),
             Cause::LineTooLong | Cause::NoConnection => (None, None),
         };
-        reporter::cause_text(cause, name, unresolved)
+        reporter::cause_text(cause, destination, unresolved)
     }
 
     /// Returns the cause of the last line's failure, unless the same cause was reported before.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::super::stdio;
 use super::*;
-use crate::net::addr::ConnectAddr;
+use crate::client::TlsOptions;
+use crate::net::addr::{Connect, ConnectAddr};
 
 /// Longer than any test takes: a run that ends in time ends for another reason.
 const LONG: Duration = Duration::from_secs(600);
@@ -24,7 +25,7 @@ fn echo(question: &[u8], client: &mut TcpStream) {
 }
 
 /// Starts a pool that serves until the process of the test ends, on a port of its own.
-fn pool(script: Script) -> ConnectAddr {
+fn pool(script: Script) -> Connect {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string().parse().unwrap();
     thread::spawn(move || {
@@ -46,7 +47,7 @@ fn answer_one(client: TcpStream, script: Script) {
 }
 
 /// Returns an address on which nothing listens.
-fn unused_port() -> ConnectAddr {
+fn unused_port() -> Connect {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string().parse().unwrap()
 }
@@ -56,9 +57,10 @@ fn hang(_: &[u8], client: &mut TcpStream) {
     let _ = client.read(&mut [0]);
 }
 
-fn options(mode: Mode, timeout: Duration, addresses: &[ConnectAddr]) -> Options {
+fn options(mode: Mode, timeout: Duration, addresses: &[Connect]) -> Options {
     Options {
         addresses: addresses.to_vec(),
+        tls: TlsOptions::default(),
         mode,
         timeout,
         channel_ids: ChannelIds::Auto,
@@ -185,7 +187,7 @@ fn a_hanging_pool_costs_no_more_than_the_time_out() {
 #[test]
 fn a_line_goes_on_to_the_pool_that_answers() {
     let scripts: [Script; 2] = [|_, _| {}, |_, client| client.write_all(b"half").unwrap()];
-    let mut bad: Vec<ConnectAddr> = scripts.map(pool).into();
+    let mut bad: Vec<Connect> = scripts.map(pool).into();
     bad.push(unused_port());
     for bad in bad {
         let (outcome, said) = ask(options(Mode::Squid, LONG, &[bad, pool(echo)]), "a\nb\nc");
@@ -218,10 +220,10 @@ fn plain_mode_reports_unanswered_lines_at_the_end() {
 #[test]
 fn a_name_is_looked_up_and_every_address_behind_it_tried() {
     // `localhost` may resolve to ::1 first, where nothing listens.
-    let ConnectAddr::Tcp { port, .. } = pool(echo) else {
+    let ConnectAddr::Tcp { port, .. } = pool(echo).address else {
         panic!("a pool is on TCP")
     };
-    let address: ConnectAddr = format!("localhost:{port}").parse().unwrap();
+    let address: Connect = format!("localhost:{port}").parse().unwrap();
     assert_eq!(ask(options(Mode::Plain, LONG, &[address]), "a").1, "re a\n");
 }
 
@@ -240,7 +242,7 @@ fn a_unix_socket_is_asked_as_well() {
             reader.get_mut().write_all(format!("re {question}").as_bytes()).unwrap();
         }
     });
-    let address: ConnectAddr = format!("unix:{}", path.display()).parse().unwrap();
+    let address: Connect = format!("unix:{}", path.display()).parse().unwrap();
     assert_eq!(ask(options(Mode::Plain, LONG, &[address]), "a\n").1, "re a\n");
     server.join().unwrap();
 }

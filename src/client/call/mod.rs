@@ -29,6 +29,7 @@ use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use super::name;
+use super::server::Server;
 use crate::error::{Blame, Error};
 use crate::framing::signals::{HUP, PASSED_ON, USR1, USR2};
 use crate::reactor::{Reactor, ServiceId};
@@ -43,6 +44,7 @@ pub use options::{Options, Signals, Stdin};
 /// # Errors
 /// Every failure that is not the program's own. The exit status for all of them is [`FAILED`].
 pub fn run(options: Options) -> Result<u8, Error> {
+    let server = Server::prepare(options.address.clone(), &options.tls)?;
     let input = match options.stdin {
         Stdin::UnlessTerminal if io::stdin().is_terminal() => InputSource::None,
         Stdin::UnlessTerminal | Stdin::Sent => InputSource::Standard,
@@ -57,7 +59,7 @@ pub fn run(options: Options) -> Result<u8, Error> {
     let ignored = ignored(&fs::read_to_string("/proc/self/status").unwrap_or_default());
     let signals: Vec<i32> = PASSED_ON.into_iter().filter(|it| !is_set(ignored, *it)).collect();
     let mut reactor = Reactor::<Shell>::new(&signals).map_err(|error| broken("cannot make an event loop", &error))?;
-    let shell = Shell::new(options, input, Instant::now());
+    let shell = Shell::new(options, server, input, Instant::now());
     let id = reactor
         .add(Box::new(shell))
         .map_err(|_| Error::new(Blame::Bug, "a new event loop is full", "report this"))?;
@@ -138,6 +140,11 @@ fn failed(name: &str, failure: &Failure) -> Error {
             format_args!("{IS_IT_A_DOOR}; if this is a host, write its port behind it, as in HOST:9000"),
         ),
         Failure::Unreachable(why) => Error::new(Blame::Peer, format_args!("{cannot}: {why}"), IS_IT_A_DOOR),
+        Failure::Tls(why) => Error::new(
+            Blame::Peer,
+            format_args!("{cannot}: {why}"),
+            "compare --ca, --cert and --server-name with the certificates and the log of that door",
+        ),
         Failure::TimedOut => Error::new(
             Blame::Peer,
             format_args!("{cannot}: no answer in time"),

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use crate::net::addr::ConnectAddr;
+use crate::client::TlsOptions;
+use crate::net::addr::Connect;
 
 /// The options of one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// The address of the exec door.
-    pub address: ConnectAddr,
+    pub address: Connect,
+    /// The choices for TLS.
+    pub tls: TlsOptions,
     /// The name of the program and its arguments; never empty.
     pub arguments: Vec<Vec<u8>>,
     /// The use of standard input.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use log::warn;
 use mio::Interest;
 
+use super::super::server::Server;
 use super::super::stdio::{self, Chunk};
 use super::super::target::{self, Target};
 use super::core::{Call, CallAction, CallEvent, ConnectError, InputSource, Outcome, Output, WriteError};
@@ -35,7 +36,7 @@ const ROUNDS_PER_TURN: usize = 8;
 #[derive(Debug)]
 pub(super) struct Shell {
     call: Call,
-    address: ConnectAddr,
+    server: Server,
     targets: Vec<Target>,
     resolved: Option<Mailbox<io::Result<Vec<SocketAddr>>>>,
     /// The connection, made or in the making.
@@ -48,17 +49,16 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    pub(super) fn new(options: Options, input: InputSource, now: Instant) -> Shell {
+    pub(super) fn new(options: Options, server: Server, input: InputSource, now: Instant) -> Shell {
         let Options {
-            address,
             arguments,
             connect_timeout,
             ..
         } = options;
         Shell {
             call: Call::new(&arguments, input, connect_timeout, now),
-            targets: Target::without_look_up(&address).into_iter().collect(),
-            address,
+            targets: Target::without_look_up(&server.name.address).into_iter().collect(),
+            server,
             resolved: None,
             conn: None,
             alarm: Alarm::default(),
@@ -82,7 +82,7 @@ impl Shell {
                 stdio::OutputThread::start(cx, "stderr", Standard::Error)?,
             ),
         ]);
-        match &self.address {
+        match &self.server.name.address {
             ConnectAddr::Tcp { host, port } if self.targets.is_empty() => {
                 let (to, resolved) = cx.mailbox(1);
                 target::look_up((host.clone(), *port), to, |found| found)?;
@@ -132,7 +132,7 @@ impl Shell {
         let Some(target) = self.targets.get(number) else {
             return;
         };
-        let begun = target.connect().and_then(|mut conn| {
+        let begun = self.server.connect(target).and_then(|mut conn| {
             let both = Interest::READABLE | Interest::WRITABLE;
             cx.register(CONNECTION, &mut conn, both)?;
             Ok(conn)
@@ -184,8 +184,11 @@ impl Shell {
             Received::Bytes(count) => self.handle(cx, CallEvent::Received(buffer.get(..count).unwrap_or_default())),
             Received::End => self.handle(cx, CallEvent::Closed(None)),
             Received::Failed => {
-                let why = conn.error().map(error_text);
-                self.handle(cx, CallEvent::Closed(why));
+                let event = match conn.error() {
+                    Some(error) if error.kind() == ErrorKind::InvalidData => CallEvent::TlsFailed(error_text(error)),
+                    error => CallEvent::Closed(error.map(error_text)),
+                };
+                self.handle(cx, event);
             }
         }
         true
@@ -254,6 +257,7 @@ impl Shell {
 fn connect_error(error: &io::Error) -> ConnectError {
     match error.kind() {
         ErrorKind::WouldBlock => ConnectError::Full,
+        ErrorKind::InvalidData => ConnectError::Tls(error_text(error)),
         _ => ConnectError::Other(error_text(error)),
     }
 }

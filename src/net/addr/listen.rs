@@ -57,20 +57,29 @@ impl FromStr for Listen {
     type Err = AddrError;
 
     fn from_str(text: &str) -> Result<Listen, AddrError> {
-        let (transport, address) = match text.strip_prefix(Transport::Tls.prefix()) {
-            Some(address) => (Transport::Tls, address),
-            None => (Transport::Plain, text),
-        };
-        let parsed = match transport {
-            Transport::Tls if address.starts_with("unix:") || address.starts_with('/') => Err(Mistake::TlsOnUnixSocket),
-            _ => parse_listen(address),
-        };
-        let error = |mistake| AddrError {
-            transport,
-            ..AddrError::new(address, mistake)
-        };
-        parsed.map(|address| Listen { address, transport }).map_err(error)
+        let (transport, address) = behind_transport(text, parse_listen)?;
+        Ok(Listen { address, transport })
     }
+}
+
+/// Reads a transport, and the address behind it.
+pub(super) fn behind_transport<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, Mistake>,
+) -> Result<(Transport, T), AddrError> {
+    let (transport, address) = match text.strip_prefix(Transport::Tls.prefix()) {
+        Some(address) => (Transport::Tls, address),
+        None => (Transport::Plain, text),
+    };
+    let parsed = match transport {
+        Transport::Tls if address.starts_with("unix:") || address.starts_with('/') => Err(Mistake::TlsOnUnixSocket),
+        _ => parse(address),
+    };
+    let error = |mistake| AddrError {
+        transport,
+        ..AddrError::new(address, mistake)
+    };
+    parsed.map(|address| (transport, address)).map_err(error)
 }
 
 #[cfg(test)]

@@ -60,6 +60,8 @@ pub enum Fault {
     Unresolved,
     /// No connection could be made.
     Unreachable(Reason),
+    /// The two sides do not agree on TLS, or one has broken its rules.
+    Tls,
     /// The connection broke before the reply was complete.
     Lost(Reason),
     /// The reply is no answer.
@@ -106,7 +108,7 @@ impl Fault {
     pub(super) fn may_ask_again(self) -> bool {
         match self {
             Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::Shortage(_) => true,
-            Fault::Ended | Fault::Garbled => true,
+            Fault::Tls | Fault::Ended | Fault::Garbled => true,
             Fault::Flawed(Flaw::Empty) => true,
             Fault::Flawed(Flaw::Unfinished | Flaw::TooLong | Flaw::Nul) | Fault::TimedOut => false,
         }
@@ -116,7 +118,7 @@ impl Fault {
     pub(super) fn blames_address(self) -> bool {
         match self {
             Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::TimedOut | Fault::Garbled => true,
-            Fault::Flawed(Flaw::Empty | Flaw::Unfinished) => true,
+            Fault::Tls | Fault::Flawed(Flaw::Empty | Flaw::Unfinished) => true,
             // The address answers, only not this question.
             Fault::Flawed(Flaw::TooLong | Flaw::Nul) => false,
             Fault::Shortage(_) | Fault::Ended => false,
@@ -129,6 +131,7 @@ impl fmt::Display for Fault {
         match self {
             Fault::Unresolved => f.write_str("its name cannot be resolved"),
             Fault::Unreachable(reason) => write!(f, "cannot connect: {reason}"),
+            Fault::Tls => f.write_str("TLS fails"),
             Fault::Lost(reason) => write!(f, "connection lost: {reason}"),
             Fault::Flawed(Flaw::Empty) => f.write_str("connection closed without an answer"),
             Fault::Flawed(Flaw::Unfinished) => f.write_str("connection closed within the answer"),

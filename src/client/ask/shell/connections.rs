@@ -1,9 +1,11 @@
 //! The connections of the shell: made, written, read and closed as the asker decides.
 
+use std::io;
+
 use mio::Interest;
 
 use super::{Shell, failure, source};
-use crate::client::ask::connection::{Connection, Progress, Purpose};
+use crate::client::ask::connection::{Connection, Progress, Purpose, cannot_connect};
 use crate::client::ask::core::{AskEvent, AttemptId, ConnectionId, Fault};
 use crate::client::ask::cutter::Cut;
 use crate::framing::multiplex::HELLO;
@@ -29,7 +31,7 @@ impl Shell {
             let Some(target) = destination.target(refused) else {
                 break;
             };
-            match Connection::begin(purpose, address, refused, target, first) {
+            match Connection::begin(purpose, address, refused, (&destination.server, target), first) {
                 Ok(connection) => return self.watch(cx, connection),
                 Err(fault) => last = fault,
             }
@@ -64,10 +66,10 @@ impl Shell {
             return;
         };
         if connection.conn.is_connecting() {
-            match connection.advance_connecting() {
+            match connection.conn.advance_connecting() {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(fault) => return self.fail_connecting(cx, key, fault),
+                Err(error) => return self.fail_connecting(cx, key, &error),
             }
             if let Some(destination) = self.destinations.get_mut(connection.address) {
                 destination.prefer_next(connection.refused);
@@ -101,14 +103,19 @@ impl Shell {
             }
             (Progress::Replied(_), Purpose::Shared(_)) => {}
             (Progress::Over(fault), _) => {
-                self.close(key);
+                if let Some(connection) = self.close(key)
+                    && let Some(error) = connection.conn.error()
+                    && let Some(destination) = self.destinations.get_mut(connection.address)
+                {
+                    destination.note_error(fault, error);
+                }
                 self.asker.handle(cx.now(), failure(purpose, fault));
             }
         }
         self.carry_out(cx);
     }
 
-    fn fail_connecting(&mut self, cx: &mut Context<'_>, key: Key, fault: Fault) {
+    fn fail_connecting(&mut self, cx: &mut Context<'_>, key: Key, error: &io::Error) {
         let Some(connection) = self.close(key) else { return };
         let Connection {
             purpose,
@@ -116,9 +123,13 @@ impl Shell {
             refused,
             ..
         } = connection;
-        let destination = self.destinations.get(address);
-        let has_another = destination.is_some_and(|destination| destination.target(refused + 1).is_some());
-        if matches!(fault, Fault::Unreachable(_)) && has_another {
+        let fault = cannot_connect(error);
+        let destination = self.destinations.get_mut(address);
+        let has_another = destination.is_some_and(|destination| {
+            destination.note_error(fault, error);
+            destination.target(refused + 1).is_some()
+        });
+        if matches!(fault, Fault::Unreachable(_) | Fault::Tls) && has_another {
             self.connect(cx, purpose, address, refused + 1);
             self.carry_out(cx);
         } else {

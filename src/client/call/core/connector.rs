@@ -62,6 +62,7 @@ impl Connector {
         };
         let (full, why) = match refused {
             ConnectError::Full => (true, Failure::Full),
+            ConnectError::Tls(why) => (false, Failure::Tls(why)),
             ConnectError::Other(why) => (false, Failure::Unreachable(why)),
         };
         self.full |= full;

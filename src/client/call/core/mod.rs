@@ -60,6 +60,8 @@ pub enum CallEvent<'a> {
     Received(&'a [u8]),
     /// The connection is closed, with the error if there was one.
     Closed(Option<String>),
+    /// The server or this side has found a fault in what the other does by TLS.
+    TlsFailed(String),
     /// An output cannot be written.
     OutputFailed(Output, WriteError),
     /// All output that was pending has been written.
@@ -77,6 +79,8 @@ pub enum CallEvent<'a> {
 pub enum ConnectError {
     /// The queue of connections is full, and may have room later.
     Full,
+    /// The two sides do not agree on TLS, for this reason.
+    Tls(String),
     /// A permanent failure, with its text.
     Other(String),
 }
@@ -125,6 +129,9 @@ pub enum Failure {
     Unresolved(String),
     /// No connection could be made.
     Unreachable(String),
+    /// The two sides do not agree on TLS, for this reason. With TLS 1.3 the server judges the certificate of this side
+    /// only when this side takes the connection for established.
+    Tls(String),
     /// There was no connection within the time-out.
     TimedOut,
     /// The queue of connections stayed full.
@@ -314,6 +321,7 @@ impl Call {
             | CallEvent::SendFailed
             | CallEvent::Received(_)
             | CallEvent::Closed(_)
+            | CallEvent::TlsFailed(_)
             | CallEvent::Flushed
             | CallEvent::OutputFailed(..)
             | CallEvent::TerminalGone => Ok(Vec::new()),
@@ -340,6 +348,7 @@ impl Call {
             CallEvent::SendFailed => running.outgoing = None,
             CallEvent::InputFailed(why) => return self.conclude(Outcome::Failed(Failure::Input(why))),
             CallEvent::Received(bytes) => return self.take_received(bytes),
+            CallEvent::TlsFailed(why) => return self.conclude(Outcome::Failed(Failure::Tls(why))),
             CallEvent::Closed(why) => return self.conclude(Outcome::Failed(Failure::Lost(why))),
             CallEvent::Signal(number) => return self.pass_signal(number, now),
             CallEvent::Tick if running.send_by.is_some_and(|until| now >= until) => {
@@ -418,6 +427,7 @@ impl Call {
             | CallEvent::SendFailed
             | CallEvent::Received(_)
             | CallEvent::Closed(_)
+            | CallEvent::TlsFailed(_)
             | CallEvent::Tick
             | CallEvent::OutputFailed(..)
             | CallEvent::TerminalGone => Vec::new(),
