@@ -223,4 +223,27 @@ mod tests {
             "{error}"
         );
     }
+
+    #[test]
+    fn a_damaged_certificate_ends_nothing_but_itself() {
+        let mut params = CertificateParams::new(vec!["a.example".into()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "squid-1");
+        let certificate = Authority::new().sign(&params).0.to_vec();
+        let (mut read, mut refused) = (0, 0);
+        for place in 0..certificate.len() {
+            for bit in 0..8 {
+                let mut damaged = certificate.clone();
+                damaged[place] ^= 1 << bit;
+                match Names::read(&damaged) {
+                    Ok(names) => {
+                        assert!(!names.subject.contains(|c: char| c.is_ascii_control()), "{names:?}");
+                        assert!(names.last_day().len() == 10, "{names:?}");
+                        read += 1;
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+        assert!(read > 0 && refused > 0, "{read} {refused}");
+    }
 }

@@ -352,6 +352,48 @@ fn a_sink_may_take_any_number_of_bytes() {
     }
 }
 
+/// A handshake in which one byte of the client is another. Returns the pair, and the number of the client's bytes.
+fn damaged(authority: &Authority, version: &'static rustls::SupportedProtocolVersion, place: usize) -> (Pair, usize) {
+    let mut pair = Pair::new(authority, version);
+    let mut passed = 0;
+    loop {
+        let mut ciphertext = pair.peer.ciphertext();
+        if let Some(byte) = place.checked_sub(passed).and_then(|offset| ciphertext.get_mut(offset)) {
+            *byte ^= 0x10;
+        }
+        passed += ciphertext.len();
+        let fed = pair.feed(&ciphertext);
+        let answer = drained(&mut pair.engine);
+        // Its own fault is told to the engine by an alert.
+        let _ = pair.peer.take(&answer);
+        if fed.is_err() || !pair.peer.connection.wants_write() {
+            return (pair, passed);
+        }
+    }
+}
+
+#[test]
+fn a_handshake_that_is_damaged_anywhere_fails_or_is_waited_for() {
+    let authority = Authority::new();
+    for version in VERSIONS {
+        let mut finished = 0;
+        for place in 0.. {
+            let (mut pair, length) = damaged(&authority, version, place);
+            if !pair.engine.is_handshaking() {
+                finished += 1;
+                pair.peer.send(b"request");
+                pair.exchange();
+                assert_eq!(pair.received, b"request");
+            }
+            if place >= length {
+                break;
+            }
+        }
+        // The lower half of the version in front of each record means nothing.
+        assert!((1..=8).contains(&finished), "{finished}");
+    }
+}
+
 #[test]
 fn a_handshake_has_a_greatest_length() {
     // A ClientHello that says to have 60000 bytes, in records of 1000.
