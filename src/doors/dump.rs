@@ -48,8 +48,18 @@ impl<'d> Dump<'d> {
         dump
     }
 
-    /// Adds the connections that are not admitted yet; nothing if there are none.
-    pub(super) fn arrivals(&mut self, front: &Front, now: Instant) {
+    /// Adds the certificates, and the connections that are not admitted yet; nothing if there are none.
+    pub(super) fn front(&mut self, front: &Front, now: Instant) {
+        for identity in front.tls().into_iter().flat_map(|tls| tls.identities()) {
+            let (file, names) = (identity.file().to_string_lossy(), identity.names());
+            let (file, hosts) = (file.escape_debug(), names.hosts().join(" "));
+            let (hosts, end) = (hosts.escape_debug(), names.last_day());
+            self.line(format_args!("tls: certificate = {file}, names = {hosts}, ends = {end}"));
+        }
+        self.arrivals(front, now);
+    }
+
+    fn arrivals(&mut self, front: &Front, now: Instant) {
         let (total, arrivals) = front.arrivals(now);
         if total > 0 {
             let awaited = if front.tls().is_some() {

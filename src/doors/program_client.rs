@@ -227,7 +227,7 @@ impl ProgramClient {
         let (to_program, to_client) = held.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
         let load = format_args!("clients = {total} of {most}, to program = {to_program}, to client = {to_client}");
         let mut dump = Dump::begin(front.name(), kind, front.uptime(now), String::new(), load);
-        dump.arrivals(front, now);
+        dump.front(front, now);
         dump
     }
 

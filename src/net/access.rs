@@ -189,6 +189,7 @@ mod tests {
         asserted: None,
         details: None,
         door: None,
+        tls: None,
     };
 
     #[test]

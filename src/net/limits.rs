@@ -153,6 +153,7 @@ mod tests {
         asserted: None,
         details: None,
         door: None,
+        tls: None,
     };
 
     fn count(total: usize, per_address: Option<usize>) -> ConnectionCount {

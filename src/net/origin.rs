@@ -14,6 +14,8 @@
 //!
 //! The header of the [PROXY protocol](super::proxy) asserts addresses. Nothing hands a connection over yet: tunnels and
 //! the doors that pass connections on will.
+//!
+//! [TLS](super::tls) on the connection is part of its origin for the log and for programs. It changes none of these rules.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +23,7 @@ use std::rc::Rc;
 
 use super::addr::{PeerAddr, canonical};
 use super::proxy::Details;
+use super::tls::Established;
 
 /// The origin of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub struct Origin {
     pub details: Option<Rc<Details>>,
     /// The name of the door that has accepted the connection and handed it over. `None`: no other door has.
     pub door: Option<Rc<str>>,
+    /// The outcome of the handshake on the socket. `None` without TLS, and before the end of the handshake.
+    pub tls: Option<Rc<Established>>,
 }
 
 /// The client of a connection that came by way of a trusted proxy or tunnel.
@@ -55,6 +60,7 @@ impl Origin {
             asserted: None,
             details: None,
             door: None,
+            tls: None,
         }
     }
 
@@ -94,18 +100,21 @@ impl Origin {
     }
 }
 
-/// The client as it stands in log lines, with the proxy that it came by.
+/// The client as it stands in log lines, with the proxy that it came by, and with TLS.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (peer, details) = (self.peer, self.details.as_deref());
+        let (peer, details, tls) = (self.peer, self.details.as_deref(), self.tls.as_deref());
         match self.asserted {
-            None => return peer.fmt(f),
-            Some(Asserted::Proxy) => return write!(f, "{peer} (the proxy itself)"),
-            Some(Asserted::Address(address)) => PeerAddr::tcp(address).fmt(f)?,
-            Some(Asserted::Unknown) => f.write_str("unknown")?,
+            None => {
+                peer.fmt(f)?;
+                return tls.map_or(Ok(()), |tls| write!(f, " ({tls})"));
+            }
+            Some(Asserted::Proxy) => write!(f, "{peer} (the proxy itself")?,
+            Some(Asserted::Address(address)) => write!(f, "{} (by way of {peer}", PeerAddr::tcp(address))?,
+            Some(Asserted::Unknown) => write!(f, "unknown (by way of {peer}")?,
         }
-        write!(f, " (by way of {peer}")?;
         details.map_or(Ok(()), |details| details.fmt(f))?;
+        tls.map_or(Ok(()), |tls| write!(f, ", {tls}"))?;
         f.write_str(")")
     }
 }
@@ -114,6 +123,7 @@ impl fmt::Display for Origin {
 mod tests {
     use super::super::access::{AccessList, parse_net};
     use super::super::limits::{ConnectionCount, ConnectionLimits, Full};
+    use super::super::tls::Version;
     use super::*;
 
     /// A row of the table: the socket's peer, the asserted client, the handing door; then the expectations.
@@ -229,6 +239,36 @@ mod tests {
                 assert_eq!(origin.to_string(), it.shown, "{origin:?}");
             }
             assert!(!origin.is_direct(), "it was handed over");
+        }
+    }
+
+    #[test]
+    fn the_version_of_tls_stands_behind_the_address_or_the_proxy() {
+        for (peer, asserted, shown) in [
+            ("192.0.2.7:1", NONE, "192.0.2.7:1 (TLSv1.3)"),
+            (
+                "10.0.0.1:1",
+                "192.0.2.7:2",
+                "192.0.2.7:2 (by way of 10.0.0.1:1, TLSv1.3)",
+            ),
+            ("10.0.0.1:1", UNKNOWN, "unknown (by way of 10.0.0.1:1, TLSv1.3)"),
+            ("10.0.0.1:1", PROXY, "10.0.0.1:1 (the proxy itself, TLSv1.3)"),
+        ] {
+            let plain = origin(peer, asserted);
+            let established = Established {
+                version: Version::V1_3,
+                server_name: Some("www.example".to_owned()),
+                is_resumed: false,
+            };
+            let secured = Origin {
+                tls: Some(Rc::new(established)),
+                ..plain.clone()
+            };
+            assert_eq!(secured.to_string(), shown);
+            assert_eq!(
+                (secured.ip(), secured.is_local(), secured.is_direct()),
+                (plain.ip(), plain.is_local(), plain.is_direct())
+            );
         }
     }
 

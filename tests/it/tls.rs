@@ -275,6 +275,45 @@ fn a_command_door_prompts_clients_over_tls() {
     assert_eq!(text(client.read_to_end()), "torcd>torcd>a b\n");
 }
 
+// ---- what the administrator and the programs learn -------------------------------------------------------------
+
+#[test]
+fn the_log_and_the_dump_name_the_version_of_tls_and_the_dump_the_certificates() {
+    let door = Door::pool(1, &["--persistent"]);
+    let mut client = door.client();
+    client.send("echo one\n");
+    assert_eq!(client.read_line(), "one");
+    let named = format!("127.0.0.1:{} (TLSv1.3)", client.local_port());
+    let dump = door.daemon.usr2();
+    assert!(
+        dump.iter().any(|line| line.ends_with(&format!("client = {named}"))),
+        "{dump:#?}"
+    );
+    let certificate = format!(
+        "pool: tls: certificate = {}, names = localhost, ends = 4096-01-01",
+        door.certificate.path("cert.pem")
+    );
+    assert!(dump.contains(&certificate), "{dump:#?}");
+    client.send(vec![b'x'; 1_000_000]);
+    door.daemon.stderr_wait(&named);
+}
+
+#[test]
+fn behind_a_proxy_the_log_names_the_client_the_proxy_and_the_version_of_tls() {
+    let door = Door::pool(1, &["--persistent", "--accept-proxy", "127.0.0.1"]);
+    let mut client = door.daemon.client();
+    client.send("PROXY TCP4 192.0.2.7 192.0.2.1 5 6\r\n");
+    let mut client = client.secure(&door.certificate);
+    client.send("echo one\n");
+    assert_eq!(client.read_line(), "one");
+    let named = format!("192.0.2.7:5 (by way of 127.0.0.1:{}, TLSv1.3)", client.local_port());
+    let dump = door.daemon.usr2();
+    assert!(
+        dump.iter().any(|line| line.ends_with(&format!("client = {named}"))),
+        "{dump:#?}"
+    );
+}
+
 // ---- refusals --------------------------------------------------------------------------------------------------
 
 #[test]

@@ -244,7 +244,10 @@ impl Arrival {
     /// The end of an arrival whose handshake is done.
     fn completed(&self) -> End {
         match &self.stage {
-            Stage::Handshake(origin) => End::Complete(origin.clone()),
+            Stage::Handshake(origin) => End::Complete(Origin {
+                tls: self.conn.established().map(Into::into),
+                ..origin.clone()
+            }),
             Stage::Preface(_) => End::Close,
         }
     }

@@ -62,3 +62,10 @@ pub struct Established {
     /// True if the handshake has resumed an earlier session: no certificate was looked at then.
     pub is_resumed: bool,
 }
+
+/// The outcome as it stands in log lines.
+impl fmt::Display for Established {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.version.fmt(f)
+    }
+}

@@ -43,7 +43,7 @@ impl Pool {
         self.describe_workers(&mut dump, now);
         self.describe_queue(&mut dump, now);
         self.describe_clients(&mut dump, now);
-        dump.arrivals(&self.base.front, now);
+        dump.front(&self.base.front, now);
         dump.text()
     }
 
