@@ -65,7 +65,7 @@ impl Times {
 }
 
 /// Returns variables that describe the client to its program, as assignments `NAME=VALUE`. They are those of tcpserver
-/// and s6-ipcserver. `process` is the one at the other end of a UNIX socket.
+/// and s6-ipcserver, and two of this program about TLS. `process` is the one at the other end of a UNIX socket.
 pub(super) fn asker(stream: &Stream, origin: &Origin, process: Option<PeerCredentials>) -> Strings {
     let mut told = Strings::with_capacity(USUAL_VARIABLES);
     // No name and no value holds a NUL.
@@ -89,6 +89,9 @@ pub(super) fn asker(stream: &Stream, origin: &Origin, process: Option<PeerCreden
             }
         }
         None => tell("PROTO", &"TCP"),
+    }
+    if let Some(tls) = origin.tls.as_deref() {
+        tell("IOTCPD_TLS_VERSION", &tls.version);
     }
     told
 }
@@ -128,6 +131,7 @@ mod tests {
 
     use super::*;
     use crate::net::origin::Asserted;
+    use crate::net::tls::{Established, Version};
     use crate::process::spec::tells_of_a_client;
 
     #[test]
@@ -156,7 +160,16 @@ mod tests {
         let (stream, _client) = mio::net::UnixStream::pair().unwrap();
         let stream = Stream::Unix(stream);
         let address = PeerAddr::tcp("192.0.2.1:7".parse().unwrap());
-        for origin in [Origin::direct(PeerAddr::Unix), Origin::direct(address)] {
+        let established = Established {
+            version: Version::V1_2,
+            server_name: None,
+            is_resumed: false,
+        };
+        let secured = Origin {
+            tls: Some(established.into()),
+            ..Origin::direct(address)
+        };
+        for origin in [Origin::direct(PeerAddr::Unix), Origin::direct(address), secured] {
             let told = asker(&stream, &origin, stream.peer_credentials().unwrap());
             let names = told
                 .iter()

@@ -215,17 +215,18 @@ impl Environment {
 }
 
 /// Returns true for a variable by which UCSPI programs learn of their client (tcp-environ(5) of ucspi-tcp,
-/// s6-tcpserver, s6-ipcserver). In the daemon's own environment it describes another client.
+/// s6-tcpserver, s6-ipcserver), or of its TLS. In the daemon's own environment it describes another client.
 #[must_use]
 pub fn tells_of_a_client(name: &OsStr) -> bool {
     let name = name.as_bytes();
-    let families: [&[u8]; 6] = [
+    let families: [&[u8]; 7] = [
         b"TCPREMOTE",
         b"TCPLOCAL",
         b"TCPCONNNUM",
         b"IPCREMOTE",
         b"IPCLOCAL",
         b"IPCCONNNUM",
+        b"IOTCPD_TLS_",
     ];
     name == b"PROTO" || families.iter().any(|family| name.starts_with(family))
 }
@@ -280,6 +281,7 @@ mod tests {
             ("TCPLOCALHOST", "x"),
             ("IPCREMOTEPATH", "/x"),
             ("IPCCONNNUM", "1"),
+            ("IOTCPD_TLS_SUBJECT", "CN=x"),
             ("PROTOCOL", "1"),
             ("TCP", "1"),
         ]);

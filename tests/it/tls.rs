@@ -314,6 +314,28 @@ fn behind_a_proxy_the_log_names_the_client_the_proxy_and_the_version_of_tls() {
     );
 }
 
+#[test]
+fn a_program_learns_the_version_of_tls_and_nothing_of_it_without_tls() {
+    let tls = |lines: &str| -> Vec<String> {
+        let lines = lines.lines().filter(|line| line.contains("IOTCPD_TLS_"));
+        lines.map(str::to_owned).collect()
+    };
+    let certificate = Certificate::new();
+    let flags = certificate.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let daemon = Daemon::with(["exec", "127.0.0.1:0", "--allow-program", "/usr/bin/env"])
+        .args(&flags)
+        .env("IOTCPD_TLS_VERSION", "stale")
+        .env("IOTCPD_TLS_SUBJECT", "stale")
+        .start();
+    let mut plain = daemon.client();
+    plain.send(request(&["/usr/bin/env"]));
+    assert_eq!(tls(&text(plain.read_to_end())), [""; 0]);
+    let mut client = Client::connect(&daemon.nth_addr(2)).secure(&certificate);
+    client.send(request(&["/usr/bin/env"]));
+    assert_eq!(tls(&text(client.read_to_end())), ["IOTCPD_TLS_VERSION=TLSv1.3"]);
+}
+
 // ---- refusals --------------------------------------------------------------------------------------------------
 
 #[test]
