@@ -40,7 +40,6 @@ pub mod proxy;
 pub mod standard;
 pub mod stream;
 mod sys;
-#[allow(dead_code, reason = "the transport over TLS comes next")]
 pub mod tls;
 mod unix_file;
 
