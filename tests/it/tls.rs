@@ -536,6 +536,18 @@ fn a_proxy_header_comes_in_front_of_the_handshake() {
 // ---- change and end --------------------------------------------------------------------------------------------
 
 #[test]
+fn a_client_that_rests_finds_a_clean_end_when_the_daemon_drains() {
+    let door = Door::pool(1, &["--persistent"]);
+    let mut client = door.client();
+    client.send("echo one\n");
+    assert_eq!(client.read_line(), "one");
+    door.daemon.signal(Signal::SIGTERM);
+    assert_eq!(client.read_to_end(), b"");
+    drop(client);
+    assert!(door.daemon.finish().0.success());
+}
+
+#[test]
 fn half_a_handshake_does_not_keep_a_daemon_from_ending() {
     let door = Door::pool(1, &[]);
     let mut half = door.half_handshake();
