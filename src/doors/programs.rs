@@ -84,6 +84,7 @@ impl ProgramStatistics {
         }
         front.report(&mut snapshot, now);
         self.times.report(&mut snapshot);
+        front.report_tls(&mut snapshot);
         snapshot
     }
 }

@@ -22,7 +22,7 @@ use iotcpd::internals::config::spec::pool::{HalfClose, LineEnd, Mode};
 use iotcpd::internals::config::spec::yes_no::YesNo;
 use iotcpd::internals::config::units::{Escaped, FileMode, Size, Time, Whole};
 
-use crate::harness::{Daemon, temp_dir};
+use crate::harness::{Certificate, Daemon, temp_dir};
 
 const PROGRAM_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.1");
 const FILE_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.toml.5");
@@ -334,7 +334,11 @@ fn every_line_of_the_statistics_and_of_the_dump_is_documented_in_its_order() {
             .filter_map(|entry| entry.words_of("Li"))
             .collect::<Vec<_>>()
     };
-    let daemon = Daemon::pool(1, "cat", &[]);
+    // One line is there only with a certificate.
+    let certificate = Certificate::new();
+    let tls = certificate.flags();
+    let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
+    let daemon = Daemon::pool(1, "cat", &tls);
     let block = daemon.usr1();
     assert_eq!(told(page.part(".Sh STATISTICS", &[".Ss ", ".Sh "])), block.labels());
     let dump = daemon.usr2();
@@ -351,6 +355,8 @@ fn every_line_of_the_statistics_of_the_other_doors_is_documented_in_its_order() 
     let file = home.path().join("torc.cfg");
     std::fs::write(&file, "processes = ( { name = \"cat\"; cmd = \"/bin/cat\"; } );").unwrap();
     let file = file.to_str().unwrap();
+    let certificate = Certificate::new();
+    let tls = certificate.flags();
     for (heading, arguments) in [
         (".Ss Statistics of an exec door", &["exec", "127.0.0.1:0"][..]),
         (
@@ -360,7 +366,8 @@ fn every_line_of_the_statistics_of_the_other_doors_is_documented_in_its_order() 
     ] {
         let entries = page.entries(heading);
         let told: Vec<_> = entries.iter().filter_map(|entry| entry.words_of("Li")).collect();
-        let daemon = Daemon::with(arguments.iter().copied()).start();
+        let arguments = arguments.iter().copied().chain(tls.iter().map(String::as_str));
+        let daemon = Daemon::with(arguments).start();
         assert_eq!(told, daemon.usr1().labels(), "{heading}");
     }
 }

@@ -336,6 +336,90 @@ fn a_program_learns_the_version_of_tls_and_nothing_of_it_without_tls() {
     assert_eq!(tls(&text(client.read_to_end())), ["IOTCPD_TLS_VERSION=TLSv1.3"]);
 }
 
+/// The whole days until the end of the certificates that the tests make.
+fn days_left() -> u64 {
+    let end = humantime::parse_rfc3339("4096-01-01T00:00:00Z").unwrap();
+    end.duration_since(std::time::SystemTime::now()).unwrap().as_secs() / (24 * 60 * 60)
+}
+
+#[test]
+fn the_statistics_count_handshakes_and_their_refusals() {
+    let door = Door::pool(1, &["--persistent"]);
+    let before = days_left();
+    let stats = door.daemon.usr1();
+    assert!(
+        (days_left()..=before).contains(&stats.count("tls days left")),
+        "{stats:#?}"
+    );
+    for (number, resumed) in [(1, 0), (2, 1), (3, 2)] {
+        let mut client = door.client();
+        client.send("echo one\n");
+        assert_eq!(client.read_line(), "one");
+        let stats = door.daemon.usr1();
+        assert_eq!(
+            (stats.count("tls handshakes"), stats.count("tls resumed")),
+            (number, resumed)
+        );
+    }
+    let half = door.half_handshake();
+    door.daemon.usr1_until(|stats| stats.count("tls waiting") == 1);
+    assert_eq!(door.daemon.usr1().count("refused tls"), 0);
+    drop(half);
+    door.daemon.usr1_until(|stats| stats.count("refused tls") == 1);
+    let mut plain = door.daemon.client();
+    plain.send("echo in the clear\n");
+    plain.read_to_end_or_reset();
+    let stats = door.daemon.usr1_until(|stats| stats.count("refused tls") == 2);
+    let others = ["tls handshakes", "tls waiting", "tls failed", "tls cut"];
+    assert_eq!(others.map(|label| stats.count(label)), [3, 0, 0, 0]);
+}
+
+#[test]
+fn the_statistics_count_connections_that_go_wrong_behind_their_handshake() {
+    let door = Door::pool(1, &["--persistent"]);
+    let mut answered = door.client();
+    answered.send("echo one\n");
+    assert_eq!(answered.read_line(), "one");
+    drop(answered);
+    let stats = door.daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!(stats.count("tls cut"), 0, "it had its answer");
+    let mut cut = door.client();
+    cut.send("echo not");
+    drop(cut);
+    door.daemon.usr1_until(|stats| stats.count("tls cut") == 1);
+    let mut garbage = door.client();
+    garbage.send("echo two\n");
+    assert_eq!(garbage.read_line(), "two");
+    garbage.send_raw("echo in the clear\n");
+    let stats = door.daemon.usr1_until(|stats| stats.count("tls failed") == 1);
+    assert_eq!((stats.count("tls cut"), stats.count("refused tls")), (1, 0));
+}
+
+#[test]
+fn the_other_doors_count_the_same() {
+    let certificate = Certificate::new();
+    let flags = certificate.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let exec = Daemon::with(["exec", "127.0.0.1:0", "--allow-program", "/bin/echo"])
+        .args(&flags)
+        .start();
+    for (daemon, request) in [
+        (exec, request(&["/bin/echo", "hello"])),
+        (torc(&[ECHO]).serve(&flags), b"echo\na\n".to_vec()),
+    ] {
+        let mut client = Client::connect(&daemon.nth_addr(2)).secure(&certificate);
+        client.send(request);
+        client.half_close();
+        assert_ne!(client.read_to_end(), b"");
+        let mut plain = Client::connect(&daemon.nth_addr(2));
+        plain.send("in the clear\n");
+        plain.read_to_end_or_reset();
+        let stats = daemon.usr1_until(|stats| stats.count("refused tls") == 1);
+        assert_eq!((stats.count("tls handshakes"), stats.count("tls cut")), (1, 0));
+        assert!(stats.count("tls days left") > 0);
+    }
+}
+
 // ---- refusals --------------------------------------------------------------------------------------------------
 
 #[test]

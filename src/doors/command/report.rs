@@ -54,6 +54,7 @@ pub(super) fn snapshot(
         ("connections", as_count(front.connections())),
         ("refused denied", refused.denied),
         ("refused proxy", refused.bad_header),
+        ("refused tls", refused.bad_handshake),
         ("refused max-conn", refused.over_total + refused.over_address),
         ("bytes in", traffic.input),
         ("bytes out", traffic.output),

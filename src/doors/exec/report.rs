@@ -64,6 +64,7 @@ pub(super) fn snapshot(
         ("connections", as_count(front.connections())),
         ("refused denied", refused.denied),
         ("refused proxy", refused.bad_header),
+        ("refused tls", refused.bad_handshake),
         ("refused user", counters.forbidden_clients),
         ("refused max-conn", refused.over_total + refused.over_address),
         ("bytes stdin", traffic.input),

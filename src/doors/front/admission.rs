@@ -166,9 +166,12 @@ impl Front {
     /// Counts and logs the end of an arrival, if it has ended, and holds the client against the access lists. They may
     /// have changed since the preface.
     fn conclude(&mut self, cx: &mut Context<'_>, ended: Option<Ended>) -> Admission {
-        let Some(Ended { place, outcome }) = ended else {
+        let Some(Ended { place, mut outcome }) = ended else {
             return Admission::Nothing;
         };
+        if let Outcome::Complete(conn, origin) = &mut outcome {
+            self.tls_counts.count(conn, origin);
+        }
         self.give_back(place);
         let peer = place.peer();
         match outcome {
@@ -181,6 +184,7 @@ impl Front {
                 self.note(cx, Level::Warn, BAD_HEADERS, format_args!("refused {peer}: {refusal}"));
             }
             Outcome::Failed(origin, failure) => {
+                self.refused.bad_handshake += 1;
                 let line = format_args!("refused {origin}: {failure}");
                 self.note(cx, Level::Warn, FAILED_HANDSHAKES, line);
             }

@@ -95,6 +95,13 @@ impl Arrivals {
         self.table.len()
     }
 
+    /// The number of arrivals that are in their handshake.
+    pub(super) fn handshaking(&self) -> u64 {
+        let awaited = self.table.values().map(Arrival::awaited);
+        let handshakes = awaited.filter(|awaited| *awaited == Awaited::Handshake);
+        handshakes.map(|_| 1).sum()
+    }
+
     pub(super) fn views(&self, now: Instant) -> impl Iterator<Item = ArrivalView> {
         self.table.values().map(move |arrival| ArrivalView {
             peer: arrival.place.peer(),

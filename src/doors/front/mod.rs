@@ -42,6 +42,7 @@ use drain::Drain;
 use journal::Journal;
 pub(super) use journal::Topic;
 use options::FrontOptions;
+use tls::TlsCounts;
 
 const DENIED: Topic = Topic::new("connections that the access lists refuse");
 const MAX_CONNECTIONS: Topic = Topic::new("connections over --max-connections");
@@ -75,6 +76,7 @@ pub struct Front {
     listening: Listening,
     /// `None` if no listener has TLS.
     tls: Option<Arc<ServerTls>>,
+    tls_counts: TlsCounts,
     arrivals: Arrivals,
     count: ConnectionCount,
     refused: Refused,
@@ -96,6 +98,8 @@ pub(super) struct Refused {
     pub(super) over_address: u64,
     /// The connections without the PROXY header that was asked of them.
     pub(super) bad_header: u64,
+    /// The connections that have not completed their TLS handshake.
+    pub(super) bad_handshake: u64,
 }
 
 impl Front {
@@ -104,6 +108,7 @@ impl Front {
         Front {
             listening: Listening::new(kind.listener, listeners),
             tls: None,
+            tls_counts: TlsCounts::default(),
             arrivals: Arrivals::new(kind.arrival),
             count: ConnectionCount::new(options.connection_limits.clone()),
             refused: Refused::default(),

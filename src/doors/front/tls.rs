@@ -1,5 +1,7 @@
-//! The certificates and keys of a door: read before the door is opened or changed, then handed to the front.
+//! The certificates and keys of a door: read before the door is opened or changed, then handed to the front. And the
+//! counts of its TLS.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -7,15 +9,39 @@ use super::Front;
 use super::options::{FrontOptions, TlsOptions};
 use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, Transport};
+use crate::net::conn::Conn;
 use crate::net::listener::Listener;
+use crate::net::origin::Origin;
 use crate::net::tls::files::{Remark, read_server};
+use crate::net::tls::meter::Meter;
 use crate::net::tls::server::ServerTls;
+use crate::stats::Snapshot;
 
 /// The certificates and keys of a door, as they were read from their files.
 #[derive(Debug)]
 pub struct PreparedTls {
     server: Arc<ServerTls>,
     remarks: Vec<Remark>,
+}
+
+/// The counts of connections with TLS, from the end of their handshakes on.
+#[derive(Debug, Default)]
+pub(super) struct TlsCounts {
+    handshakes: u64,
+    /// The ones among them that have resumed an earlier session.
+    resumed: u64,
+    meter: Rc<Meter>,
+}
+
+impl TlsCounts {
+    /// Counts the handshake of a connection, if there was one, and later its going wrong.
+    pub(super) fn count(&mut self, conn: &mut Conn, origin: &Origin) {
+        if let Some(established) = &origin.tls {
+            self.handshakes += 1;
+            self.resumed += u64::from(established.is_resumed);
+            conn.count_by(&self.meter);
+        }
+    }
 }
 
 impl FrontOptions {
@@ -91,6 +117,21 @@ impl Front {
             log::log!(target: module, level, service:% = name; "{name}: {text}");
         }
         self.tls = Some(server);
+    }
+
+    /// Adds the rows about TLS. The days until the first certificate ends are there only if there is one, and 0 if it
+    /// has ended.
+    pub(in crate::doors) fn report_tls(&self, snapshot: &mut Snapshot) {
+        let counts = &self.tls_counts;
+        snapshot.count("tls handshakes", counts.handshakes);
+        snapshot.count("tls resumed", counts.resumed);
+        snapshot.count("tls failed", counts.meter.failed());
+        snapshot.count("tls cut", counts.meter.cut());
+        snapshot.count("tls waiting", self.arrivals.handshaking());
+        let (now, identities) = (SystemTime::now(), self.tls.iter().flat_map(|tls| tls.identities()));
+        if let Some(days) = identities.map(|identity| identity.names().days_left(now)).min() {
+            snapshot.count("tls days left", days.unwrap_or(0));
+        }
     }
 
     /// The server of the listeners with TLS, if there are any.

@@ -204,6 +204,7 @@ pub(super) fn snapshot(
     snapshot.count("session bytes in", sessions.up);
     snapshot.count("session bytes out", sessions.down);
     multiplexed_rows(&mut snapshot, dispatcher, held.multiplexed);
+    front.report_tls(&mut snapshot);
     snapshot
 }
 
@@ -281,7 +282,7 @@ fn restart_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
 
 fn refusal_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, front: &Front) {
     let (refusals, refused) = (&dispatcher.counters().refusals, front.refused());
-    let rows: [(Label, u64); 15] = [
+    let rows: [(Label, u64); 16] = [
         ("refused queue-full", refusals.queue_full),
         ("refused queue-time", refusals.queue_timeout),
         ("refused busy-time", refusals.busy_timeout),
@@ -297,6 +298,7 @@ fn refusal_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, front: &Front)
         ("refused max-per-ip", refused.over_address),
         ("refused denied", refused.denied),
         ("refused proxy", refused.bad_header),
+        ("refused tls", refused.bad_handshake),
     ];
     for (label, value) in rows {
         snapshot.count(label, value);

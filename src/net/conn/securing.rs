@@ -1,10 +1,12 @@
 //! TLS on a connection: it begins with the handshake, and then the connection is read and written like any other.
 
 use std::io;
+use std::rc::Rc;
 
 use super::super::stream::Stream;
 use super::super::tls::Established;
 use super::super::tls::engine::Engine;
+use super::super::tls::meter::Meter;
 use super::super::tls::transport::{Secured, Step};
 use super::Conn;
 
@@ -39,6 +41,13 @@ impl Conn {
             Ok(Step::MoreLater) | Err(_) => {}
         }
         step
+    }
+
+    /// Counts the connection by `meter` from now on, if it has TLS and that goes wrong.
+    pub fn count_by(&mut self, meter: &Rc<Meter>) {
+        if let Stream::Tls(secured) = &mut self.stream {
+            secured.count_by(Rc::clone(meter));
+        }
     }
 
     /// The outcome of the handshake; `None` before, and without TLS.

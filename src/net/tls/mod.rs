@@ -7,7 +7,8 @@
 //!
 //! The life of a connection: [`Engine`](engine::Engine) gets the bytes of the peer, makes the handshake, and says what
 //! to send back. When the handshake is over, it knows what was [`Established`], and from then on it decrypts what comes
-//! and encrypts what goes, until each side has said its end. [`transport`] joins it to a socket. [`provider`] names the
+//! and encrypts what goes, until each side has said its end. [`transport`] joins it to a socket, and a [`meter`]
+//! counts the connections that go wrong. [`provider`] names the
 //! cryptography below it, and [`error`] the ways in which all this fails.
 //!
 //! The invariants: whatever a peer sends has a bound in memory. The end of a stream is believed only if the peer has
@@ -22,6 +23,7 @@ pub mod engine;
 pub mod error;
 pub mod files;
 pub mod identity;
+pub mod meter;
 pub mod names;
 mod ocsp;
 pub mod provider;

@@ -20,10 +20,12 @@
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::engine::{Engine, Plain};
+use super::meter::{Account, Meter};
 use crate::buffer::Buffer;
 use crate::net::stream::Stream;
 use crate::net::sys;
@@ -50,6 +52,8 @@ pub struct Secured {
     committed_hash: u64,
     /// True if the end of the socket's direction is to be said once everything is written.
     is_ending: bool,
+    /// `None` if the connection is not counted.
+    account: Option<Account>,
 }
 
 /// The outcome of a step of the handshake.
@@ -75,7 +79,13 @@ impl Secured {
             #[cfg(debug_assertions)]
             committed_hash: 0,
             is_ending: false,
+            account: None,
         }
+    }
+
+    /// Counts the connection by `meter` from now on, if it goes wrong.
+    pub(in crate::net) fn count_by(&mut self, meter: Rc<Meter>) {
+        self.account = Some(Account::new(meter));
     }
 
     pub(in crate::net) const fn socket(&self) -> &Stream {
@@ -128,6 +138,9 @@ impl Secured {
     /// [`Fault`](super::error::Fault) in it. An error of the socket, WouldBlock among them.
     pub(in crate::net) fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let outcome = self.try_read(to);
+        if let Some(account) = &mut self.account {
+            account.note_read(&outcome);
+        }
         // An error shows in the next write.
         let _ = self.push();
         outcome
@@ -190,6 +203,14 @@ impl Secured {
     /// WouldBlock: the next write must begin with the same bytes. InvalidData with a [`Fault`](super::error::Fault) in
     /// it. An error of the socket.
     pub(in crate::net) fn write_messages(&mut self, messages: &[&[IoSlice<'_>]], end: bool) -> io::Result<usize> {
+        let outcome = self.try_write(messages, end);
+        if let Some(account) = &mut self.account {
+            account.note_write(&outcome);
+        }
+        outcome
+    }
+
+    fn try_write(&mut self, messages: &[&[IoSlice<'_>]], end: bool) -> io::Result<usize> {
         let length: usize = messages.iter().copied().flatten().map(|piece| piece.len()).sum();
         let mut written = 0;
         #[cfg(debug_assertions)]
