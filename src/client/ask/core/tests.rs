@@ -358,6 +358,18 @@ fn a_pool_that_drains_answers_what_it_has_and_the_next_line_takes_another_connec
     assert_eq!(written(&story.handle(AskEvent::Received(second, b"0 B\n"))), ["2 B\n"]);
 }
 
+/// With TLS 1.3, a server refuses this side's certificate only behind the end of the handshake.
+#[test]
+fn a_server_that_refuses_the_certificate_behind_the_hello_is_not_asked_line_by_line() {
+    let mut story = Story::with_shared_connections(2);
+    let first = opened(&story.line("1 a")).unwrap();
+    story.handle(AskEvent::Connected(first));
+    let actions = story.handle(AskEvent::Closed(first, Fault::Tls));
+    assert_eq!(connect(&actions), None, "this says nothing about the hello");
+    let second = opened(&actions).expect("a connection to the other address");
+    assert_ne!(first, second);
+}
+
 /// A pool that ends each connection at once, in good order, must not be connected to without pause.
 #[test]
 fn a_pool_that_drains_again_and_again_is_not_asked_without_a_pause() {
