@@ -92,6 +92,9 @@ pub(super) fn asker(stream: &Stream, origin: &Origin, process: Option<PeerCreden
     }
     if let Some(tls) = origin.tls.as_deref() {
         tell("IOTCPD_TLS_VERSION", &tls.version);
+        if let Some(subject) = &tls.subject {
+            tell("IOTCPD_TLS_SUBJECT", subject);
+        }
     }
     told
 }
@@ -163,6 +166,7 @@ mod tests {
         let established = Established {
             version: Version::V1_2,
             server_name: None,
+            subject: Some("CN=a".to_owned()),
             is_resumed: false,
         };
         let secured = Origin {

@@ -243,21 +243,30 @@ mod tests {
     }
 
     #[test]
-    fn the_version_of_tls_stands_behind_the_address_or_the_proxy() {
+    fn the_version_of_tls_and_the_subject_stand_behind_the_address_or_the_proxy() {
         for (peer, asserted, shown) in [
-            ("192.0.2.7:1", NONE, "192.0.2.7:1 (TLSv1.3)"),
+            ("192.0.2.7:1", NONE, r#"192.0.2.7:1 (TLSv1.3, subject "CN=a")"#),
             (
                 "10.0.0.1:1",
                 "192.0.2.7:2",
-                "192.0.2.7:2 (by way of 10.0.0.1:1, TLSv1.3)",
+                r#"192.0.2.7:2 (by way of 10.0.0.1:1, TLSv1.3, subject "CN=a")"#,
             ),
-            ("10.0.0.1:1", UNKNOWN, "unknown (by way of 10.0.0.1:1, TLSv1.3)"),
-            ("10.0.0.1:1", PROXY, "10.0.0.1:1 (the proxy itself, TLSv1.3)"),
+            (
+                "10.0.0.1:1",
+                UNKNOWN,
+                r#"unknown (by way of 10.0.0.1:1, TLSv1.3, subject "CN=a")"#,
+            ),
+            (
+                "10.0.0.1:1",
+                PROXY,
+                r#"10.0.0.1:1 (the proxy itself, TLSv1.3, subject "CN=a")"#,
+            ),
         ] {
             let plain = origin(peer, asserted);
             let established = Established {
                 version: Version::V1_3,
                 server_name: Some("www.example".to_owned()),
+                subject: Some("CN=a".to_owned()),
                 is_resumed: false,
             };
             let secured = Origin {

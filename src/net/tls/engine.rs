@@ -17,12 +17,13 @@
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, Connection, Error, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection,
 };
 
 use super::error::Fault;
+use super::names::Names;
 use super::{Established, Version};
 
 /// The largest number of bytes that rustls is given at once. All of their plaintext is decrypted at once, too.
@@ -264,14 +265,18 @@ impl Engine {
             Some(ProtocolVersion::TLSv1_3) => Version::V1_3,
             _ => Version::V1_2,
         };
-        let server_name = match &self.connection {
-            Connection::Server(server) => server.server_name().map(str::to_owned),
-            Connection::Client(_) => None,
+        let (server_name, subject) = match &self.connection {
+            Connection::Server(server) => (
+                server.server_name().map(str::to_owned),
+                server.peer_certificates().and_then(subject),
+            ),
+            Connection::Client(_) => (None, None),
         };
         let is_resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
         Ok(Established {
             version,
             server_name,
+            subject,
             is_resumed,
         })
     }
@@ -334,6 +339,12 @@ impl Engine {
 /// Returns true if the first byte is one of the four types of records: change of cipher, alert, handshake, data.
 const fn begins_tls(bytes: &[u8]) -> bool {
     matches!(bytes, [20..=23, ..])
+}
+
+/// The subject of the first of these certificates.
+fn subject(certificates: &[CertificateDer<'_>]) -> Option<String> {
+    let names = Names::read(certificates.first()?).ok()?;
+    Some(names.subject)
 }
 
 #[cfg(test)]

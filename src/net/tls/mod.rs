@@ -54,6 +54,9 @@ impl fmt::Display for Version {
     }
 }
 
+/// The most bytes of a subject in a log line.
+const SHOWN: usize = 256;
+
 /// The outcome of a handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Established {
@@ -61,13 +64,51 @@ pub struct Established {
     pub version: Version,
     /// On a server, the host name that the client has asked for.
     pub server_name: Option<String>,
+    /// On a server, the subject of the certificate that the client has shown, in the form of RFC 4514. `None` if it has
+    /// shown none, and a server that asks for none gets none.
+    pub subject: Option<String>,
     /// True if the handshake has resumed an earlier session: no certificate was looked at then.
     pub is_resumed: bool,
 }
 
-/// The outcome as it stands in log lines.
+/// The outcome as it stands in log lines, of bounded length.
 impl fmt::Display for Established {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.version.fmt(f)
+        self.version.fmt(f)?;
+        match &self.subject {
+            Some(subject) if subject.len() <= SHOWN => write!(f, ", subject {subject:?}"),
+            Some(subject) => {
+                let shown = (0..=SHOWN).rev().find_map(|end| subject.get(..end));
+                write!(f, ", subject {:?}...", shown.unwrap_or_default())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_is_shown_escaped_and_cut() {
+        let shown = |subject: &str| {
+            let established = Established {
+                version: Version::V1_2,
+                server_name: None,
+                subject: Some(subject.to_owned()),
+                is_resumed: false,
+            };
+            established.to_string()
+        };
+        assert_eq!(shown("CN=a"), r#"TLSv1.2, subject "CN=a""#);
+        let forged = shown("CN=a\"\n\u{202e}main: ready");
+        assert_eq!(forged, r#"TLSv1.2, subject "CN=a\"\n\u{202e}main: ready""#);
+        let exact = "x".repeat(256);
+        assert_eq!(shown(&exact), format!("TLSv1.2, subject {exact:?}"));
+        assert_eq!(shown(&format!("{exact}y")), format!("TLSv1.2, subject {exact:?}..."));
+        let wide = "\u{e9}".repeat(200);
+        let cut = "\u{e9}".repeat(128);
+        assert_eq!(shown(&wide), format!("TLSv1.2, subject {cut:?}..."));
     }
 }

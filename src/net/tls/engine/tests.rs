@@ -4,8 +4,10 @@ use std::io::ErrorKind;
 
 use proptest::prelude::*;
 use rustls::CertificateError;
+use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
 
+use super::super::provider::provider;
 use super::super::scaffold::{Authority, Peer, drained};
 use super::*;
 
@@ -518,9 +520,47 @@ fn a_handshake_says_what_was_agreed() {
             let expected = Established {
                 version: expected,
                 server_name: Some(NAME.into()),
+                subject: None,
                 is_resumed,
             };
             assert_eq!(pair.engine.established(), Ok(expected));
+        }
+    }
+}
+
+#[test]
+fn a_server_learns_the_subject_of_its_client_and_again_when_a_session_is_resumed() {
+    for version in VERSIONS {
+        let authority = Authority::new();
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "web");
+        let (certificate, key) = authority.sign(&params);
+        let (own, own_key) = authority.certify(&[NAME]);
+        let verifier = WebPkiClientVerifier::builder_with_provider(authority.roots().into(), provider());
+        let server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(vec![own], own_key);
+        let client = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(authority.roots())
+            .with_client_auth_cert(vec![certificate], key);
+        let (server, client) = (Arc::new(server.unwrap()), Arc::new(client.unwrap()));
+        for is_resumed in [false, true] {
+            let connection = ClientConnection::new(Arc::clone(&client), NAME.try_into().unwrap());
+            let mut pair = Pair {
+                engine: Engine::server(Arc::clone(&server), HANDSHAKE).unwrap(),
+                peer: Peer::new(connection.unwrap()),
+                received: Vec::new(),
+            };
+            pair.exchange();
+            let established = pair.engine.established().unwrap();
+            assert_eq!(
+                (established.subject.as_deref(), established.is_resumed),
+                (Some("CN=web"), is_resumed)
+            );
         }
     }
 }
