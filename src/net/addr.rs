@@ -129,6 +129,17 @@ impl ListenAddr {
             ListenAddr::Unix(_) | ListenAddr::Inherited(_) => None,
         }
     }
+
+    /// Returns true if other machines may reach this address. Of a socket that is handed over, this is not known before
+    /// it has come.
+    #[must_use]
+    pub fn is_exposed(&self) -> bool {
+        match self {
+            ListenAddr::Tcp(address) => !address.ip().is_loopback(),
+            ListenAddr::TcpAny { .. } => true,
+            ListenAddr::Unix(_) | ListenAddr::Inherited(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for ListenAddr {

@@ -4,7 +4,6 @@
 use super::{KEY, KeyRef, Mistakes};
 use crate::config::spec::exec::ExecSpec;
 use crate::doors::exec::core::permits::{Clients, Programs};
-use crate::doors::exec::options::is_exposed;
 use crate::net::addr::{Listen, ListenAddr};
 use crate::process::identity::{UserIdentity, lookup_group};
 
@@ -75,7 +74,7 @@ fn check_clients(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(KeyRef,
 /// Adds a mistake for each address that other machines can reach, unless the programs are listed: its clients could run
 /// anything.
 fn check_exposed(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(KeyRef, Listen)]) {
-    let exposed = addresses.iter().filter(|(_, listen)| is_exposed(&listen.address));
+    let exposed = addresses.iter().filter(|(_, listen)| listen.address.is_exposed());
     for (origin, listen) in exposed.filter(|_| spec.allow_program.is_empty()) {
         mistakes.add(
             *origin,

@@ -4,7 +4,6 @@ pub use super::core::client::Policy;
 pub use super::core::permits::{Clients, Programs};
 pub use super::core::protocol::Protocol;
 use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
-use crate::net::addr::ListenAddr;
 use crate::process::spec::SpawnContext;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,15 +56,5 @@ impl Options {
             beside: 9,
             per_connection: 5,
         }
-    }
-}
-
-/// Returns true if other machines may reach this address: a client that reaches an exec door can run any program.
-pub fn is_exposed(address: &ListenAddr) -> bool {
-    match address {
-        ListenAddr::Tcp(address) => !address.ip().is_loopback(),
-        ListenAddr::TcpAny { .. } => true,
-        // A socket that is handed over is checked when it has come.
-        ListenAddr::Unix(_) | ListenAddr::Inherited(_) => false,
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::doors::exec::core::permits::{Clients, Programs, Verdict};
-use crate::doors::exec::options::{Options, is_exposed};
+use crate::doors::exec::options::Options;
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::net::conn::Conn;
@@ -111,7 +111,7 @@ pub(super) fn check_listeners<'l>(
     let name = &options.front.name;
     for (configured, listener) in listeners {
         let address = listener.local_addr();
-        let exposed = is_exposed(address);
+        let exposed = address.is_exposed();
         if exposed && !options.programs.restrict() {
             return Err(Error::new(
                 Blame::Operator,
