@@ -184,6 +184,13 @@ const SAMPLES: &[Sample] = &[
         NOTHING,
     ),
     ("key", &["--key=/b"], "key = '/b'", TLS),
+    ("client-ca", &["--client-ca=/c"], "client-ca = '/c'", TLS),
+    (
+        "allow-subject",
+        &["--client-ca=/c", "--allow-subject=a", "--allow-subject=*.b"],
+        "client-ca = '/c'\nallow-subject = ['a', '*.b']",
+        TLS,
+    ),
     ("min-tls", &["--min-tls=1.3"], "min-tls = '1.3'", TLS),
     (
         "busy-timeout",

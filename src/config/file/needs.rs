@@ -45,6 +45,8 @@ enum Need {
     Permitted(PathBuf),
     /// A certificate and its key.
     Identity(IdentityFiles),
+    /// The authorities that clients must have their certificates from.
+    Authorities(PathBuf),
 }
 
 /// The origin of a worker's command.
@@ -81,11 +83,15 @@ impl Needs {
         }
     }
 
-    /// Adds the certificates of the listeners. Nothing is added if their settings have a mistake, which was reported.
+    /// Adds the certificates of the listeners, and those of the authorities of clients. Nothing is added if their settings have a mistake, which was reported.
     pub(super) fn add_identities(&mut self, keys: &Keys<'_, '_>, spec: &ListenSpec) {
         for (index, files) in lower::identities_of(spec).into_iter().enumerate() {
             let place = keys.place(KeyRef::element("cert", index));
             self.list.push((place, Need::Identity(files)));
+        }
+        if let Some(file) = lower::authorities_of(spec) {
+            let place = keys.place(KeyRef::key("client-ca"));
+            self.list.push((place, Need::Authorities(file)));
         }
     }
 
@@ -130,6 +136,11 @@ impl Needs {
                 }
                 Need::Directory(_) | Need::Permitted(_) => {}
                 Need::Identity(files) => check_identity(place, files, report),
+                Need::Authorities(file) => {
+                    if let Err(error) = files::read_authorities(&file) {
+                        report.add(place, format!("client-ca: {error}"));
+                    }
+                }
             }
         }
     }
@@ -137,7 +148,7 @@ impl Needs {
 
 /// Reads a certificate and its key. A certificate that ends soon, and a key that others can read, are no mistakes.
 fn check_identity(place: usize, files: IdentityFiles, report: &mut Report<'_>) {
-    match files::read_server(&[files], Version::V1_2, None, SystemTime::now()) {
+    match files::read_server(&[files], Version::V1_2, None, None, SystemTime::now()) {
         Ok((_, remarks)) => {
             for remark in remarks {
                 report.add_ignored(place, || format!("cert: {}", remark.text));

@@ -34,7 +34,7 @@ pub use command::{Entry, Program, command, entry, program_of_entry, wrong_name};
 pub use exec::exec;
 pub(super) use listen::clash;
 pub use pool::{pool, program_of_pool};
-pub use tls::identities_of;
+pub use tls::{authorities_of, identities_of};
 
 use crate::config::units::{Size, Time, Whole};
 use crate::net::addr::Listen;

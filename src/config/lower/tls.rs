@@ -1,12 +1,16 @@
 //! The certificates of listeners with TLS: a part of lowering that every listening door shares. The files are not read
 //! here.
 
+use std::path::PathBuf;
+
 use super::{KEY, KeyRef, Mistakes, setting};
+use crate::config::quote::Quoted;
 use crate::config::spec::listen::{ListenSpec, MinTls};
 use crate::doors::front::options::TlsOptions;
 use crate::net::addr::{Listen, Transport};
 use crate::net::tls::Version;
-use crate::net::tls::files::IdentityFiles;
+use crate::net::tls::files::{ClientRule, IdentityFiles};
+use crate::net::tls::subjects::Subjects;
 
 /// Lowers the settings of TLS. `addresses` are all addresses that the door listens on, except addresses with a mistake.
 pub(super) fn tls(mistakes: &mut Mistakes, spec: &ListenSpec, addresses: &[(KeyRef, Listen)]) -> Option<TlsOptions> {
@@ -29,8 +33,13 @@ pub(super) fn tls(mistakes: &mut Mistakes, spec: &ListenSpec, addresses: &[(KeyR
             remedy,
         );
     }
+    let clients = clients(mistakes, spec);
+    if clients.is_some() {
+        check_exposed(mistakes, addresses);
+    }
     Some(TlsOptions {
         identities,
+        clients,
         min_version: match spec.min_tls {
             Some(MinTls::V1_3) => Version::V1_3,
             Some(MinTls::V1_2) | None => Version::V1_2,
@@ -74,6 +83,54 @@ fn identities(mistakes: &mut Mistakes, spec: &ListenSpec) -> Vec<IdentityFiles> 
     spec.cert.iter().zip(keys).map(files).collect()
 }
 
+/// Returns the file of the authorities that clients must have their certificates from, if it is named.
+#[must_use]
+pub fn authorities_of(spec: &ListenSpec) -> Option<PathBuf> {
+    spec.client_ca
+        .as_deref()
+        .filter(|file| !file.is_empty())
+        .map(PathBuf::from)
+}
+
+fn clients(mistakes: &mut Mistakes, spec: &ListenSpec) -> Option<ClientRule> {
+    let mut subjects = Subjects::default();
+    for (index, text) in spec.allow_subject.iter().enumerate() {
+        if let Err(malformed) = subjects.add(text) {
+            let text = format!("{} is no pattern: {malformed}", Quoted(text));
+            let remedy = "write a name such as squid-1, or a pattern such as *.example.org";
+            mistakes.add(KeyRef::element("allow-subject", index), text, remedy);
+        }
+    }
+    if spec.client_ca.as_deref() == Some("") {
+        let remedy = "write the path of a PEM file, such as /etc/iotcpd/clients.pem";
+        mistakes.add(KeyRef::key("client-ca"), "it is empty", remedy);
+    }
+    if spec.client_ca.is_none() && !spec.allow_subject.is_empty() {
+        let remedy = format!("name the authorities of their certificates with {KEY}client-ca, or leave it out");
+        mistakes.add(
+            KeyRef::key("allow-subject"),
+            "clients are not asked for a certificate",
+            remedy,
+        );
+    }
+    let authorities = authorities_of(spec)?;
+    Some(ClientRule { authorities, subjects })
+}
+
+/// Adds a mistake for each address without TLS that other machines can reach: the rule about certificates would keep no
+/// client out.
+fn check_exposed(mistakes: &mut Mistakes, addresses: &[(KeyRef, Listen)]) {
+    let in_clear = |listen: &Listen| listen.transport == Transport::Plain && listen.address.is_exposed();
+    for (origin, listen) in addresses.iter().filter(|(_, listen)| in_clear(listen)) {
+        let text = format!("whoever reached {listen} from another machine would need no certificate of {KEY}client-ca");
+        let remedy = format!(
+            "write {}{listen} or a loopback address, or listen there in a service of its own",
+            Transport::Tls.prefix()
+        );
+        mistakes.add(*origin, text, remedy);
+    }
+}
+
 fn times(count: usize) -> String {
     match count {
         0 => "not once".to_owned(),
@@ -88,6 +145,8 @@ fn check_unused(mistakes: &mut Mistakes, spec: &ListenSpec) {
     let said = [
         ("cert", !spec.cert.is_empty()),
         ("key", !spec.key.is_empty()),
+        ("client-ca", spec.client_ca.is_some()),
+        ("allow-subject", !spec.allow_subject.is_empty()),
         ("min-tls", spec.min_tls.is_some()),
     ];
     for (key, _) in said.into_iter().filter(|(_, said)| *said) {
@@ -110,6 +169,73 @@ mod tests {
         let mut mistakes = Mistakes::default();
         let options = tls(&mut mistakes, spec, &addresses);
         (options, mistakes.0.iter().map(ToString::to_string).collect())
+    }
+
+    fn asking(listen: &[&str], client_ca: Option<&str>, allow_subject: &[&str]) -> ListenSpec {
+        ListenSpec {
+            listen: texts(listen),
+            client_ca: client_ca.map(str::to_owned),
+            allow_subject: texts(allow_subject),
+            ..spec("", &["/a"], &[])
+        }
+    }
+
+    #[test]
+    fn clients_need_a_certificate_if_their_authorities_are_named() {
+        let rule = |allow_subject: &[&str]| {
+            let (options, told) = lower(&asking(&["tls:*:1"], Some("/ca"), allow_subject));
+            assert_eq!(told, [""; 0]);
+            options.expect("TLS").clients.expect("a rule")
+        };
+        let mut listed = Subjects::default();
+        listed.add("squid-*").unwrap();
+        assert_eq!(rule(&[]).subjects, Subjects::default());
+        assert_eq!(rule(&["squid-*"]).subjects, listed);
+        assert_eq!(rule(&[]).authorities, std::path::Path::new("/ca"));
+        assert_eq!(lower(&asking(&["tls:*:1"], None, &[])).0.expect("TLS").clients, None);
+    }
+
+    #[test]
+    fn a_list_of_names_needs_authorities_and_patterns() {
+        for (client_ca, allow_subject, beginnings) in [
+            (
+                None,
+                &["a"][..],
+                &["allow-subject: clients are not asked for a certificate; "][..],
+            ),
+            (Some(""), &[], &["client-ca: it is empty; "]),
+            (
+                Some("/ca"),
+                &["a", "", "b**"],
+                &[
+                    "allow-subject: `` is no pattern: it is empty; ",
+                    "allow-subject: `b**` is no pattern: ",
+                ],
+            ),
+        ] {
+            let (_, told) = lower(&asking(&["tls:*:1"], client_ca, allow_subject));
+            assert_eq!(told.len(), beginnings.len(), "{told:?}");
+            for (line, beginning) in told.iter().zip(beginnings) {
+                assert!(line.starts_with(beginning), "{told:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_other_machine_may_come_round_the_certificates_of_clients() {
+        for local in ["127.0.0.1:2", "[::1]:2", "unix:/x", "systemd"] {
+            let (_, told) = lower(&asking(&["tls:*:1", local], Some("/ca"), &[]));
+            assert_eq!(told, [""; 0], "{local}");
+        }
+        for exposed in ["192.0.2.1:2", "*:2", "[::]:2"] {
+            let (_, told) = lower(&asking(&["tls:*:1", exposed], Some("/ca"), &[]));
+            let expected = format!(
+                "listen: whoever reached {exposed} from another machine would need no certificate of client-ca; write \
+                 tls:{exposed} or a loopback address, or listen there in a service of its own"
+            );
+            assert_eq!(told, [expected]);
+            assert_eq!(lower(&asking(&["tls:*:1", exposed], None, &[])).1, [""; 0]);
+        }
     }
 
     fn texts(texts: &[&str]) -> Vec<String> {
@@ -177,11 +303,16 @@ mod tests {
     fn settings_of_tls_without_an_address_for_it_are_mistakes() {
         let plain = ListenSpec {
             min_tls: Some(MinTls::V1_3),
+            client_ca: Some("/ca".to_owned()),
+            allow_subject: texts(&["a"]),
             ..spec("127.0.0.1:1", &["/a"], &["/a"])
         };
         let (options, told) = lower(&plain);
-        assert_eq!((options, told.len()), (None, 3));
-        for (line, key) in told.iter().zip(["cert", "key", "min-tls"]) {
+        assert_eq!((options, told.len()), (None, 5));
+        for (line, key) in told
+            .iter()
+            .zip(["cert", "key", "client-ca", "allow-subject", "min-tls"])
+        {
             assert!(
                 line.starts_with(&format!("{key}: no address has tls: in front")),
                 "{line}"

@@ -160,6 +160,8 @@ fn overlay_listening(said: &mut Vec<&'static str>, over: ListenSpec, under: &mut
         max_connections_per_ip,
         cert,
         key,
+        client_ca,
+        allow_subject,
         min_tls,
     } = over;
     overlay(said, "listen", listen, &mut under.listen);
@@ -185,6 +187,8 @@ fn overlay_listening(said: &mut Vec<&'static str>, over: ListenSpec, under: &mut
     );
     overlay(said, "cert", cert, &mut under.cert);
     overlay(said, "key", key, &mut under.key);
+    overlay(said, "client-ca", client_ca, &mut under.client_ca);
+    overlay(said, "allow-subject", allow_subject, &mut under.allow_subject);
     overlay(said, "min-tls", min_tls, &mut under.min_tls);
 }
 

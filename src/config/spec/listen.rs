@@ -63,6 +63,13 @@ pub struct ListenSpec {
     /// certificate]
     #[arg(long, value_name = "FILE", help_heading = "TLS")]
     pub key: Vec<String>,
+    /// Only clients with a certificate of these authorities, a PEM file, may connect to the tls: addresses
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    pub client_ca: Option<String>,
+    /// Only clients whose certificate has a name like this may: a common name, a host, a URI or an address of e-mail, in
+    /// which * stands for any characters; may be repeated [default: all]
+    #[arg(long, value_name = "GLOB", help_heading = "TLS")]
+    pub allow_subject: Vec<String>,
     /// Oldest version of TLS that clients may speak [default: 1.2]
     #[arg(long, value_name = "VERSION", help_heading = "TLS")]
     pub min_tls: Option<MinTls>,

@@ -100,6 +100,21 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
         "listen = \"tls:[::1]:7\"\nkey = \"/b\"\ncert = \"/a\"",
     ),
     (
+        "client-ca",
+        &["--listen=tls:[::1]:7", "--cert=/a", "--client-ca=/c"],
+        "listen = \"tls:[::1]:7\"\nclient-ca = \"/c\"\ncert = \"/a\"",
+    ),
+    (
+        "allow-subject",
+        &[
+            "--listen=tls:[::1]:7",
+            "--cert=/a",
+            "--client-ca=/c",
+            "--allow-subject=a",
+        ],
+        "listen = \"tls:[::1]:7\"\nallow-subject = \"a\"\nclient-ca = \"/c\"\ncert = \"/a\"",
+    ),
+    (
         "min-tls",
         &["--listen=tls:[::1]:7", "--cert=/a", "--min-tls=1.3"],
         "listen = \"tls:[::1]:7\"\nmin-tls = \"1.3\"\ncert = \"/a\"",

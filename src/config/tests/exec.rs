@@ -103,6 +103,21 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
         "listen = ['unix:/sock', 'tls:[::1]:7']\ncert = '/a'\nkey = '/b'",
     ),
     (
+        "client-ca",
+        &["--listen=tls:[::1]:7", "--cert=/a", "--client-ca=/c"],
+        "listen = ['unix:/sock', 'tls:[::1]:7']\ncert = '/a'\nclient-ca = '/c'",
+    ),
+    (
+        "allow-subject",
+        &[
+            "--listen=tls:[::1]:7",
+            "--cert=/a",
+            "--client-ca=/c",
+            "--allow-subject=a",
+        ],
+        "listen = ['unix:/sock', 'tls:[::1]:7']\ncert = '/a'\nclient-ca = '/c'\nallow-subject = 'a'",
+    ),
+    (
         "min-tls",
         &["--listen=tls:[::1]:7", "--cert=/a", "--min-tls=1.3"],
         "listen = ['unix:/sock', 'tls:[::1]:7']\ncert = '/a'\nmin-tls = '1.3'",

@@ -55,6 +55,7 @@ pub(super) fn snapshot(
         ("refused denied", refused.denied),
         ("refused proxy", refused.bad_header),
         ("refused tls", refused.bad_handshake),
+        ("refused subject", refused.not_listed),
         ("refused max-conn", refused.over_total + refused.over_address),
         ("bytes in", traffic.input),
         ("bytes out", traffic.output),

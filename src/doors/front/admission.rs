@@ -10,9 +10,13 @@
 //!    is refused.
 //! 3. The preface is read ([`arrivals`](super::arrivals)). The client that it asserts is held against the access lists
 //!    before it may begin a handshake.
-//! 4. The handshake is made.
-//! 5. The client is held against the access lists again, which a reload may have changed. The place is given back: a place
+//! 4. The handshake is made. It verifies the certificate that the client shows, if the door asks for one.
+//! 5. The client is held against the access lists again, which a reload may have changed, and its certificate is verified
+//!    again if the rule about it may have changed, or if the client has resumed a session. The place is given back: a place
 //!    of its own is the door's to ask for, as for any other connection.
+//!
+//! A client that is refused in step 5 is closed without a word, and without the end of TLS: it is not to take that for
+//! an empty answer.
 //!
 //! Before its handshake a connection is refused without a word of the door's protocol, which would leave in the clear.
 //!
@@ -20,23 +24,27 @@
 //! that the door answers.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use log::Level;
 
 use super::arrival::{Awaited, Place, Plan};
 use super::arrivals::{ArrivalView, Ended, Outcome};
+use super::handshake::Failure;
 use super::preface::Preface;
 use super::{Front, OverLimit, Topic};
 use crate::net::addr::{PeerAddr, Transport};
 use crate::net::conn::Conn;
 use crate::net::limits::Full;
 use crate::net::origin::{Asserted, Origin};
+use crate::net::tls::error::Fault;
+use crate::net::tls::server::ServerTls;
 use crate::reactor::{Context, Key, Readiness};
 
 const BAD_HEADERS: Topic = Topic::new("connections without a valid PROXY header");
 const HEALTH_CHECKS: Topic = Topic::new("health checks of proxies");
 const FAILED_HANDSHAKES: Topic = Topic::new("connections whose TLS handshake fails");
+const NOT_LISTED: Topic = Topic::new("connections that --allow-subject refuses");
 const HEALTH_CHECKS_OF_TLS: Topic = Topic::new("connections that close before their TLS handshake");
 const UNWATCHABLE: Topic = Topic::new("connections that cannot be watched");
 
@@ -169,25 +177,24 @@ impl Front {
         let Some(Ended { place, mut outcome }) = ended else {
             return Admission::Nothing;
         };
-        if let Outcome::Complete(conn, origin) = &mut outcome {
+        if let Outcome::Complete(conn, origin, _) = &mut outcome {
             self.tls_counts.count(conn, origin);
         }
         self.give_back(place);
         let peer = place.peer();
         match outcome {
-            Outcome::Complete(conn, origin) if self.options.access.permits(&origin) => {
-                return Admission::Granted(conn, origin);
+            Outcome::Complete(conn, origin, made_with) if self.options.access.permits(&origin) => {
+                match self.judge_again(&conn, &origin, made_with.as_ref()) {
+                    Ok(()) => return Admission::Granted(conn, origin),
+                    Err(fault) => self.refuse_handshake(cx, &origin, &Failure::Fault(fault)),
+                }
             }
-            Outcome::Complete(_, origin) | Outcome::NotPermitted(origin) => self.deny_client(cx, &origin),
+            Outcome::Complete(_, origin, _) | Outcome::NotPermitted(origin) => self.deny_client(cx, &origin),
             Outcome::Refused(refusal) => {
                 self.refused.bad_header += 1;
                 self.note(cx, Level::Warn, BAD_HEADERS, format_args!("refused {peer}: {refusal}"));
             }
-            Outcome::Failed(origin, failure) => {
-                self.refused.bad_handshake += 1;
-                let line = format_args!("refused {origin}: {failure}");
-                self.note(cx, Level::Warn, FAILED_HANDSHAKES, line);
-            }
+            Outcome::Failed(origin, failure) => self.refuse_handshake(cx, &origin, &failure),
             Outcome::Closed(Awaited::Preface) => {
                 let line = format_args!("{peer} has closed before its PROXY header, as health checks do");
                 self.note(cx, Level::Debug, HEALTH_CHECKS, line);
@@ -203,6 +210,31 @@ impl Front {
         }
         self.descriptor_freed(cx);
         Admission::Nothing
+    }
+
+    /// Judges the certificate of a client by the rule of today, unless its handshake has just done so.
+    fn judge_again(&self, conn: &Conn, origin: &Origin, made_with: Option<&Arc<ServerTls>>) -> Result<(), Fault> {
+        let (Some(made_with), Some(tls)) = (made_with, &self.tls) else {
+            return Ok(());
+        };
+        let is_resumed = origin.tls.as_ref().is_none_or(|established| established.is_resumed);
+        if is_resumed || !Arc::ptr_eq(made_with, tls) {
+            conn.judge_client(tls, SystemTime::now())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Counts and logs a client that is refused because of its handshake.
+    fn refuse_handshake(&mut self, cx: &mut Context<'_>, origin: &Origin, failure: &Failure) {
+        let topic = if let Failure::Fault(Fault::NotListed(_)) = failure {
+            self.refused.not_listed += 1;
+            NOT_LISTED
+        } else {
+            self.refused.bad_handshake += 1;
+            FAILED_HANDSHAKES
+        };
+        self.note(cx, Level::Warn, topic, format_args!("refused {origin}: {failure}"));
     }
 
     /// Logs that the access lists refuse the client of an arrival.

@@ -35,6 +35,8 @@ pub(super) struct Arrival {
     pub(super) place: Place,
     pub(super) accepted: Instant,
     pub(super) stage: Stage,
+    /// The server that its handshake is made with, if there is to be one.
+    pub(super) tls: Option<Arc<ServerTls>>,
     /// The deadline of the stage.
     pub(super) until: Instant,
     pub(super) is_registered: bool,
@@ -54,8 +56,6 @@ pub(super) struct Reading {
     preface: Preface,
     /// The bytes that were read; once the preface is complete, the ones behind it.
     pub(super) received: Vec<u8>,
-    /// The server for the handshake behind it, if there is to be one.
-    tls: Option<Arc<ServerTls>>,
 }
 
 /// The place that an arrival has among the connections of its door, under the peer of its socket.
@@ -116,6 +116,7 @@ impl Arrival {
             place,
             accepted: now,
             stage: Stage::Handshake(Origin::direct(place.peer())),
+            tls: None,
             until: now + PATIENCE,
             is_registered: false,
             alarm: Alarm::default(),
@@ -129,13 +130,12 @@ impl Arrival {
                 let stage = Stage::Preface(Reading {
                     preface,
                     received: Vec::new(),
-                    tls,
                 });
-                Self { stage, ..self }.advance(cx, share, access)
+                Self { stage, tls, ..self }.advance(cx, share, access)
             }
             Plan::Handshake(tls) => {
                 let origin = Origin::direct(self.place.peer());
-                self.begin_handshake(origin, &tls, cx, share)
+                self.begin_handshake(origin, tls, cx, share)
             }
         }
     }
@@ -149,9 +149,9 @@ impl Arrival {
 
     /// A handshake writes as well.
     pub(super) fn interest(&self) -> Interest {
-        match &self.stage {
-            Stage::Preface(Reading { tls: None, .. }) => Interest::READABLE,
-            Stage::Preface(_) | Stage::Handshake(_) => Interest::READABLE | Interest::WRITABLE,
+        match self.tls {
+            None => Interest::READABLE,
+            Some(_) => Interest::READABLE | Interest::WRITABLE,
         }
     }
 
@@ -185,7 +185,7 @@ impl Arrival {
             return Progress::Waits(self);
         };
         reading.received.drain(..taken);
-        let Some(tls) = reading.tls.take() else {
+        let Some(tls) = self.tls.clone() else {
             return Progress::Ends(self, End::Complete(origin));
         };
         if !access.permits(&origin) {
@@ -193,7 +193,7 @@ impl Arrival {
         }
         let early = std::mem::take(&mut reading.received);
         let conn = self.conn.restart(early);
-        Self { conn, ..self }.begin_handshake(origin, &tls, cx, share)
+        Self { conn, ..self }.begin_handshake(origin, tls, cx, share)
     }
 
     /// Ends a stage whose time is over.
@@ -207,7 +207,7 @@ impl Arrival {
         }
     }
 
-    fn begin_handshake(self, origin: Origin, tls: &ServerTls, cx: &mut Context<'_>, share: &mut Share) -> Progress {
+    fn begin_handshake(self, origin: Origin, tls: Arc<ServerTls>, cx: &mut Context<'_>, share: &mut Share) -> Progress {
         let engine = match tls.engine() {
             Ok(engine) => engine,
             Err(fault) => return Progress::Ends(self, End::Fail(Failure::Fault(fault))),
@@ -218,6 +218,7 @@ impl Arrival {
         let begun = Self {
             conn: self.conn.secure(engine),
             stage: Stage::Handshake(origin),
+            tls: Some(tls),
             until: cx.now() + handshake::PATIENCE,
             ..self
         };

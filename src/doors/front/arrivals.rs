@@ -21,6 +21,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::arrival::{Arrival, Awaited, End, Place, Plan, Progress, Reading, Stage};
@@ -32,6 +33,7 @@ use crate::net::access::AccessList;
 use crate::net::addr::PeerAddr;
 use crate::net::conn::Conn;
 use crate::net::origin::Origin;
+use crate::net::tls::server::ServerTls;
 use crate::reactor::{Context, Key, Kind, Readiness, Source};
 
 /// All arrivals of one door that are not complete.
@@ -56,8 +58,8 @@ pub(super) struct Ended {
 /// The end of an arrival.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// Its preface and its handshake are complete.
-    Complete(Conn, Origin),
+    /// Its preface and its handshake are complete. The handshake, if there was one, was made with this server.
+    Complete(Conn, Origin, Option<Arc<ServerTls>>),
     /// It was closed before its handshake, because the access lists refuse its client.
     NotPermitted(Origin),
     /// It was closed because of its preface.
@@ -218,12 +220,18 @@ impl Arrivals {
             let _ = cx.deregister(&mut arrival.conn);
         }
         let awaited = arrival.awaited();
-        let Arrival { conn, place, stage, .. } = arrival;
+        let Arrival {
+            conn,
+            place,
+            stage,
+            tls,
+            ..
+        } = arrival;
         let outcome = match (end, stage) {
             (End::Complete(origin), Stage::Preface(Reading { received, .. })) => {
-                Outcome::Complete(conn.restart(received), origin)
+                Outcome::Complete(conn.restart(received), origin, tls)
             }
-            (End::Complete(origin), Stage::Handshake(_)) => Outcome::Complete(conn.restart(Vec::new()), origin),
+            (End::Complete(origin), Stage::Handshake(_)) => Outcome::Complete(conn.restart(Vec::new()), origin, tls),
             (End::NotPermitted(origin), _) => Outcome::NotPermitted(origin),
             (End::Refuse(refusal), _) => {
                 conn.turn_away(&[], true);

@@ -61,6 +61,10 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Failure::Fault(Fault::NoCertificate) => f.write_str("it sends no certificate, which --client-ca asks for"),
+            Failure::Fault(Fault::NotListed(names)) => {
+                write!(f, "its certificate is for {names}, which --allow-subject does not name")
+            }
             Failure::Fault(fault) => write!(f, "its TLS handshake fails: {fault}"),
             Failure::TooSlow => f.write_str("its TLS handshake was not complete in time"),
             Failure::Displaced => f.write_str(

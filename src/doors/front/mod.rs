@@ -100,6 +100,8 @@ pub(super) struct Refused {
     pub(super) bad_header: u64,
     /// The connections that have not completed their TLS handshake.
     pub(super) bad_handshake: u64,
+    /// The connections whose certificate has no name on the list.
+    pub(super) not_listed: u64,
 }
 
 impl Front {

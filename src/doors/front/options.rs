@@ -7,7 +7,7 @@ use crate::net::addr::{Listen, ListenAddr};
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
 use crate::net::tls::Version;
-use crate::net::tls::files::IdentityFiles;
+use crate::net::tls::files::{ClientRule, IdentityFiles};
 
 /// The part of a door's options that is about its name, its listeners and the connections that it accepts. The door and
 /// its front share one.
@@ -42,6 +42,8 @@ pub struct TlsOptions {
     pub identities: Vec<IdentityFiles>,
     /// The oldest version that clients may speak.
     pub min_version: Version,
+    /// The rule about the certificates of clients; `None` if they need none.
+    pub clients: Option<ClientRule>,
 }
 
 /// The strictness of a limit on all connections of a door.

@@ -54,11 +54,13 @@ impl FrontOptions {
         let Some(TlsOptions {
             identities,
             min_version,
+            clients,
         }) = &self.tls
         else {
             return Ok(None);
         };
-        let (server, remarks) = read_server(identities, *min_version, before, SystemTime::now()).map_err(|errors| {
+        let read = read_server(identities, *min_version, clients.as_ref(), before, SystemTime::now());
+        let (server, remarks) = read.map_err(|errors| {
             let lines: Vec<_> = errors.iter().map(|error| format!("{}: {error}", self.name)).collect();
             Error::with_remedy(Blame::Operator, lines.join("\n"))
         })?;
@@ -68,29 +70,37 @@ impl FrontOptions {
         }))
     }
 
-    /// Checks that every listener with TLS has a TCP socket. Only of an inherited socket is that not known before.
+    /// Checks that every listener with TLS has a TCP socket, and that other machines reach none without TLS if clients
+    /// need a certificate. Only of an inherited socket is that not known before.
     ///
     /// # Errors
-    /// One is a UNIX socket.
+    /// One is a UNIX socket, or exposed without TLS.
     pub fn check_transports<'l>(
         &self,
         listeners: impl Iterator<Item = (&'l ListenAddr, &'l Listener)>,
     ) -> Result<(), Error> {
-        let on_unix = listeners.filter(|(_, listener)| matches!(listener.local_addr(), ListenAddr::Unix(_)));
-        for (address, listener) in on_unix {
-            let mut of_address = self.listen.iter().filter(|listen| listen.address == *address);
-            if let Some(listen) = of_address.find(|listen| listen.transport == Transport::Tls) {
-                let what = format!(
-                    "{}: {listen} is {}: what goes through a UNIX socket does not leave this machine and needs no TLS",
-                    self.name,
-                    listener.local_addr()
-                );
-                return Err(Error::new(
-                    Blame::Operator,
-                    what,
+        let asks = self.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        for (address, listener) in listeners {
+            let (name, socket) = (&self.name, listener.local_addr());
+            let Some(listen) = self.listen.iter().find(|listen| listen.address == *address) else {
+                continue;
+            };
+            let (what, remedy) = match (listen.transport, socket) {
+                (Transport::Tls, ListenAddr::Unix(_)) => (
+                    "what goes through a UNIX socket does not leave this machine and needs no TLS",
                     "give the socket a TCP address, or leave out tls:",
-                ));
-            }
+                ),
+                (Transport::Plain, socket) if asks && socket.is_exposed() => (
+                    "whoever reached it from another machine would need no certificate of client-ca",
+                    "write tls: in front, or give the socket a loopback address or a path",
+                ),
+                _ => continue,
+            };
+            return Err(Error::new(
+                Blame::Operator,
+                format!("{name}: {listen} is {socket}: {what}"),
+                remedy,
+            ));
         }
         Ok(())
     }

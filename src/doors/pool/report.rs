@@ -282,7 +282,7 @@ fn restart_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
 
 fn refusal_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, front: &Front) {
     let (refusals, refused) = (&dispatcher.counters().refusals, front.refused());
-    let rows: [(Label, u64); 16] = [
+    let rows: [(Label, u64); 17] = [
         ("refused queue-full", refusals.queue_full),
         ("refused queue-time", refusals.queue_timeout),
         ("refused busy-time", refusals.busy_timeout),
@@ -299,6 +299,7 @@ fn refusal_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, front: &Front)
         ("refused denied", refused.denied),
         ("refused proxy", refused.bad_header),
         ("refused tls", refused.bad_handshake),
+        ("refused subject", refused.not_listed),
     ];
     for (label, value) in rows {
         snapshot.count(label, value);

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use super::super::stream::Stream;
 use super::super::tls::Established;
 use super::super::tls::engine::Engine;
+use super::super::tls::error::Fault;
 use super::super::tls::meter::Meter;
+use super::super::tls::server::ServerTls;
 use super::super::tls::transport::{Secured, Step};
 use super::Conn;
 
@@ -23,7 +26,7 @@ impl Conn {
     /// Makes a step of the handshake. While the step says that it waits, this must be called after every event.
     ///
     /// # Errors
-    /// The reason why the handshake has failed: a [`Fault`](super::super::tls::error::Fault) within an error of the
+    /// The reason why the handshake has failed: a [`Fault`] within an error of the
     /// kind InvalidData, or an error of the socket.
     pub fn advance_handshake(&mut self) -> io::Result<Step> {
         let Stream::Tls(secured) = &mut self.stream else {
@@ -56,6 +59,17 @@ impl Conn {
         match &self.stream {
             Stream::Tls(secured) => secured.engine().established().ok(),
             Stream::Tcp(_) | Stream::Unix(_) => None,
+        }
+    }
+
+    /// Judges a client whose handshake is done, see [`ServerTls::judge`]. One without TLS has nothing to be judged by.
+    ///
+    /// # Errors
+    /// The client may not connect.
+    pub fn judge_client(&self, server: &ServerTls, now: SystemTime) -> Result<(), Fault> {
+        match &self.stream {
+            Stream::Tls(secured) => server.judge(secured.engine(), now),
+            Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
         }
     }
 }

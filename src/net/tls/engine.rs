@@ -281,6 +281,13 @@ impl Engine {
         })
     }
 
+    /// Returns the certificates that the peer has shown in this handshake, or in the one whose session it has resumed:
+    /// its own, and the chain behind it. Those of a resumed session were not verified in this handshake.
+    #[must_use]
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        self.connection.peer_certificates().unwrap_or_default()
+    }
+
     /// Encrypts plaintext for the peer, and returns the number of bytes taken: at most 64 KiB, less what is unsent
     /// already. None is taken during the handshake and behind the end of this side.
     ///

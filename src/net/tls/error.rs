@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 
-use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error, OtherError, PeerIncompatible};
+
+use super::verifier::NotListed;
 
 /// The largest number of names of a certificate that a sentence repeats.
 const NAMES: usize = 3;
@@ -22,13 +24,28 @@ pub enum Fault {
     },
     /// As many records were encrypted as the key may protect. Only TLS 1.2 cannot change it.
     KeyIsUsedUp,
+    /// The peer has shown no certificate, although it was asked for one.
+    NoCertificate,
+    /// The peer's certificate is good, but none of its names, which are given here for a message, is on the list.
+    NotListed(String),
     /// A fault that rustls has found.
     Tls(Error),
 }
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        Self::Tls(error)
+        match error {
+            Error::NoCertificatesPresented => Self::NoCertificate,
+            Error::InvalidCertificate(CertificateError::Other(OtherError(other))) if other.is::<NotListed>() => {
+                Self::NotListed(
+                    other
+                        .downcast_ref()
+                        .map(|NotListed(names)| names.clone())
+                        .unwrap_or_default(),
+                )
+            }
+            other => Self::Tls(other),
+        }
     }
 }
 
@@ -48,6 +65,8 @@ impl fmt::Display for Fault {
             Self::Left { has_begun: true } => f.write_str("it has closed the connection within the handshake"),
             Self::Left { has_begun: false } => f.write_str("it has closed the connection before the handshake"),
             Self::KeyIsUsedUp => f.write_str("the key of this connection has encrypted as much as TLS 1.2 allows"),
+            Self::NoCertificate => f.write_str("it sends no certificate"),
+            Self::NotListed(names) => write!(f, "its certificate is for {names}, which is not on the list"),
             Self::Tls(error) => write_error(error, f),
         }
     }
@@ -58,7 +77,6 @@ fn write_error(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Error::InvalidCertificate(error) => write_certificate(error, f),
         Error::AlertReceived(alert) => write_alert(*alert, f),
         Error::PeerIncompatible(lack) => write_lack(lack, f),
-        Error::NoCertificatesPresented => f.write_str("it sends no certificate"),
         Error::DecryptError => f.write_str("it sends a record that cannot be decrypted"),
         Error::PeerSentOversizedRecord => f.write_str("it sends a record that is too long"),
         Error::InvalidMessage(message) => write!(f, "it sends a malformed message ({message:?})"),

@@ -18,6 +18,8 @@ use super::client::ClientTls;
 use super::error::Fault;
 use super::identity::{Identity, Mistake, Wrong, certificates_from_pem};
 use super::server::ServerTls;
+use super::subjects::Subjects;
+use super::verifier::ClientVerifier;
 use crate::regular_file::{self, Kind, Refusal};
 
 /// The number of days before the end of a certificate from which on the log warns of it.
@@ -42,6 +44,15 @@ pub struct IdentityFiles {
     pub certificate: PathBuf,
     /// The file of the key.
     pub key: PathBuf,
+}
+
+/// The rule about the certificates of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientRule {
+    /// The file of the authorities that certificates must come from.
+    pub authorities: PathBuf,
+    /// The names of which a certificate must have one.
+    pub subjects: Subjects,
 }
 
 /// The reason why a file cannot be used.
@@ -77,7 +88,7 @@ pub struct Remark {
     pub text: String,
 }
 
-/// Reads the identities of a server and builds it: see [`ServerTls::build`]. Returns with it what the log should say
+/// Reads the identities of a server, and the authorities of its clients, and builds it: see [`ServerTls::build`]. Returns with it what the log should say
 /// about the files at the moment `now`.
 ///
 /// # Errors
@@ -85,6 +96,7 @@ pub struct Remark {
 pub fn read_server(
     files: &[IdentityFiles],
     lowest: Version,
+    clients: Option<&ClientRule>,
     before: Option<&ServerTls>,
     now: SystemTime,
 ) -> Result<(ServerTls, Vec<Remark>), Vec<FileError>> {
@@ -100,15 +112,22 @@ pub fn read_server(
             Err(found) => errors.extend(found),
         }
     }
+    let verifier = clients.map(read_verifier).transpose();
+    let verifier = verifier.map_err(|error| errors.push(error)).unwrap_or_default();
     if !errors.is_empty() {
         return Err(errors);
     }
     let missing = || FileError::new("TLS needs a certificate", "name its file and the file of its key");
     let choice = Choice::new(identities).ok_or_else(|| vec![missing()])?;
-    match ServerTls::build(choice, lowest, before) {
+    match ServerTls::build(choice, lowest, verifier, before) {
         Ok(server) => Ok((server, remarks)),
         Err(fault) => Err(vec![unusable(&fault)]),
     }
+}
+
+fn read_verifier(rule: &ClientRule) -> Result<ClientVerifier, FileError> {
+    let roots = read_authorities(&rule.authorities)?;
+    ClientVerifier::new(roots, rule.subjects.clone()).map_err(|fault| unusable(&fault))
 }
 
 /// Reads the authorities that a client trusts, those of the system if `authorities` is absent, and the identity that it
@@ -149,7 +168,7 @@ fn unusable(fault: &Fault) -> FileError {
 ///
 /// # Errors
 /// The file cannot be read, has no certificate, or has one that is of no use.
-fn read_authorities(file: &Path) -> Result<RootCertStore, FileError> {
+pub fn read_authorities(file: &Path) -> Result<RootCertStore, FileError> {
     let (bytes, _) = read(Part::Authority, file)?;
     let wrong = |mistake| mistake_in_words(Part::Authority, &mistake, file);
     let mut roots = RootCertStore::empty();
@@ -372,7 +391,7 @@ mod tests {
             .map(|(certificate, key)| files(folder, certificate, key))
             .collect();
         let folder = format!("{}/", folder.path().display());
-        let read = read_server(&files, Version::V1_2, None, SystemTime::now());
+        let read = read_server(&files, Version::V1_2, None, None, SystemTime::now());
         read.map(|(_, remarks)| remarks).map_err(|errors| {
             errors
                 .iter()
@@ -553,7 +572,7 @@ mod tests {
         write(&folder, "b.pem", certificate + &key);
         let now = until();
         let read = |now| {
-            let read = read_server(&[files(&folder, "b.pem", "b.pem")], Version::V1_2, None, now);
+            let read = read_server(&[files(&folder, "b.pem", "b.pem")], Version::V1_2, None, None, now);
             let (server, remarks) = read.unwrap();
             let is_stapled = server
                 .identities()

@@ -3,7 +3,8 @@
 //! Before the first connection, [`files`] reads the certificates and the keys. A certificate with its key is an
 //! [`identity`]; its [`names`] say which host or person it is for, and an answer of [`ocsp`] that it is not revoked. The
 //! identities of a door become its [`server`], which chooses one for each client. A program that connects to a door has a
-//! [`client`] instead, with the authorities that it trusts.
+//! [`client`] instead, with the authorities that it trusts. A server may ask its clients for certificates as well: the
+//! [`verifier`] judges them, with a list of [`subjects`].
 //!
 //! The life of a connection: [`Engine`](engine::Engine) gets the bytes of the peer, makes the handshake, and says what
 //! to send back. When the handshake is over, it knows what was [`Established`], and from then on it decrypts what comes
@@ -28,7 +29,9 @@ pub mod names;
 mod ocsp;
 pub mod provider;
 pub mod server;
+pub mod subjects;
 pub mod transport;
+pub mod verifier;
 
 use std::fmt;
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::ServerConfig;
-use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
 use super::Version;
 use super::choice::Choice;
@@ -12,42 +13,62 @@ use super::engine::Engine;
 use super::error::Fault;
 use super::identity::Identity;
 use super::provider::{provider, ticketer, versions};
+use super::verifier::ClientVerifier;
 
 /// The largest number of bytes that a client may send for a handshake. A usual one takes some hundred.
 const LONGEST_HANDSHAKE: usize = 16 * 1024;
+
+/// The same, where clients show certificates. rustls takes no longer ones.
+const LONGEST_WITH_CERTIFICATES: usize = 64 * 1024;
 
 /// All that a server needs for the handshakes with its clients.
 #[derive(Debug)]
 pub struct ServerTls {
     config: Arc<ServerConfig>,
     choice: Arc<Choice>,
+    /// `None` if clients need no certificate.
+    clients: Option<Arc<ClientVerifier>>,
     is_slow: bool,
 }
 
 impl ServerTls {
-    /// Builds the server. `lowest` is the oldest version of TLS that it speaks. Tickets that were given out with
-    /// `before`, its predecessor in the same listeners, stay valid.
+    /// Builds the server. `lowest` is the oldest version of TLS that it speaks. With `clients`, each client must show a
+    /// certificate that it accepts. Tickets that were given out with `before`, its predecessor in the same listeners, stay
+    /// valid if both have the same rule about clients.
     ///
     /// # Errors
     /// The machine has no random numbers for the keys of tickets.
-    pub fn build(choice: Choice, lowest: Version, before: Option<&Self>) -> Result<Self, Fault> {
-        let choice = Arc::new(choice);
+    pub fn build(
+        choice: Choice,
+        lowest: Version,
+        clients: Option<ClientVerifier>,
+        before: Option<&Self>,
+    ) -> Result<Self, Fault> {
+        let (choice, clients) = (Arc::new(choice), clients.map(Arc::new));
+        let verifier = clients
+            .clone()
+            .map_or_else(WebPkiClientVerifier::no_client_auth, |clients| {
+                clients as Arc<dyn ClientCertVerifier>
+            });
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions(lowest))?
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::clone(&choice) as Arc<_>);
         // Sessions are resumed by tickets, which the client keeps: in both versions, and without memory here. Early
         // data (0-RTT) stays off, because anyone who records it can send it again.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = match before {
-            Some(before) => Arc::clone(&before.config.ticketer),
-            None => ticketer()?,
+            Some(before) if has_same_rule(before.clients.as_deref(), clients.as_deref()) => {
+                Arc::clone(&before.config.ticketer)
+            }
+            Some(_) | None => ticketer()?,
         };
         let is_slow = choice.identities().any(Identity::is_slow);
         Ok(Self {
             is_slow,
             config: Arc::new(config),
             choice,
+            clients,
         })
     }
 
@@ -56,7 +77,23 @@ impl ServerTls {
     /// # Errors
     /// rustls cannot use the configuration.
     pub fn engine(&self) -> Result<Engine, Fault> {
-        Engine::server(Arc::clone(&self.config), LONGEST_HANDSHAKE)
+        let longest = match self.clients {
+            Some(_) => LONGEST_WITH_CERTIFICATES,
+            None => LONGEST_HANDSHAKE,
+        };
+        Engine::server(Arc::clone(&self.config), longest)
+    }
+
+    /// Judges a client whose handshake is done. Must be called for each whose session was resumed, since no certificate
+    /// is verified then, and for each whose handshake was made with a predecessor, since its rule may have been another.
+    ///
+    /// # Errors
+    /// The client may not connect.
+    pub fn judge(&self, client: &Engine, now: SystemTime) -> Result<(), Fault> {
+        match &self.clients {
+            Some(rule) => rule.judge(client.peer_certificates(), now),
+            None => Ok(()),
+        }
     }
 
     /// Returns true if a handshake may take longer than a turn of the loop should.
@@ -74,6 +111,14 @@ impl ServerTls {
     #[must_use]
     pub fn first_end(&self) -> Option<SystemTime> {
         self.identities().map(|identity| identity.names().not_after).min()
+    }
+}
+
+fn has_same_rule(one: Option<&ClientVerifier>, other: Option<&ClientVerifier>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.is_same(other),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
     }
 }
 
@@ -95,7 +140,7 @@ mod tests {
     }
 
     fn server(identities: impl IntoIterator<Item = Identity>, before: Option<&ServerTls>) -> ServerTls {
-        ServerTls::build(Choice::new(identities).unwrap(), Version::V1_2, before).unwrap()
+        ServerTls::build(Choice::new(identities).unwrap(), Version::V1_2, None, before).unwrap()
     }
 
     /// A handshake; returns both sides.
@@ -187,7 +232,7 @@ mod tests {
     fn the_lowest_version_is_held() {
         let authority = Authority::new();
         let choice = Choice::new([identity(authority.certify_pem(&["a"]))]).unwrap();
-        let server = ServerTls::build(choice, Version::V1_3, None).unwrap();
+        let server = ServerTls::build(choice, Version::V1_3, None, None).unwrap();
         connect(&server, &authority.client(&[&TLS13]), "a").unwrap();
         let outcome = connect(&server, &authority.client(&[&TLS12]), "a");
         assert_eq!(
