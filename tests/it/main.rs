@@ -168,6 +168,8 @@ mod tls;
 #[cfg(test)]
 mod tls_certificates;
 #[cfg(test)]
+mod tls_client_certificates;
+#[cfg(test)]
 mod tls_clients;
 #[cfg(test)]
 mod unresponsive_file_system;
