@@ -566,3 +566,46 @@ fn an_exec_door_that_others_reach_needs_its_list_of_programs_all_the_same() {
         "{stderr}"
     );
 }
+
+// ---- what the administrator and the programs learn -------------------------------------------------------------
+
+#[test]
+fn the_dump_and_the_log_name_the_subject_of_a_client_also_when_it_resumes_its_session() {
+    let authority = Authority::named("authority");
+    let door = Door::asking(&authority, &["squid-*"]);
+    let client = door.client(Some(&authority.name("squid-1")), &TLS13);
+    for outcome in [SERVED, RESUMED] {
+        let mut connection = door.connect(&client);
+        assert_eq!(request(&mut connection), outcome);
+        let port = connection.sock.local_addr().unwrap().port();
+        let named = format!("127.0.0.1:{port} (TLSv1.3, subject \"CN=squid-1\")");
+        let dump = door.daemon.usr2();
+        let is_named = dump.iter().any(|line| line.ends_with(&format!("client = {named}")));
+        assert!(is_named, "{dump:#?}");
+        connection.write_all(&[b'x'; 1_000_000]).ok();
+        door.daemon.stderr_wait(&named);
+    }
+}
+
+#[test]
+fn a_program_learns_the_subject_of_its_client() {
+    let (files, authority) = (Files::new(), Authority::named("authority"));
+    let authorities = files.write("clients.pem", &authority.pem);
+    let (cert, key) = (files.path("cert.pem"), files.path("key.pem"));
+    let daemon = Daemon::with(["exec", "tls:127.0.0.1:0", "--allow-program", "/usr/bin/env"])
+        .args(&["--cert", &cert, "--key", &key, "--client-ca", &authorities])
+        .start();
+    let (certificate, changes) = (files.0, Cell::new(0));
+    let door = Door {
+        daemon,
+        certificate,
+        changes,
+    };
+    let mut connection = door.connect(&door.client(Some(&authority.name("web, one")), &TLS13));
+    let request = crate::exec_client::request(&["/usr/bin/env"]);
+    connection.write_all(&[&request[..], b"0:,"].concat()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("IOTCPD_TLS_VERSION=TLSv1.3\n"), "{answer}");
+    assert!(answer.contains("IOTCPD_TLS_SUBJECT=CN=web\\, one\n"), "{answer}");
+}
