@@ -236,7 +236,7 @@ fn a_server_without_trust_gets_no_line_and_the_next_address_does() {
     assert_eq!(asker.ask("line"), "line");
     asker
         .program
-        .stderr_wait(&format!("{}: its certificate, or its proof", address(&bad)));
+        .stderr_wait(&format!("{}: a signature does not fit", address(&bad)));
     assert_eq!(bad.handshakes.recv().unwrap(), None);
 }
 

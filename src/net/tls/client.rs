@@ -75,6 +75,7 @@ pub fn server_name(host: &str) -> Option<ServerName<'static>> {
 mod tests {
     use std::path::Path;
 
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use rustls::server::WebPkiClientVerifier;
     use rustls::version::{TLS12, TLS13};
     use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion};
@@ -105,6 +106,16 @@ mod tests {
             .with_protocol_versions(&[version])
             .unwrap()
             .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(vec![certificate], key);
+        Arc::new(config.unwrap())
+    }
+
+    /// A server that shows this certificate.
+    fn showing((certificate, key): (CertificateDer<'static>, PrivateKeyDer<'static>)) -> Arc<ServerConfig> {
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&VERSIONS)
+            .unwrap()
+            .with_no_client_auth()
             .with_single_cert(vec![certificate], key);
         Arc::new(config.unwrap())
     }
@@ -162,14 +173,28 @@ mod tests {
             let mut params = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap();
             params.not_before = rcgen::date_time_ymd(from, 1, 1);
             params.not_after = rcgen::date_time_ymd(to, 1, 1);
-            let (certificate, key) = authority.sign(&params);
-            let server = ServerConfig::builder_with_provider(provider())
-                .with_protocol_versions(&VERSIONS)
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(vec![certificate], key);
-            assert_eq!(refusal(&client, &Arc::new(server.unwrap()), "a"), expected);
+            let server = showing(authority.sign(&params));
+            assert_eq!(refusal(&client, &server, "a"), expected);
         }
+    }
+
+    /// `openssl req -x509` makes such a certificate where nothing else is said.
+    #[test]
+    fn a_server_with_the_certificate_of_an_authority_is_refused_with_the_remedy() {
+        let authority = Authority::new();
+        let client = ClientTls::build(authority.roots(), None).unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let reason = refusal(&client, &showing(authority.sign(&params)), "a");
+        assert!(reason.contains("basicConstraints=CA:FALSE"), "{reason}");
+    }
+
+    #[test]
+    fn a_server_of_another_authority_of_the_same_name_is_refused_with_the_reason() {
+        let client = ClientTls::build(Authority::new().roots(), None).unwrap();
+        let server = Authority::new().server(&["a"], &VERSIONS);
+        let reason = refusal(&client, &server, "a");
+        assert!(reason.contains("another authority of the same name"), "{reason}");
     }
 
     #[test]

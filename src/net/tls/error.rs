@@ -10,6 +10,10 @@ use super::verifier::NotListed;
 /// The largest number of names of a certificate that a sentence repeats.
 const NAMES: usize = 3;
 
+/// The name of an error of webpki, which rustls passes on without a variant of its own. It is the one that an operator
+/// meets first: `openssl req -x509` makes certificates of authorities.
+const USED_AS_SERVER: &str = "CaUsedAsEndEntity";
+
 /// The reason why a TLS connection cannot go on. "It" is the peer in every sentence; its own words are escaped.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fault {
@@ -98,7 +102,9 @@ fn write_certificate(error: &CertificateError, f: &mut fmt::Formatter<'_>) -> fm
         }
         CertificateError::Revoked => f.write_str("its certificate is revoked"),
         CertificateError::UnknownIssuer => f.write_str("its certificate comes from no authority that is trusted here"),
-        CertificateError::BadSignature => f.write_str("its certificate, or its proof of having the key, is forged"),
+        CertificateError::BadSignature => f.write_str(
+            "a signature does not fit: on its certificate, which then comes from another authority of the same name, or on its handshake",
+        ),
         CertificateError::BadEncoding => f.write_str("its certificate is malformed"),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             f.write_str("its certificate is for another purpose")
@@ -112,6 +118,10 @@ fn write_certificate(error: &CertificateError, f: &mut fmt::Formatter<'_>) -> fm
             }
             f.write_str(if presented.len() > NAMES { " and others" } else { "" })
         }
+        CertificateError::Other(reason) if reason.0.to_string() == USED_AS_SERVER => f.write_str(
+            "its certificate is that of an authority (CA:TRUE), which is for no server and no client; sign one with it, \
+             or make this one with basicConstraints=CA:FALSE",
+        ),
         other => write!(f, "its certificate is refused: {}", other.to_string().escape_debug()),
     }
 }
