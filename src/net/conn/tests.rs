@@ -420,17 +420,7 @@ fn a_refused_connection_with_tls_fails_for_the_reason_of_its_socket() {
     let (engine, _) = Authority::new().sides_for_a_client();
     let error = match Stream::connect_tcp(address) {
         Err(error) => error,
-        Ok(stream) => {
-            let mut conn = Conn::connecting(stream).secure(engine);
-            loop {
-                match conn.advance_connecting() {
-                    Err(error) => break error,
-                    Ok(is_established) => assert!(!is_established),
-                }
-                wait_writable(conn.socket());
-                conn.note(writable());
-            }
-        }
+        Ok(stream) => refusal(&mut Conn::connecting(stream).secure(engine)),
     };
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
@@ -442,13 +432,7 @@ fn a_server_that_speaks_no_tls_is_told_by_its_first_bytes() {
     let mut conn = connecting_by_tls(&listener, engine);
     let (mut stream, _) = listener.accept().expect("accept");
     stream.write_all(b"220 mail.example").expect("write");
-    let error = loop {
-        match conn.advance_connecting() {
-            Err(error) => break error,
-            Ok(is_established) => assert!(!is_established),
-        }
-        wait_readable_or_writable(&mut conn);
-    };
+    let error = refusal(&mut conn);
     assert_eq!(error.kind(), ErrorKind::InvalidData);
     assert_eq!(
         error.to_string(),
@@ -459,6 +443,17 @@ fn a_server_that_speaks_no_tls_is_told_by_its_first_bytes() {
 fn connecting_by_tls(listener: &TcpListener, engine: Engine) -> Conn {
     let stream = Stream::connect_tcp(listener.local_addr().expect("an address")).expect("connect");
     Conn::connecting(stream).secure(engine)
+}
+
+/// Goes on with a connection that is never established, and returns the reason.
+fn refusal(conn: &mut Conn) -> io::Error {
+    loop {
+        match conn.advance_connecting() {
+            Err(error) => return error,
+            Ok(is_established) => assert!(!is_established),
+        }
+        wait_readable_or_writable(conn);
+    }
 }
 
 /// Waits for the event that a connection in its beginning waits for.
@@ -478,17 +473,7 @@ fn a_server_that_does_not_listen_is_told_from_one_that_is_slow() {
     // The loopback may say so at once or with an event.
     let error = match Stream::connect_tcp(address) {
         Err(error) => error,
-        Ok(stream) => {
-            let mut conn = Conn::connecting(stream);
-            loop {
-                match conn.advance_connecting() {
-                    Err(error) => break error,
-                    Ok(is_established) => assert!(!is_established),
-                }
-                wait_writable(conn.socket());
-                conn.note(writable());
-            }
-        }
+        Ok(stream) => refusal(&mut Conn::connecting(stream)),
     };
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }

@@ -24,10 +24,14 @@ struct Pair {
 
 impl Pair {
     fn new(authority: &Authority, version: &'static rustls::SupportedProtocolVersion) -> Self {
-        let server = authority.server(&[NAME], &[version]);
-        let client = ClientConnection::new(authority.client(&[version]), NAME.try_into().unwrap());
+        Self::of(&authority.server(&[NAME], &[version]), &authority.client(&[version]))
+    }
+
+    /// A new connection between these two, which may resume the session of one before.
+    fn of(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) -> Self {
+        let client = ClientConnection::new(Arc::clone(client), NAME.try_into().unwrap());
         Self {
-            engine: Engine::server(server, HANDSHAKE).unwrap(),
+            engine: Engine::server(Arc::clone(server), HANDSHAKE).unwrap(),
             peer: Peer::new(client.unwrap()),
             received: Vec::new(),
         }
@@ -510,12 +514,7 @@ fn a_handshake_says_what_was_agreed() {
         let authority = Authority::new();
         let (server, client) = (authority.server(&[NAME], &[version]), authority.client(&[version]));
         for is_resumed in [false, true] {
-            let connection = ClientConnection::new(Arc::clone(&client), NAME.try_into().unwrap());
-            let mut pair = Pair {
-                engine: Engine::server(Arc::clone(&server), HANDSHAKE).unwrap(),
-                peer: Peer::new(connection.unwrap()),
-                received: Vec::new(),
-            };
+            let mut pair = Pair::of(&server, &client);
             pair.exchange();
             let expected = Established {
                 version: expected,
@@ -549,12 +548,7 @@ fn a_server_learns_the_subject_of_its_client_and_again_when_a_session_is_resumed
             .with_client_auth_cert(vec![certificate], key);
         let (server, client) = (Arc::new(server.unwrap()), Arc::new(client.unwrap()));
         for is_resumed in [false, true] {
-            let connection = ClientConnection::new(Arc::clone(&client), NAME.try_into().unwrap());
-            let mut pair = Pair {
-                engine: Engine::server(Arc::clone(&server), HANDSHAKE).unwrap(),
-                peer: Peer::new(connection.unwrap()),
-                received: Vec::new(),
-            };
+            let mut pair = Pair::of(&server, &client);
             pair.exchange();
             let established = pair.engine.established().unwrap();
             assert_eq!(
