@@ -138,8 +138,8 @@ impl Front {
         snapshot.count("tls failed", counts.meter.failed());
         snapshot.count("tls cut", counts.meter.cut());
         snapshot.count("tls waiting", self.arrivals.handshaking());
-        let (now, identities) = (SystemTime::now(), self.tls.iter().flat_map(|tls| tls.identities()));
-        if let Some(days) = identities.map(|identity| identity.names().days_left(now)).min() {
+        if let Some(first) = self.tls.as_deref().and_then(ServerTls::first_to_end) {
+            let days = first.names().days_left(SystemTime::now());
             snapshot.count("tls days left", days.unwrap_or(0));
         }
     }

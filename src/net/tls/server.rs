@@ -107,10 +107,10 @@ impl ServerTls {
         self.choice.identities()
     }
 
-    /// Returns the moment at which the first of the certificates expires.
+    /// Returns the certificate that expires first.
     #[must_use]
-    pub fn first_end(&self) -> Option<SystemTime> {
-        self.identities().map(|identity| identity.names().not_after).min()
+    pub fn first_to_end(&self) -> Option<&Identity> {
+        self.identities().min_by_key(|identity| identity.names().not_after)
     }
 }
 
@@ -265,7 +265,8 @@ mod tests {
         let ends = server.identities().map(|identity| identity.names().last_day());
         assert_eq!(ends.collect::<Vec<_>>(), ["2030-01-01", "2028-01-01", "2029-01-01"]);
         let earliest = server.identities().nth(1).unwrap().names().not_after;
-        assert_eq!(server.first_end(), Some(earliest));
+        let first = server.first_to_end().map(|identity| identity.names().not_after);
+        assert_eq!(first, Some(earliest));
         assert!(!server.is_slow());
     }
 }
