@@ -193,6 +193,16 @@ impl Client {
         self.owed.count() < self.kind.most_unanswered() && self.takes_more()
     }
 
+    /// Returns true if the gathered answers must not leave before the end of the turn. Those of a client that is not
+    /// multiplexed may: it is woken sooner, and no further answers would leave with them for long.
+    pub(crate) fn holds_answers_back(&self) -> bool {
+        match self.flush {
+            Flush::None => false,
+            Flush::ThisTurn => self.kind.is_multiplexed(),
+            Flush::NextTurn => true,
+        }
+    }
+
     /// Returns true if further answers may follow the gathered ones soon enough to leave with them.
     pub(crate) fn expects_more_answers(&self) -> bool {
         self.kind.is_multiplexed() && self.phase == Phase::Taking && self.owed.count() > 0

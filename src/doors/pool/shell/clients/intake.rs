@@ -103,7 +103,7 @@ impl Clients {
         let Some(client) = self.get_mut(key) else { return false };
         client.conn.note(readiness);
         let input = readiness.readable || readiness.read_closed || readiness.hung_up;
-        if (readiness.writable || readiness.hung_up) && client.conn.unwritten() > 0 && client.flush != Flush::NextTurn {
+        if (readiness.writable || readiness.hung_up) && client.conn.unwritten() > 0 && !client.holds_answers_back() {
             self.flush(desk, key);
         }
         let Some(client) = self.get(key) else { return false };
