@@ -26,6 +26,8 @@ use crate::harness::{Certificate, Daemon, temp_dir};
 
 const PROGRAM_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.1");
 const FILE_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.toml.5");
+const TLS_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd-tls.7");
+const PAGES: [&str; 3] = [PROGRAM_PAGE, FILE_PAGE, TLS_PAGE];
 
 /// The heading under which the flags of the pool stand, with those of `iotcpd` itself.
 const POOL_HEADING: &str = ".Ss iotcpd, iotcpd pool";
@@ -230,7 +232,7 @@ fn the_page_speaks_of_no_flag_that_does_not_exist() {
         .iter()
         .flat_map(|(it, _)| flags(it).flat_map(spellings).collect::<Vec<_>>())
         .collect();
-    for path in [PROGRAM_PAGE, FILE_PAGE] {
+    for path in PAGES {
         for line in Page::read(path)
             .0
             .iter()
@@ -389,7 +391,12 @@ fn the_examples_are_understood() {
     let blocks = Page::read(PROGRAM_PAGE).literal_blocks(".Sh EXAMPLES");
     let lines: Vec<String> = blocks.iter().flat_map(|block| command_lines(block)).collect();
     assert!(lines.len() >= 10, "the examples were not found: {lines:#?}");
-    for line in lines {
+    let tls = Page::read(TLS_PAGE);
+    let headings = tls.0.iter().filter(|line| line.starts_with(".Sh "));
+    let blocks = headings.flat_map(|heading| tls.literal_blocks(heading));
+    let of_tls: Vec<String> = blocks.flat_map(|block| command_lines(&block)).collect();
+    assert!(of_tls.len() >= 4, "the examples of TLS were not found: {of_tls:#?}");
+    for line in lines.into_iter().chain(of_tls) {
         let words = shell_words::split(&line).unwrap();
         if let Err(error) = program().try_get_matches_from(words) {
             panic!("{line}\n{error}");
@@ -414,9 +421,27 @@ fn mistakes_in_a_file_are_reported_as_the_page_shows_it() {
     assert_eq!(Page::read(FILE_PAGE).literal_blocks(".Sh DIAGNOSTICS"), [said]);
 }
 
+/// The operator looks for the line of the log, word by word.
+#[test]
+fn the_page_of_tls_explains_lines_that_the_program_writes() {
+    let page = Page::read(TLS_PAGE);
+    let explained: Vec<String> = entries(page.part(".Sh DIAGNOSTICS", &[".Sh "]))
+        .iter()
+        .filter_map(|entry| entry.words_of("Li"))
+        .collect();
+    assert!(explained.len() >= 10, "{explained:#?}");
+    let sources = ["src/net/tls/error.rs", "src/doors/front/handshake.rs"];
+    let sources =
+        sources.map(|file| std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap());
+    for line in explained {
+        let is_written = sources.iter().any(|source| source.contains(&format!("\"{line}")));
+        assert!(is_written, "no line of the log begins with {line:?}");
+    }
+}
+
 #[test]
 fn mandoc_has_nothing_to_complain_about() {
-    for page in [PROGRAM_PAGE, FILE_PAGE] {
+    for page in PAGES {
         let run = Process::new("mandoc")
             .args(["-T", "lint", "-W", "warning", page])
             .output();
@@ -434,7 +459,13 @@ fn mandoc_has_nothing_to_complain_about() {
 #[test]
 fn each_example_for_squid_says_whether_there_are_channel_ids() {
     let mut examples = 0;
-    for file in ["man/iotcpd.1", "README.md", "src/cli/ask.rs", "src/cli/mod.rs"] {
+    for file in [
+        "man/iotcpd.1",
+        "man/iotcpd-tls.7",
+        "README.md",
+        "src/cli/ask.rs",
+        "src/cli/mod.rs",
+    ] {
         let text = std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
         for line in text.lines().filter(|line| line.contains("bin/iotcpd ask --squid")) {
             assert!(line.contains("--channel-ids "), "{file}: {line}");
@@ -466,7 +497,7 @@ fn the_text_below_the_flags_fits_a_terminal() {
 /// it.
 #[test]
 fn quotes_and_parentheses_of_the_pages_end_where_they_should() {
-    for page in [PROGRAM_PAGE, FILE_PAGE] {
+    for page in PAGES {
         for line in Page::read(page).0.iter().filter(|line| line.starts_with('.')) {
             let words = line.split_whitespace().collect::<Vec<_>>();
             let is_quote = |word: &&str| ["Ql", "Dq", "Sq", ".Ql", ".Dq", ".Sq"].contains(word);
