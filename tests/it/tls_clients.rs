@@ -240,6 +240,42 @@ fn a_server_without_trust_gets_no_line_and_the_next_address_does() {
     assert_eq!(bad.handshakes.recv().unwrap(), None);
 }
 
+/// With an hour for each line, one that was tried for half of its time would not be answered within this test.
+#[test]
+fn a_line_is_given_up_at_once_where_no_server_will_be_trusted_however_often_it_is_tried() {
+    let (certificate, stranger) = (Certificate::new(), Certificate::new());
+    let ca = stranger.path("cert.pem");
+    for version in VERSIONS {
+        for asks in [false, true] {
+            let echo = Echo::start(server(&certificate, version, asks));
+            let address = format!("tls:localhost:{}", echo.port);
+            let trusted = if asks { certificate.path("cert.pem") } else { ca.clone() };
+            for connections in ["0", "1"] {
+                let flags = [
+                    "--connections",
+                    connections,
+                    "--timeout",
+                    "1h",
+                    "--ca",
+                    &trusted,
+                    &address,
+                ];
+                let mut asker = Asker::start(&flags);
+                assert_eq!(asker.ask("line"), "ERR");
+                let line = asker.program.stderr_wait("1 line answered ERR");
+                assert!(!line.contains("TLS fails"), "{line}");
+                drop(asker.program.stdin.take());
+                let (status, _, stderr) = asker.program.finish();
+                assert_eq!(status.code(), Some(1), "{stderr}");
+                assert!(
+                    stderr.contains("compare --ca, --cert and --server-name with the certificates"),
+                    "{stderr}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn a_certificate_for_another_name_is_refused_unless_that_name_was_given() {
     let certificate = Certificate::new();

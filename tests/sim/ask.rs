@@ -460,6 +460,7 @@ impl World {
                 4..8 => Err(Fault::Flawed(Flaw::Unfinished)),
                 8..10 => Err(Fault::Flawed(Flaw::TooLong)),
                 10..14 => Err(RESET),
+                14..16 => Err(Fault::Disagreed),
                 _ => Ok(reply(&self.lines[&line].question, address).into_bytes()),
             },
         };
@@ -471,7 +472,10 @@ impl World {
             }
             Err(fault) => {
                 // One that was closed without a byte may be tried again.
-                if matches!(fault, Fault::Flawed(Flaw::Unfinished | Flaw::TooLong | Flaw::Nul)) {
+                if matches!(
+                    fault,
+                    Fault::Disagreed | Fault::Flawed(Flaw::Unfinished | Flaw::TooLong | Flaw::Nul)
+                ) {
                     self.spoil(line, address);
                 }
                 self.tell(AskEvent::Failed(attempt, fault));

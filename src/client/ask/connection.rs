@@ -27,6 +27,7 @@ use super::reply::{Collector, Flaw};
 use crate::framing::channel::Prefix;
 use crate::framing::multiplex;
 use crate::net::conn::{Conn, Received, Sent};
+use crate::net::tls::error;
 
 /// The number of reads that one connection gets in one turn.
 const READS_PER_TURN: usize = 4;
@@ -151,7 +152,7 @@ impl Connection {
         // After a failed write, what the pool has sent before is read first.
         match (self.receive(buffer, take), self.conn.error()) {
             (Progress::Pending, Some(error)) => Progress::Over(match error.kind() {
-                ErrorKind::InvalidData => Fault::Tls,
+                ErrorKind::InvalidData => tls_fault(error),
                 // The end of a connection with TLS that was not said by TLS.
                 ErrorKind::UnexpectedEof => Fault::Flawed(self.input.flaw_at_end()),
                 _ => Fault::Lost(error.into()),
@@ -197,8 +198,17 @@ impl Input {
 /// has no address of that family (`[::1]` without IPv6), and another of the operator's addresses may work.
 pub(super) fn cannot_connect(error: &io::Error) -> Fault {
     match error.raw_os_error() {
-        None if error.kind() == ErrorKind::InvalidData => Fault::Tls,
+        None if error.kind() == ErrorKind::InvalidData => tls_fault(error),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Fault::Shortage(error.into()),
         _ => Fault::Unreachable(error.into()),
+    }
+}
+
+/// Classifies an error of TLS by the chances of another attempt.
+fn tls_fault(error: &io::Error) -> Fault {
+    let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<error::Fault>());
+    match reason {
+        Some(reason) if reason.is_lasting() => Fault::Disagreed,
+        _ => Fault::Tls,
     }
 }

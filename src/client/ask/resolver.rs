@@ -31,7 +31,7 @@ pub(super) struct Destination {
     /// The index of the target to try first.
     preferred: usize,
     lookup: Lookup,
-    /// The text of the last [`Fault::Tls`].
+    /// The text of the last [`Fault::Tls`] or [`Fault::Disagreed`].
     tls_fault: String,
     /// The purposes of the connections that wait for the look-up.
     parked: Vec<Purpose>,
@@ -80,7 +80,7 @@ impl Destination {
 
     /// Notes the error behind a fault, if the fault does not hold it.
     pub(super) fn note_error(&mut self, fault: Fault, error: &io::Error) {
-        if fault == Fault::Tls {
+        if matches!(fault, Fault::Tls | Fault::Disagreed) {
             self.tls_fault = error_text(error);
         }
     }
@@ -88,7 +88,7 @@ impl Destination {
     /// Returns the text of a fault of this address, for people.
     pub(super) fn fault_text(&self, fault: Fault) -> String {
         match fault {
-            Fault::Tls if !self.tls_fault.is_empty() => self.tls_fault.clone(),
+            Fault::Tls | Fault::Disagreed if !self.tls_fault.is_empty() => self.tls_fault.clone(),
             _ => fault.to_string(),
         }
     }

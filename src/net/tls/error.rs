@@ -36,6 +36,41 @@ pub enum Fault {
     Tls(Error),
 }
 
+impl Fault {
+    /// Returns true if each further handshake between these sides would fail as well, until something is changed on one
+    /// of them: a certificate, a version, or whether TLS is spoken at all. False for a connection that was ended or
+    /// garbled, as by a server that restarts.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::NotTls(_) | Self::NoCertificate | Self::NotListed(_) => true,
+            Self::TooLong(_) | Self::Left { .. } | Self::KeyIsUsedUp => false,
+            Self::Tls(Error::AlertReceived(alert)) => is_judgement(*alert),
+            Self::Tls(error) => matches!(error, Error::InvalidCertificate(_) | Error::PeerIncompatible(_)),
+        }
+    }
+}
+
+/// Returns true if an alert says what the peer requires of this side, and false if it tells of a mishap.
+const fn is_judgement(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::UnknownCA
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError
+            | AlertDescription::ProtocolVersion
+            | AlertDescription::HandshakeFailure
+            | AlertDescription::InsufficientSecurity
+            | AlertDescription::UnrecognisedName
+    )
+}
+
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         match error {

@@ -60,8 +60,11 @@ pub enum Fault {
     Unresolved,
     /// No connection could be made.
     Unreachable(Reason),
-    /// The two sides do not agree on TLS, or one has broken its rules.
+    /// TLS has failed on the way, as it may with a server that ends.
     Tls,
+    /// The two sides do not agree on TLS: a certificate, a version, or whether it is spoken at all. Each attempt will fail
+    /// until one of them is changed.
+    Disagreed,
     /// The connection broke before the reply was complete.
     Lost(Reason),
     /// The reply is no answer.
@@ -104,13 +107,14 @@ impl Fault {
     /// Returns true if the same question may be sent to the same address again. False after the address received it and
     /// returned a bad answer or part of one: a question that makes a pool lose its workers must not be repeated. A
     /// connection closed without a byte allows a repetition: that is how a restarting pool looks, or the balancer in
-    /// front of it.
+    /// front of it. A certificate that is refused does not get better while a line waits.
     pub(super) fn may_ask_again(self) -> bool {
         match self {
             Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::Shortage(_) => true,
             Fault::Tls | Fault::Ended | Fault::Garbled => true,
             Fault::Flawed(Flaw::Empty) => true,
-            Fault::Flawed(Flaw::Unfinished | Flaw::TooLong | Flaw::Nul) | Fault::TimedOut => false,
+            Fault::Flawed(Flaw::Unfinished | Flaw::TooLong | Flaw::Nul) => false,
+            Fault::Disagreed | Fault::TimedOut => false,
         }
     }
 
@@ -118,7 +122,7 @@ impl Fault {
     pub(super) fn blames_address(self) -> bool {
         match self {
             Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::TimedOut | Fault::Garbled => true,
-            Fault::Tls | Fault::Flawed(Flaw::Empty | Flaw::Unfinished) => true,
+            Fault::Tls | Fault::Disagreed | Fault::Flawed(Flaw::Empty | Flaw::Unfinished) => true,
             // The address answers, only not this question.
             Fault::Flawed(Flaw::TooLong | Flaw::Nul) => false,
             Fault::Shortage(_) | Fault::Ended => false,
@@ -132,6 +136,7 @@ impl fmt::Display for Fault {
             Fault::Unresolved => f.write_str("its name cannot be resolved"),
             Fault::Unreachable(reason) => write!(f, "cannot connect: {reason}"),
             Fault::Tls => f.write_str("TLS fails"),
+            Fault::Disagreed => f.write_str("no agreement on TLS"),
             Fault::Lost(reason) => write!(f, "connection lost: {reason}"),
             Fault::Flawed(Flaw::Empty) => f.write_str("connection closed without an answer"),
             Fault::Flawed(Flaw::Unfinished) => f.write_str("connection closed within the answer"),

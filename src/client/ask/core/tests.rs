@@ -364,10 +364,24 @@ fn a_server_that_refuses_the_certificate_behind_the_hello_is_not_asked_line_by_l
     let mut story = Story::with_shared_connections(2);
     let first = opened(&story.line("1 a")).unwrap();
     story.handle(AskEvent::Connected(first));
-    let actions = story.handle(AskEvent::Closed(first, Fault::Tls));
+    let actions = story.handle(AskEvent::Closed(first, Fault::Disagreed));
     assert_eq!(connect(&actions), None, "this says nothing about the hello");
     let second = opened(&actions).expect("a connection to the other address");
     assert_ne!(first, second);
+}
+
+/// A certificate does not become better while a line waits.
+#[test]
+fn a_line_is_not_asked_again_where_the_sides_do_not_agree_on_tls() {
+    let mut story = Story::with_shared_connections(1);
+    let connection = opened(&story.line("1 a")).unwrap();
+    story.line("2 b");
+    let actions = story.handle(AskEvent::Closed(connection, Fault::Disagreed));
+    assert_eq!(written(&actions), ["1 ERR\n", "2 ERR\n"], "at once");
+    assert!(
+        opened(&story.line("3 c")).is_some(),
+        "the next line finds out if it is mended"
+    );
 }
 
 /// A pool that ends each connection at once, in good order, must not be connected to without pause.

@@ -200,7 +200,7 @@ impl Asker {
             None => return,
             Some(Phase::Connecting { .. }) => fault,
             // With TLS 1.3, the server judges this side's certificate when the connection is established already.
-            Some(Phase::Greeting { .. }) if fault == Fault::Tls => fault,
+            Some(Phase::Greeting { .. }) if matches!(fault, Fault::Tls | Fault::Disagreed) => fault,
             Some(Phase::Greeting { .. }) => return self.fall_back_from_closed(id, Refusal::Ended),
             Some(Phase::Retiring { .. }) => Fault::Ended,
             // A pool that has answered may end at any time. One that never did is not asked again and again.

@@ -129,7 +129,7 @@ impl Shell {
             destination.note_error(fault, error);
             destination.target(refused + 1).is_some()
         });
-        if matches!(fault, Fault::Unreachable(_) | Fault::Tls) && has_another {
+        if matches!(fault, Fault::Unreachable(_) | Fault::Tls | Fault::Disagreed) && has_another {
             self.connect(cx, purpose, address, refused + 1);
             self.carry_out(cx);
         } else {
