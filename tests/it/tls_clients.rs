@@ -307,6 +307,53 @@ fn a_server_that_asks_for_a_certificate_gets_it_and_refuses_a_client_without_one
     }
 }
 
+/// As many instructions tell to make one: `openssl x509 -req` adds no extensions by itself.
+#[test]
+fn a_certificate_without_extensions_is_refused_with_the_remedy_wherever_it_is_shown() {
+    let certificate = Certificate::new();
+    let path = |name: &str| certificate.path(name);
+    let openssl = |line: &str| {
+        let words = line.split(' ').map(|word| match word.strip_prefix('@') {
+            Some(name) => path(name),
+            None => word.to_owned(),
+        });
+        let (status, _, stderr) = Program::start(Command::new("openssl").args(words)).finish();
+        assert!(status.success(), "{line}: {stderr}");
+    };
+    let ec = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!(
+        "req -x509 {ec} -subj /CN=authority -keyout @ca.key -out @ca.pem"
+    ));
+    openssl(&format!("req {ec} -subj /CN=web -keyout @web.key -out @web.csr"));
+    openssl("x509 -req -in @web.csr -CA @ca.pem -CAkey @ca.key -days 9 -out @web.pem");
+    let remedy = "is of version 1 and has no extensions; issue it again with -extfile FILE behind openssl x509 -req";
+    let (ca, own, key) = (path("cert.pem"), path("web.pem"), path("web.key"));
+    let ask = iotcpd(&["ask", "--ca", &ca, "--cert", &own, "--key", &key, "tls:localhost:1"]);
+    let daemon = Daemon::with([
+        "-d",
+        "cat",
+        "--listen",
+        "tls:127.0.0.1:0",
+        "--cert",
+        &own,
+        "--key",
+        &key,
+    ]);
+    for (status, _, stderr) in [ask.finish(), daemon.spawn().finish()] {
+        assert_eq!(status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(&format!("certificate {own} {remedy}")), "{stderr}");
+    }
+    let flags = certificate.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let daemon = Daemon::with(["-d", "cat", "--client-ca", &path("ca.pem")])
+        .args(&flags)
+        .start();
+    let (address, client) = (daemon.addr().to_string(), ["s_client", "-cert", &own, "-key", &key]);
+    let client = Program::start(Command::new("openssl").args(client).args(["-connect", &address]));
+    daemon.stderr_wait(&format!("its certificate {remedy}"));
+    client.finish();
+}
+
 #[test]
 fn a_reply_that_was_cut_is_no_reply() {
     let certificate = Certificate::new();

@@ -14,6 +14,13 @@ const NAMES: usize = 3;
 /// meets first: `openssl req -x509` makes certificates of authorities.
 const USED_AS_SERVER: &str = "CaUsedAsEndEntity";
 
+/// The same of another that an operator meets soon: `openssl x509 -req` makes certificates without extensions.
+const VERSION_1: &str = "UnsupportedCertVersion";
+
+/// The remedy for it.
+pub(super) const ISSUE_WITH_EXTENSIONS: &str =
+    "issue it again with -extfile FILE behind openssl x509 -req, and a line such as subjectAltName=DNS:NAME in FILE";
+
 /// The reason why a TLS connection cannot go on. "It" is the peer in every sentence; its own words are escaped.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fault {
@@ -137,7 +144,9 @@ fn write_certificate(error: &CertificateError, f: &mut fmt::Formatter<'_>) -> fm
         }
         CertificateError::Revoked => f.write_str("its certificate is revoked"),
         CertificateError::UnknownIssuer => f.write_str("its certificate comes from no authority that is trusted here"),
-        CertificateError::BadSignature => f.write_str(
+        // An authority of the same name may also have a key of another kind.
+        CertificateError::BadSignature | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => f
+            .write_str(
             "a signature does not fit: on its certificate, which then comes from another authority of the same name, or on its handshake",
         ),
         CertificateError::BadEncoding => f.write_str("its certificate is malformed"),
@@ -157,8 +166,17 @@ fn write_certificate(error: &CertificateError, f: &mut fmt::Formatter<'_>) -> fm
             "its certificate is that of an authority (CA:TRUE), which is for no server and no client; sign one with it, \
              or make this one with basicConstraints=CA:FALSE",
         ),
+        error if is_version_1(error) => write!(
+            f,
+            "its certificate is of version 1 and has no extensions; {ISSUE_WITH_EXTENSIONS}"
+        ),
         other => write!(f, "its certificate is refused: {}", other.to_string().escape_debug()),
     }
+}
+
+/// Returns true if the certificate has no extensions.
+pub(super) fn is_version_1(error: &CertificateError) -> bool {
+    matches!(error, CertificateError::Other(reason) if reason.0.to_string() == VERSION_1)
 }
 
 /// The name within the form in which rustls presents one: `DnsName("a.example")`, `IpAddress(::1)`.
@@ -174,6 +192,10 @@ fn write_alert(alert: AlertDescription, f: &mut fmt::Formatter<'_>) -> fmt::Resu
         AlertDescription::CertificateExpired => "this side's certificate has expired",
         AlertDescription::CertificateRevoked => "this side's certificate is revoked",
         AlertDescription::CertificateRequired => "it asks for a certificate",
+        AlertDescription::DecryptError => {
+            "it finds a signature that does not fit: on this side's certificate, if it trusts another authority of the \
+             same name, or on this side's handshake"
+        }
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateUnknown => "it does not accept this side's certificate",

@@ -15,7 +15,7 @@ use rustls::RootCertStore;
 use super::Version;
 use super::choice::Choice;
 use super::client::ClientTls;
-use super::error::Fault;
+use super::error::{Fault, ISSUE_WITH_EXTENSIONS};
 use super::identity::{Identity, Mistake, Wrong, certificates_from_pem};
 use super::server::ServerTls;
 use super::subjects::Subjects;
@@ -316,6 +316,10 @@ fn mistake_in_words(part: Part, mistake: &Mistake, file: &Path) -> FileError {
         Mistake::Encrypted => FileError::new(
             format!("{part} {file} is encrypted"),
             format!("write it without its password with openssl {tool} -in {file} -out NEW_FILE"),
+        ),
+        Mistake::Version1 => FileError::new(
+            format!("{part} {file} is of version 1 and has no extensions"),
+            ISSUE_WITH_EXTENSIONS,
         ),
         Mistake::Malformed(reason) => FileError::new(
             format!("{part} {file} cannot be used: {reason}"),

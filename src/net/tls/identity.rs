@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{Error, InconsistentKeys, SignatureAlgorithm, SignatureScheme};
 
+use super::error::is_version_1;
 use super::names::Names;
 use super::ocsp::{self, Useless};
 use super::provider::provider;
@@ -51,6 +52,8 @@ pub enum Mistake {
     Binary,
     /// The key is encrypted, and a daemon has no terminal to ask for the password at.
     Encrypted,
+    /// The certificate has no extensions, as `openssl x509 -req` makes it where nothing else is said.
+    Version1,
     /// It cannot be used, for this reason, which has a subject of its own.
     Malformed(String),
 }
@@ -182,6 +185,9 @@ fn paired(
         Some(Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown))) => Ok(chain),
         Some(Err(Error::InconsistentKeys(_))) if outcomes.any(|outcome| outcome.is_ok()) => Err(Wrong::Order),
         Some(Err(Error::InconsistentKeys(_))) | None => Err(Wrong::Pair),
+        Some(Err(Error::InvalidCertificate(error))) if is_version_1(&error) => {
+            Err(Wrong::Certificate(Mistake::Version1))
+        }
         Some(Err(error)) => {
             let reason = format!("the certificate is of no use for TLS ({error})");
             Err(Wrong::Certificate(Mistake::Malformed(reason)))
