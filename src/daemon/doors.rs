@@ -6,11 +6,9 @@ use std::time::{Duration, Instant};
 use nix::sys::prctl::set_dumpable;
 
 use crate::config::file::Source;
-use crate::doors::front::options::{Descriptors, Lowered};
 use crate::doors::{Door, Listeners, Options, Readiness};
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
-use crate::net::bind;
 use crate::net::handover::{HandedOver, Outgoing};
 use crate::net::inherit::{self, Inherited, Variables};
 use crate::net::listener::Listener;
@@ -18,11 +16,8 @@ use crate::process::limits::OpenFileLimit;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Context, Reactor, ServiceId};
 
+use super::fitting::fit;
 use super::survey::{Held, Ready, Survey};
-
-/// The descriptors that the daemon itself needs: standard streams, epoll, waker, signals, the guard, the log, and a
-/// reserve.
-const OWN_DESCRIPTORS: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Doors {
@@ -69,7 +64,7 @@ impl Doors {
     /// Opens a door for each service, or none if one fails. No door accepts clients before [`accept`](Self::accept).
     pub(super) fn open_all(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Options>) -> Result<(), Error> {
         let mut services = services;
-        self.fit(services.iter_mut().collect())?;
+        fit(self.limit, services.iter_mut().collect())?;
         let mut ready = Vec::new();
         for options in services {
             let programs = options.prepare(&self.defaults)?;
@@ -180,46 +175,6 @@ impl Doors {
             .next()
     }
 
-    /// Checks the descriptors that the services may need against the limit on open files, and their backlogs against
-    /// the kernel's limit. A limit on connections that the operator has set is kept or refused, except for an exec
-    /// door. A default limit, and that of an exec door, is lowered to the available descriptors. A backlog is lowered
-    /// to the kernel's limit, which would apply anyway.
-    fn fit(&self, mut services: Vec<&mut Options>) -> Result<(), Error> {
-        if let Some(most) = bind::longest_backlog() {
-            services.iter_mut().for_each(|options| fit_backlog(options, most));
-        }
-        let limit = usize::try_from(self.limit.now).unwrap_or(usize::MAX);
-        let fixed = services
-            .iter()
-            .map(|options| descriptors(options).fixed)
-            .fold(OWN_DESCRIPTORS, usize::saturating_add);
-        let flexible = services.iter().map(|options| descriptors(options).flexible);
-        let flexible: Vec<usize> = flexible.filter(|descriptors| *descriptors > 0).collect();
-        let all = flexible.iter().copied().fold(fixed, usize::saturating_add);
-        if all <= limit {
-            return Ok(());
-        }
-        let left = limit.saturating_sub(fixed);
-        let share = left / flexible.len().max(1);
-        if flexible.is_empty() || share == 0 {
-            let what = format!("the limit on open files, {limit}, is too low: {fixed} may be needed at a time");
-            let remedy = "raise it (ulimit -Hn, LimitNOFILE= in a systemd unit), or lower --max-connections, --num-daemons or \
-                          the threads of commands";
-            return Err(Error::new(Blame::System, what, remedy));
-        }
-        for options in services.iter_mut().filter(|options| descriptors(options).flexible > 0) {
-            let Some(Lowered { from, to }) = limit_connections(options, share) else {
-                continue;
-            };
-            log::warn!(
-                service:% = options.name(); "{}: the limit on open files, {limit}, leaves room for {to} connections, and --max-connections {from} is lowered to \
-                 that; raise the limit (ulimit -Hn, LimitNOFILE=) or set --max-connections",
-                options.name()
-            );
-        }
-        Ok(())
-    }
-
     // ---- change ------------------------------------------------------------------------------------------------
 
     /// Returns the survey that must precede a [reload](Self::reload).
@@ -263,7 +218,10 @@ impl Doors {
     /// and is undone if it does: listening, then opening the new doors. The rest cannot fail. No file is touched here,
     /// because the [survey](Self::survey) has done that.
     pub(super) fn reload(&mut self, reactor: &mut Reactor<dyn Door>, mut services: Vec<Ready>) -> Result<(), Error> {
-        self.fit(services.iter_mut().map(|service| &mut service.options).collect())?;
+        fit(
+            self.limit,
+            services.iter_mut().map(|service| &mut service.options).collect(),
+        )?;
         let (mut changed, mut new) = (Vec::new(), Vec::new());
         for mut service in services {
             if let Some(open) = self.find(service.options.name()) {
@@ -451,30 +409,6 @@ impl Doors {
             !finished
         });
         self.open.is_empty()
-    }
-}
-
-fn descriptors(options: &Options) -> Descriptors {
-    options.front().descriptors(options.descriptor_needs())
-}
-
-/// Lowers the limit on connections to the number that takes this many descriptors.
-fn limit_connections(options: &mut Options, descriptors: usize) -> Option<Lowered> {
-    let most = descriptors / options.descriptor_needs().per_connection;
-    options.front_mut().limit_connections(most.max(1))
-}
-
-/// Lowers the backlog of a service to the kernel's limit. A socket that is handed over keeps the backlog that it had.
-fn fit_backlog(options: &mut Options, most: u32) {
-    let is_bound = |address: &ListenAddr| !matches!(address, ListenAddr::Inherited(_));
-    if let Some(Lowered { from, to }) = options.front_mut().limit_backlog(most)
-        && options.front().addresses().any(is_bound)
-    {
-        log::warn!(
-            service:% = options.name(); "{}: the kernel lets {to} connections wait to be accepted, and --backlog {from} is lowered to that; raise its limit \
-             (sysctl net.core.somaxconn={from}) or set --backlog",
-            options.name()
-        );
     }
 }
 

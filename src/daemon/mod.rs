@@ -18,6 +18,7 @@
 
 mod children;
 mod doors;
+mod fitting;
 mod notify;
 mod output;
 mod reload;
