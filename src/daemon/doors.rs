@@ -17,6 +17,7 @@ use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Context, Reactor, ServiceId};
 
 use super::fitting::fit;
+use super::renewal::Certificates;
 use super::survey::{Held, Ready, Survey};
 
 #[derive(Debug)]
@@ -179,11 +180,7 @@ impl Doors {
 
     /// Returns the survey that must precede a [reload](Self::reload).
     pub(super) fn survey(&self, reactor: &mut Reactor<dyn Door>, source: Option<Source>) -> Survey {
-        let tls = self.open.iter().filter_map(|open| {
-            let tls = reactor.with(open.id, |door, _| door.front().tls().cloned())??;
-            Some((open.options.name().to_owned(), tls))
-        });
-        let tls = tls.collect();
+        let certificates = self.certificates(reactor);
         let staying = self.open.iter().filter(|open| !open.leaving);
         let held = self.open.iter().map(|open| Held {
             name: open.options.name().to_owned(),
@@ -194,9 +191,22 @@ impl Doors {
             source,
             services: staying.map(|open| open.options.clone()).collect(),
             held: held.collect(),
-            tls,
+            certificates,
             defaults: self.defaults.clone(),
         }
+    }
+
+    /// Returns the certificates of the doors that the configuration names.
+    pub(super) fn certificates(&self, reactor: &mut Reactor<dyn Door>) -> Vec<Certificates> {
+        let staying = self.open.iter().filter(|open| !open.leaving);
+        let certificates = staying.filter_map(|open| {
+            Some(Certificates {
+                service: open.options.name().to_owned(),
+                options: open.options.front().tls.clone()?,
+                tls: reactor.with(open.id, |door, _| door.front().prepared_tls().cloned())??,
+            })
+        });
+        certificates.collect()
     }
 
     /// Gives every door newly prepared programs and certificates; its options stay the same.
@@ -205,12 +215,10 @@ impl Doors {
             options, programs, tls, ..
         } in services
         {
-            if let Some(id) = self.find(options.name()).map(|open| open.id) {
-                reactor.with(id, |door, _| {
-                    door.set_programs(programs);
-                    door.front_mut().set_tls(tls);
-                });
-            }
+            self.call(reactor, options.name(), |door, _| {
+                door.set_programs(programs);
+                door.front_mut().set_tls(tls);
+            });
         }
     }
 
@@ -253,6 +261,17 @@ impl Doors {
             self.change(reactor, service)?;
         }
         Ok(())
+    }
+
+    /// Calls the door of this name, if the configuration names it.
+    pub(super) fn call<R>(
+        &mut self,
+        reactor: &mut Reactor<dyn Door>,
+        name: &str,
+        call: impl FnOnce(&mut (dyn Door + 'static), &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let id = self.find(name)?.id;
+        reactor.with(id, call)
     }
 
     fn find(&mut self, name: &str) -> Option<&mut Open> {

@@ -7,8 +7,8 @@ use crate::net::addr::ListenAddr;
 use crate::net::bind;
 use crate::process::limits::OpenFileLimit;
 
-/// The descriptors that the daemon itself needs: standard streams, epoll, waker, signals, the guard, the log, and a
-/// reserve.
+/// The descriptors that the daemon itself needs: standard streams, epoll, waker, signals, the guard, the log, the watch
+/// of certificates, and a reserve.
 const OWN_DESCRIPTORS: usize = 64;
 
 /// Checks the descriptors that the services may need against the limit on open files, and their backlogs against

@@ -2,7 +2,7 @@
 //!
 //! The life of a daemon: [`run`] raises the limit on open files, takes over sockets from systemd, opens a door for each
 //! service of the [`Plan`] ([`doors`]), and turns the reactor until all of them have finished. In between it handles
-//! signals:
+//! signals, and gives doors the certificates whose files have changed ([`renewal`]):
 //!
 //! | signal | effect |
 //! | --- | --- |
@@ -22,6 +22,7 @@ mod fitting;
 mod notify;
 mod output;
 mod reload;
+mod renewal;
 mod start;
 mod survey;
 mod upgrade;
@@ -49,6 +50,7 @@ use doors::{Doors, Places};
 use notify::Notifier;
 use output::Output;
 use reload::Reloader;
+use renewal::Renewal;
 use start::Start;
 use survey::Surveyed;
 use upgrade::candidate::{Candidate, Invitation};
@@ -72,6 +74,7 @@ struct Daemon {
     /// Dropped after the doors, so that the guard outlives them.
     children: Children,
     reloader: Reloader,
+    renewal: Renewal,
     log: LogSettings,
     output: Output,
     notifier: Notifier,
@@ -133,6 +136,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     watchdog.map_err(|error| system("start the thread that watches over starts", &error))?;
     let mut daemon = Daemon {
         reloader: Reloader::new(plan.source, &reactor),
+        renewal: Renewal::new(&reactor),
         reactor,
         children,
         doors: Doors::new(limit, defaults, handed_over, inherited, places),
@@ -146,6 +150,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     };
     daemon.doors.open_all(&mut daemon.reactor, plan.services)?;
     log::info!("{announcement}");
+    daemon.watch_certificates();
     if daemon.candidate.is_none() {
         daemon.doors.accept(&mut daemon.reactor)?;
     }
@@ -168,6 +173,7 @@ impl Daemon {
             }
             self.children.run_due_work(Instant::now(), self.upgrade.successor());
             self.apply_finished_reload();
+            self.renew_certificates();
             self.poll_upgrade();
             self.advance_candidacy()?;
             self.report_start();
@@ -180,7 +186,9 @@ impl Daemon {
     fn deadline(&self) -> Option<Instant> {
         let reading = self.reloader.deadline();
         let start = self.start.deadline(&self.notifier);
-        let others = [reading, self.upgrade.deadline(), start].into_iter().flatten();
+        let others = [reading, self.renewal.deadline(), self.upgrade.deadline(), start]
+            .into_iter()
+            .flatten();
         self.children.deadline().into_iter().chain(others).min()
     }
 
@@ -258,6 +266,7 @@ impl Daemon {
                 Ok(log) => {
                     self.log.apply(&log);
                     log::info!("the configuration was read again");
+                    self.watch_certificates();
                 }
                 Err(error) => {
                     log::error!("the configuration was read again and is refused; the old one stays:\n{error}");
@@ -265,7 +274,10 @@ impl Daemon {
             }
         } else {
             match read {
-                Ok(read) => self.doors.set_programs(&mut self.reactor, read.services),
+                Ok(read) => {
+                    self.doors.set_programs(&mut self.reactor, read.services);
+                    self.watch_certificates();
+                }
                 Err(error) => log::error!("programs are started with what was there before:\n{error}"),
             }
         }
@@ -275,6 +287,7 @@ impl Daemon {
 
     fn shut_down(&mut self) {
         self.notifier.report_stopping();
+        self.renewal.stop();
         self.abandon_upgrade();
         match self.shutdown {
             Shutdown::NotBegun | Shutdown::HandedOver => {

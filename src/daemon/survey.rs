@@ -2,8 +2,6 @@
 //! take time or never answer. Nothing here needs the loop, so a daemon that serves makes the survey on a thread
 //! ([`reload`](super::reload)).
 
-use std::sync::Arc;
-
 use crate::config::file::{Contents, Source};
 use crate::config::spec::log::LogSpec;
 use crate::doors::front::tls::PreparedTls;
@@ -11,8 +9,9 @@ use crate::doors::{Listeners, Options, PreparedPrograms};
 use crate::error::{Blame, Error};
 use crate::net::addr::{Listen, ListenAddr, UnixAddr};
 use crate::net::listener::Listener;
-use crate::net::tls::server::ServerTls;
 use crate::process::spawn::SpawnDefaults;
+
+use super::renewal::Certificates;
 
 /// A service with everything that was prepared for it.
 #[derive(Debug)]
@@ -42,8 +41,8 @@ pub(super) struct Survey {
     pub(super) services: Vec<Options>,
     /// The addresses of all open services, including the ones that are draining.
     pub(super) held: Vec<Held>,
-    /// The servers of the present services with TLS, each with the name of its service.
-    pub(super) tls: Vec<(String, Arc<ServerTls>)>,
+    /// The certificates of the present services with TLS.
+    pub(super) certificates: Vec<Certificates>,
     pub(super) defaults: SpawnDefaults,
 }
 
@@ -71,8 +70,11 @@ impl Survey {
         };
         let ready = services.into_iter().map(|options| {
             let programs = options.prepare(&self.defaults)?;
-            let before = self.tls.iter().find(|(name, _)| name == options.name());
-            let tls = options.front().prepare_tls(before.map(|(_, tls)| &**tls))?;
+            let mut present = self.certificates.iter();
+            let before = present.find(|present| present.service == options.name());
+            let tls = options
+                .front()
+                .prepare_tls(before.map(|before| &**before.tls.server()))?;
             let listeners = self.bind_paths(&options)?;
             Ok(Ready {
                 options,

@@ -14,6 +14,7 @@ use crate::config::spec::listen::ListenSpec;
 use crate::doors::pool::options::Options;
 use crate::doors::pool::squidguard;
 use crate::net::tls::Version;
+use crate::net::tls::expiry::remark_on_end;
 use crate::net::tls::files::{self, IdentityFiles};
 use crate::process::spawn;
 use crate::process::spec::ProcessSpec;
@@ -148,9 +149,11 @@ impl Needs {
 
 /// Reads a certificate and its key. A certificate that ends soon, and a key that others can read, are no mistakes.
 fn check_identity(place: usize, files: IdentityFiles, report: &mut Report<'_>) {
-    match files::read_server(&[files], Version::V1_2, None, None, SystemTime::now()) {
-        Ok((_, remarks)) => {
-            for remark in remarks {
+    let now = SystemTime::now();
+    match files::read_server(&[files], Version::V1_2, None, None, now) {
+        Ok((server, remarks)) => {
+            let on_ends = server.identities().filter_map(|identity| remark_on_end(identity, now));
+            for remark in remarks.into_iter().chain(on_ends) {
                 report.add_ignored(place, || format!("cert: {}", remark.text));
             }
         }

@@ -76,7 +76,7 @@ impl Front {
         let (origin, awaits_preface) = (Origin::direct(peer), self.awaits_preface(peer));
         let tls = match transport {
             Transport::Plain => None,
-            Transport::Tls => self.tls.clone(),
+            Transport::Tls => self.tls().cloned(),
         };
         let (place, plan) = match (awaits_preface, tls) {
             (true, tls) => (Place::Unidentified(peer), Plan::Preface(self.preface(), tls)),
@@ -214,7 +214,7 @@ impl Front {
 
     /// Judges the certificate of a client by the rule of today, unless its handshake has just done so.
     fn judge_again(&self, conn: &Conn, origin: &Origin, made_with: Option<&Arc<ServerTls>>) -> Result<(), Fault> {
-        let (Some(made_with), Some(tls)) = (made_with, &self.tls) else {
+        let (Some(made_with), Some(tls)) = (made_with, self.tls()) else {
             return Ok(());
         };
         let is_resumed = origin.tls.as_ref().is_none_or(|established| established.is_resumed);

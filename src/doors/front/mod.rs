@@ -31,7 +31,6 @@ use crate::error::{Blame, Error};
 use crate::net::limits::{ConnectionCount, Full};
 use crate::net::listening::Listening;
 use crate::net::origin::Origin;
-use crate::net::tls::server::ServerTls;
 use crate::reactor::{Context, Kind, Source};
 use crate::stats::{Snapshot, Value};
 
@@ -42,7 +41,7 @@ use drain::Drain;
 use journal::Journal;
 pub(super) use journal::Topic;
 use options::FrontOptions;
-use tls::TlsCounts;
+use tls::{ServedTls, TlsCounts};
 
 const DENIED: Topic = Topic::new("connections that the access lists refuse");
 const MAX_CONNECTIONS: Topic = Topic::new("connections over --max-connections");
@@ -75,7 +74,7 @@ pub struct Front {
     options: Arc<FrontOptions>,
     listening: Listening,
     /// `None` if no listener has TLS.
-    tls: Option<Arc<ServerTls>>,
+    tls: Option<ServedTls>,
     tls_counts: TlsCounts,
     arrivals: Arrivals,
     count: ConnectionCount,

@@ -1,27 +1,43 @@
-//! The certificates and keys of a door: read before the door is opened or changed, then handed to the front. And the
-//! counts of its TLS.
+//! The certificates and keys of a door: read before the door is opened or changed, and when their files have changed,
+//! then handed to the front. What the log says about them, at that time and as their ends come near. And the counts of
+//! the door's TLS.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use log::Level;
 
 use super::Front;
 use super::options::{FrontOptions, TlsOptions};
+use crate::amount;
 use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, Transport};
 use crate::net::conn::Conn;
 use crate::net::listener::Listener;
 use crate::net::origin::Origin;
-use crate::net::tls::files::{Remark, read_server};
+use crate::net::tls::expiry::Expiry;
+use crate::net::tls::files::{FileError, IdentityFiles, Remark, answer_file, read_server};
+use crate::net::tls::identity::Identity;
 use crate::net::tls::meter::Meter;
 use crate::net::tls::server::ServerTls;
 use crate::stats::Snapshot;
 
 /// The certificates and keys of a door, as they were read from their files.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PreparedTls {
     server: Arc<ServerTls>,
     remarks: Vec<Remark>,
+}
+
+/// The certificates and keys that a door uses.
+#[derive(Debug)]
+pub(super) struct ServedTls {
+    prepared: PreparedTls,
+    /// One for each certificate, in their order.
+    expiries: Vec<Expiry>,
 }
 
 /// The counts of connections with TLS, from the end of their handshakes on.
@@ -44,30 +60,57 @@ impl TlsCounts {
     }
 }
 
+impl TlsOptions {
+    /// Reads the certificates and keys. `before` is the server that the door has now, if it is open: its tickets stay
+    /// valid. Blocks on the file system without a limit.
+    ///
+    /// # Errors
+    /// Every mistake in the files.
+    pub fn read(&self, before: Option<&ServerTls>) -> Result<PreparedTls, Vec<FileError>> {
+        let Self {
+            identities,
+            min_version,
+            clients,
+        } = self;
+        let (server, remarks) = read_server(identities, *min_version, clients.as_ref(), before, SystemTime::now())?;
+        Ok(PreparedTls {
+            server: Arc::new(server),
+            remarks,
+        })
+    }
+
+    /// The files that are read, also the ones that need not exist.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let identities = self.identities.iter().flat_map(|IdentityFiles { certificate, key }| {
+            [certificate.clone(), key.clone(), answer_file(certificate)]
+        });
+        identities.chain(self.clients.iter().map(|rule| rule.authorities.clone()))
+    }
+}
+
+impl PreparedTls {
+    /// The server of the listeners.
+    pub fn server(&self) -> &Arc<ServerTls> {
+        &self.server
+    }
+
+    /// Returns true if there is no difference for clients, nor for the log.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.server.is_same(&other.server) && self.remarks == other.remarks
+    }
+}
+
 impl FrontOptions {
-    /// Reads the certificates and keys; returns `None` if no listener has TLS. `before` is the server that the door has
-    /// now, if it is open: its tickets stay valid. Blocks on the file system without a limit.
+    /// Reads the certificates and keys; returns `None` if no listener has TLS. See [`TlsOptions::read`].
     ///
     /// # Errors
     /// Every mistake in the files.
     pub fn prepare_tls(&self, before: Option<&ServerTls>) -> Result<Option<PreparedTls>, Error> {
-        let Some(TlsOptions {
-            identities,
-            min_version,
-            clients,
-        }) = &self.tls
-        else {
-            return Ok(None);
-        };
-        let read = read_server(identities, *min_version, clients.as_ref(), before, SystemTime::now());
-        let (server, remarks) = read.map_err(|errors| {
+        let prepared = self.tls.as_ref().map(|tls| tls.read(before)).transpose();
+        prepared.map_err(|errors| {
             let lines: Vec<_> = errors.iter().map(|error| format!("{}: {error}", self.name)).collect();
             Error::with_remedy(Blame::Operator, lines.join("\n"))
-        })?;
-        Ok(Some(PreparedTls {
-            server: Arc::new(server),
-            remarks,
-        }))
+        })
     }
 
     /// Checks that every listener with TLS has a TCP socket, and that other machines reach none without TLS if clients
@@ -110,23 +153,103 @@ impl Front {
     /// Takes on the certificates that were prepared for its options, for connections that are accepted from now on.
     /// Logs the names that they are for, and when they end.
     pub fn set_tls(&mut self, prepared: Option<PreparedTls>) {
-        let Some(PreparedTls { server, remarks }) = prepared else {
+        let Some(prepared) = prepared else {
             self.tls = None;
             return;
         };
-        let (module, name) = (self.kind.module, self.name());
-        for identity in server.identities() {
-            let (file, names) = (identity.file().display(), identity.names());
-            let hosts = names.hosts().join(", ");
-            log::info!(
-                target: module, service:% = name; "{name}: certificate {file} is for {}, until {}",
-                hosts.escape_debug(), names.last_day()
+        for identity in prepared.server.identities() {
+            let file = identity.file().display();
+            self.log_tls(Level::Info, format_args!("certificate {file} is {}", purpose(identity)));
+        }
+        self.log_remarks(&prepared.remarks);
+        let expiries = prepared.server.identities().map(|_| Expiry::default()).collect();
+        self.tls = Some(ServedTls { prepared, expiries });
+    }
+
+    /// Takes on certificates of files that have changed, in the place of the ones that the door has. Logs the changes.
+    pub fn renew_tls(&mut self, prepared: PreparedTls) {
+        let Some(before) = self.tls.take() else {
+            return;
+        };
+        let server = &prepared.server;
+        let pairs = before.prepared.server.identities().zip(before.expiries);
+        let expiries = pairs.zip(server.identities()).map(|((earlier, expiry), identity)| {
+            self.log_change(earlier, identity);
+            match (identity.has_same_chain(earlier), identity.answer() == earlier.answer()) {
+                (true, true) => expiry,
+                (true, false) => expiry.with_new_answer(),
+                (false, _) => Expiry::default(),
+            }
+        });
+        let expiries = expiries.collect();
+        if let Some(tls) = &self.options.tls
+            && let Some(rule) = &tls.clients
+            && !server.has_same_rule(&before.prepared.server)
+        {
+            let file = rule.authorities.display();
+            self.log_tls(Level::Info, format_args!("CA certificate {file} was read again"));
+        }
+        let is_new = |remark: &&Remark| !before.prepared.remarks.contains(remark);
+        self.log_remarks(prepared.remarks.iter().filter(is_new));
+        self.tls = Some(ServedTls { prepared, expiries });
+    }
+
+    fn log_change(&self, earlier: &Identity, identity: &Identity) {
+        let file = identity.file().display();
+        if !identity.has_same_chain(earlier) {
+            let purpose = purpose(identity);
+            self.log_tls(
+                Level::Info,
+                format_args!("certificate {file} was read again: it is {purpose}"),
             );
         }
-        for Remark { level, text } in remarks {
-            log::log!(target: module, level, service:% = name; "{name}: {text}");
+        if identity.answer() != earlier.answer() {
+            let answer = answer_file(identity.file());
+            let (answer, until) = (answer.display(), identity.answer_until());
+            match until.map(|until| amount::moment(until, humantime::format_rfc3339_seconds)) {
+                Some(until) => self.log_tls(
+                    Level::Info,
+                    format_args!("OCSP answer {answer} was read again: it is good until {until}"),
+                ),
+                None => self.log_tls(
+                    Level::Info,
+                    format_args!("certificate {file} has no OCSP answer any more"),
+                ),
+            }
         }
-        self.tls = Some(server);
+    }
+
+    /// Logs that files have changed in a way that is of no use.
+    pub fn refuse_tls(&self, errors: &[FileError]) {
+        for error in errors {
+            self.log_tls(
+                Level::Error,
+                format_args!("a changed file is refused, and the old certificates stay: {error}"),
+            );
+        }
+    }
+
+    /// Logs what there is to say about the ends of certificates and of answers of OCSP. Returns the time after which it
+    /// must be called again; `None` without TLS.
+    pub fn remark_on_ends(&mut self, now: SystemTime) -> Option<Duration> {
+        let tls = self.tls.as_mut()?;
+        let pairs = tls.prepared.server.identities().zip(&mut tls.expiries);
+        let looks: Vec<_> = pairs.map(|(identity, expiry)| expiry.look(identity, now)).collect();
+        for look in &looks {
+            self.log_remarks(&look.remarks);
+        }
+        looks.into_iter().map(|look| look.again).min()
+    }
+
+    fn log_remarks<'r>(&self, remarks: impl IntoIterator<Item = &'r Remark>) {
+        for Remark { level, text } in remarks {
+            self.log_tls(*level, format_args!("{text}"));
+        }
+    }
+
+    fn log_tls(&self, level: Level, line: fmt::Arguments<'_>) {
+        let name = self.name();
+        log::log!(target: self.kind.module, level, service:% = name; "{name}: {line}");
     }
 
     /// Adds the rows about TLS. The days until the first certificate ends are there only if there is one, and 0 if it
@@ -138,7 +261,7 @@ impl Front {
         snapshot.count("tls failed", counts.meter.failed());
         snapshot.count("tls cut", counts.meter.cut());
         snapshot.count("tls waiting", self.arrivals.handshaking());
-        if let Some(first) = self.tls.as_deref().and_then(ServerTls::first_to_end) {
+        if let Some(first) = self.tls().and_then(|tls| tls.first_to_end()) {
             let days = first.names().days_left(SystemTime::now());
             snapshot.count("tls days left", days.unwrap_or(0));
         }
@@ -146,6 +269,17 @@ impl Front {
 
     /// The server of the listeners with TLS, if there are any.
     pub fn tls(&self) -> Option<&Arc<ServerTls>> {
-        self.tls.as_ref()
+        self.prepared_tls().map(PreparedTls::server)
     }
+
+    /// The certificates and keys of the listeners with TLS, if there are any.
+    pub fn prepared_tls(&self) -> Option<&PreparedTls> {
+        self.tls.as_ref().map(|tls| &tls.prepared)
+    }
+}
+
+/// Returns what a certificate is for, and how long, for the log.
+fn purpose(identity: &Identity) -> String {
+    let hosts = identity.names().hosts().join(", ");
+    format!("for {}, until {}", hosts.escape_debug(), identity.names().last_day())
 }

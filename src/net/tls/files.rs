@@ -1,6 +1,7 @@
 //! The files of certificates and keys. Each mistake in them is told with its file, its reason and the remedy.
 //!
-//! Files are read on a thread of their own, never on the loop: a disk may be slow.
+//! Files are read on a thread of their own, never on the loop: a disk may be slow. The ends of certificates are the
+//! matter of [`expiry`](super::expiry).
 
 use std::fmt;
 use std::fs::Metadata;
@@ -16,14 +17,13 @@ use super::Version;
 use super::choice::Choice;
 use super::client::ClientTls;
 use super::error::{Fault, ISSUE_WITH_EXTENSIONS};
+use super::expiry::remark_on_end;
 use super::identity::{Identity, Mistake, Wrong, certificates_from_pem};
+use super::ocsp::Useless;
 use super::server::ServerTls;
 use super::subjects::Subjects;
 use super::verifier::ClientVerifier;
 use crate::regular_file::{self, Kind, Refusal};
-
-/// The number of days before the end of a certificate from which on the log warns of it.
-const WARN_FROM: u64 = 14;
 
 /// A file of certificates or of a key: a hundred times the usual size.
 const PEM: Kind = Kind {
@@ -88,8 +88,9 @@ pub struct Remark {
     pub text: String,
 }
 
-/// Reads the identities of a server, and the authorities of its clients, and builds it: see [`ServerTls::build`]. Returns with it what the log should say
-/// about the files at the moment `now`.
+/// Reads the identities of a server, and the authorities of its clients, and builds it: see [`ServerTls::build`]. `before`
+/// is its predecessor: an answer of OCSP that it sends along stays if the new one is of no use. Returns with the server
+/// what the log should say about the files at the moment `now`; the ends of certificates are not among that.
 ///
 /// # Errors
 /// Files that cannot be read or used: an error for each. Or there are no files at all.
@@ -105,8 +106,7 @@ pub fn read_server(
         match read_identity(files) {
             Ok((mut identity, remark)) => {
                 remarks.extend(remark);
-                remarks.extend(remark_on_end(&identity, now));
-                remarks.extend(staple(&mut identity, now).err());
+                remarks.extend(staple(&mut identity, before, now).err());
                 identities.push(identity);
             }
             Err(found) => errors.extend(found),
@@ -215,47 +215,50 @@ fn read_identity(files: &IdentityFiles) -> Result<(Identity, Option<Remark>), Ve
     }
 }
 
-/// Adds the answer of OCSP to a certificate, if there is a file with one: `a.pem.ocsp` for `a.pem`.
+/// Returns the name of the file that may have the answer of OCSP for a certificate: `a.pem.ocsp` for `a.pem`.
+#[must_use]
+pub fn answer_file(certificate: &Path) -> PathBuf {
+    let mut file = certificate.as_os_str().to_owned();
+    file.push(".ocsp");
+    file.into()
+}
+
+/// Adds the answer of OCSP to a certificate, if there is a file with one. One that is of no use leaves the answer that
+/// the predecessor sends along with this certificate, unless it says that the certificate is not good.
 ///
 /// # Errors
 /// The remark that the answer is of no use. The certificate is as good as without it.
-fn staple(identity: &mut Identity, now: SystemTime) -> Result<(), Remark> {
-    let mut file = identity.file().as_os_str().to_owned();
-    file.push(".ocsp");
-    let useless = |reason: &dyn fmt::Display| Remark {
+fn staple(identity: &mut Identity, before: Option<&ServerTls>, now: SystemTime) -> Result<(), Remark> {
+    let file = answer_file(identity.file());
+    let mut earlier = before.into_iter().flat_map(ServerTls::identities);
+    let earlier = earlier.find(|earlier| earlier.has_same_chain(identity));
+    let (reason, is_verdict) = match regular_file::read(&file, ANSWER) {
+        Ok((answer, _)) => {
+            if let Some(earlier) = earlier.filter(|earlier| earlier.answer() == Some(&*answer)) {
+                // If it has ended, the log has said so.
+                identity.keep_answer(earlier);
+                return Ok(());
+            }
+            match identity.staple(answer, now) {
+                Ok(()) => return Ok(()),
+                Err(reason) => (reason.to_string(), reason == Useless::NotGood),
+            }
+        }
+        Err(Refusal { is_missing: true, .. }) => return Ok(()),
+        Err(Refusal { cause, .. }) => (cause, false),
+    };
+    let is_good = |earlier: &&Identity| earlier.answer_until().is_some_and(|until| now <= until);
+    let fate = match earlier.filter(is_good) {
+        Some(earlier) if !is_verdict => {
+            identity.keep_answer(earlier);
+            "is refused and the old one stays"
+        }
+        _ => "is not sent along",
+    };
+    Err(Remark {
         level: Level::Warn,
-        text: format!("OCSP answer {} is not sent along: {reason}", file.display()),
-    };
-    match regular_file::read(Path::new(&file), ANSWER) {
-        Ok((answer, _)) => identity.staple(answer, now).map_err(|reason| useless(&reason)),
-        Err(Refusal { is_missing: true, .. }) => Ok(()),
-        Err(Refusal { cause, .. }) => Err(useless(&cause)),
-    }
-}
-
-/// Returns what the log should say about the end of a certificate: an error if it has expired, a warning if it will
-/// soon.
-#[must_use]
-pub fn remark_on_end(identity: &Identity, now: SystemTime) -> Option<Remark> {
-    let (file, names) = (identity.file().display(), identity.names());
-    let day = names.last_day();
-    let (level, text) = match names.days_left(now) {
-        Some(days) if days > WARN_FROM => return None,
-        Some(0) => (
-            Level::Warn,
-            format!("certificate {file} expires within a day, on {day}"),
-        ),
-        Some(1) => (Level::Warn, format!("certificate {file} expires in 1 day, on {day}")),
-        Some(days) => (
-            Level::Warn,
-            format!("certificate {file} expires in {days} days, on {day}"),
-        ),
-        None => (
-            Level::Error,
-            format!("certificate {file} has expired on {day}: clients refuse it"),
-        ),
-    };
-    Some(Remark { level, text })
+        text: format!("OCSP answer {} {fate}: {reason}", file.display()),
+    })
 }
 
 /// The part that a file has in TLS.
@@ -360,7 +363,7 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use super::super::ocsp::tests::{good, until};
+    use super::super::ocsp::tests::{good, revoked, until};
     use super::super::scaffold::Authority;
     use super::*;
 
@@ -567,21 +570,31 @@ mod tests {
         assert_eq!(outcome(&folder, &[("a.pem", "a.key")]), Ok(Vec::new()));
     }
 
+    /// Writes a certificate with this serial number, and its key, to `b.pem`.
+    fn number(folder: &TempDir, serial: u64) {
+        let mut params = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap();
+        params.serial_number = Some(serial.into());
+        let (certificate, key) = Authority::new().sign_pem(&params, &rcgen::KeyPair::generate().unwrap());
+        write(folder, "b.pem", certificate + &key);
+    }
+
+    fn server_of_b(folder: &TempDir, before: Option<&ServerTls>, now: SystemTime) -> (ServerTls, Vec<Remark>) {
+        read_server(&[files(folder, "b.pem", "b.pem")], Version::V1_2, None, before, now).unwrap()
+    }
+
+    fn is_stapled(server: &ServerTls, now: SystemTime) -> bool {
+        let mut identities = server.identities();
+        identities.all(|identity| identity.certified(now).ocsp.is_some())
+    }
+
     #[test]
     fn an_answer_of_ocsp_is_found_beside_its_certificate() {
         let folder = folder();
-        let mut params = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap();
-        params.serial_number = Some(5_u64.into());
-        let (certificate, key) = Authority::new().sign_pem(&params, &rcgen::KeyPair::generate().unwrap());
-        write(&folder, "b.pem", certificate + &key);
+        number(&folder, 5);
         let now = until();
         let read = |now| {
-            let read = read_server(&[files(&folder, "b.pem", "b.pem")], Version::V1_2, None, None, now);
-            let (server, remarks) = read.unwrap();
-            let is_stapled = server
-                .identities()
-                .all(|identity| identity.certified(now).ocsp.is_some());
-            (is_stapled, remarks)
+            let (server, remarks) = server_of_b(&folder, None, now);
+            (is_stapled(&server, now), remarks)
         };
         let useless = |reason| Remark {
             level: Level::Warn,
@@ -620,31 +633,42 @@ mod tests {
     }
 
     #[test]
-    fn the_log_speaks_of_the_end_from_two_weeks_on() {
+    fn an_answer_of_no_use_leaves_the_old_one_as_long_as_that_is_good() {
         let folder = folder();
-        let authority = Authority::new();
-        let mut params = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap();
-        params.not_after = rcgen::date_time_ymd(2027, 1, 31);
-        let (certificate, key) = authority.sign_pem(&params, &rcgen::KeyPair::generate().unwrap());
-        write(&folder, "b.pem", certificate + &key);
-        let (identity, _) = read_identity(&files(&folder, "b.pem", "b.pem")).unwrap();
-        let end = identity.names().not_after;
-        let file = folder.path().join("b.pem");
-        for (now, expected) in [
-            (end - 15 * DAY, None),
-            (end - 14 * DAY, Some((Level::Warn, "expires in 14 days, on 2027-01-31"))),
-            (end - DAY, Some((Level::Warn, "expires in 1 day, on 2027-01-31"))),
-            (end, Some((Level::Warn, "expires within a day, on 2027-01-31"))),
-            (
-                end + DAY,
-                Some((Level::Error, "has expired on 2027-01-31: clients refuse it")),
-            ),
-        ] {
-            let expected = expected.map(|(level, end)| Remark {
-                level,
-                text: format!("certificate {} {end}", file.display()),
+        number(&folder, 5);
+        write(&folder, "b.pem.ocsp", good(&[5]));
+        let now = until();
+        let (first, _) = server_of_b(&folder, None, now);
+        let read = |now| {
+            let (server, remarks) = server_of_b(&folder, Some(&first), now);
+            let texts = remarks.into_iter().map(|Remark { text, .. }| {
+                let (_, text) = text.split_once("b.pem.ocsp ").unwrap();
+                text.to_owned()
             });
-            assert_eq!(remark_on_end(&identity, now), expected);
+            (is_stapled(&server, now), texts.collect::<Vec<_>>())
+        };
+        for (answer, reason) in [
+            (b"nonsense".to_vec(), "it is no answer of OCSP in DER"),
+            (good(&[6]), "it is about another certificate"),
+        ] {
+            write(&folder, "b.pem.ocsp", answer);
+            let expected = format!("is refused and the old one stays: {reason}");
+            assert_eq!(read(now), (true, vec![expected]));
+            assert_eq!(read(now + DAY), (false, vec![format!("is not sent along: {reason}")]));
         }
+        write(&folder, "b.pem.ocsp", revoked(&[5]));
+        let expected = "is not sent along: it does not say that the certificate is good";
+        assert_eq!(read(now), (false, vec![expected.to_owned()]));
+        fs::remove_file(folder.path().join("b.pem.ocsp")).unwrap();
+        assert_eq!(read(now), (false, Vec::new()));
+        write(&folder, "b.pem.ocsp", good(&[5]));
+        assert_eq!(read(now + DAY), (false, Vec::new()), "its end is no matter of reading");
+        number(&folder, 6);
+        let expected = "is not sent along: it is about another certificate";
+        assert_eq!(
+            read(now),
+            (false, vec![expected.to_owned()]),
+            "the old one is about the old certificate"
+        );
     }
 }

@@ -24,7 +24,7 @@ pub struct Identity {
 }
 
 /// The same with the word of its authority.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Stapled {
     certified: Arc<CertifiedKey>,
     until: SystemTime,
@@ -90,6 +90,29 @@ impl Identity {
         let certified = Arc::new(certified);
         self.stapled = Some(Stapled { certified, until });
         Ok(())
+    }
+
+    /// Takes over the answer of OCSP of an earlier identity, which must be about the same certificate.
+    pub(super) fn keep_answer(&mut self, earlier: &Self) {
+        self.stapled.clone_from(&earlier.stapled);
+    }
+
+    /// Returns true if both show the same certificates. Then they have the same key, too.
+    #[must_use]
+    pub fn has_same_chain(&self, other: &Self) -> bool {
+        self.certified.cert == other.certified.cert
+    }
+
+    /// The answer of OCSP, also if it is too old to be sent along.
+    #[must_use]
+    pub fn answer(&self) -> Option<&[u8]> {
+        self.stapled.as_ref()?.certified.ocsp.as_deref()
+    }
+
+    /// Returns the moment until which the answer of OCSP is sent along, if there is one.
+    #[must_use]
+    pub fn answer_until(&self) -> Option<SystemTime> {
+        Some(self.stapled.as_ref()?.until)
     }
 
     /// The file of its certificate.

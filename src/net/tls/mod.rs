@@ -1,7 +1,8 @@
 //! TLS 1.2 and 1.3 on both sides of a connection, by rustls.
 //!
-//! Before the first connection, [`files`] reads the certificates and the keys. A certificate with its key is an
-//! [`identity`]; its [`names`] say which host or person it is for, and an answer of [`ocsp`] that it is not revoked. The
+//! Before the first connection, and when they have changed, [`files`] reads the certificates and the keys. A certificate
+//! with its key is an [`identity`]; its [`names`] say which host or person it is for, and an answer of [`ocsp`] that it
+//! is not revoked; [`expiry`] is the end of both. The
 //! identities of a door become its [`server`], which chooses one for each client. A program that connects to a door has a
 //! [`client`] instead, with the authorities that it trusts. A server may ask its clients for certificates as well: the
 //! [`verifier`] judges them, with a list of [`subjects`].
@@ -22,6 +23,7 @@ mod choice;
 pub mod client;
 pub mod engine;
 pub mod error;
+pub mod expiry;
 pub mod files;
 pub mod identity;
 pub mod meter;

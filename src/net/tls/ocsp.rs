@@ -192,6 +192,11 @@ pub(super) mod tests {
         answer(&[(serial, GOOD, Some(UNTIL))])
     }
 
+    /// An answer that a certificate with this serial number is revoked.
+    pub(in super::super) fn revoked(serial: &[u8]) -> Vec<u8> {
+        answer(&[(serial, REVOKED, Some(UNTIL))])
+    }
+
     const GOOD: u8 = 0x80;
     const REVOKED: u8 = 0xa1;
     const UNKNOWN: u8 = 0x82;

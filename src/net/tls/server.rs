@@ -96,6 +96,23 @@ impl ServerTls {
         }
     }
 
+    /// Returns true if clients notice no difference to `other`: the same certificates and answers of OCSP are sent to them
+    /// and the same rule holds for theirs.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let is_same =
+            |(one, other): (&Identity, &Identity)| one.has_same_chain(other) && one.answer() == other.answer();
+        self.identities().count() == other.identities().count()
+            && self.identities().zip(other.identities()).all(is_same)
+            && self.has_same_rule(other)
+    }
+
+    /// Returns true if both have the same rule about the certificates of clients.
+    #[must_use]
+    pub fn has_same_rule(&self, other: &Self) -> bool {
+        has_same_rule(self.clients.as_deref(), other.clients.as_deref())
+    }
+
     /// Returns true if a handshake may take longer than a turn of the loop should.
     #[must_use]
     pub const fn is_slow(&self) -> bool {

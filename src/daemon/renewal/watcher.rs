@@ -1,0 +1,226 @@
+//! The thread that waits for changes of certificate files, by inotify(7), and reads them.
+//!
+//! It sleeps in poll(2) until the kernel reports a change of a step that leads to one of the files ([`trail`](super::trail)).
+//! Then it follows all paths again, waits until the changes have settled ([`settling`](super::settling)), and reads.
+//! Nothing is looked at without such a report, save once at the beginning: what has changed since the files were read
+//! for the doors must not be missed.
+//!
+//! The thread may hang for ever in a file system that does not answer. Nothing waits for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::PipeReader;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use nix::sys::signal::SigSet;
+
+use super::settling::Settling;
+use super::trail::{Found, Ground, follow};
+use super::{Certificates, Finding, blindness};
+use crate::net::tls::files::FileError;
+
+/// The time from an event until all events are taken. A directory on the way may be busy with other things.
+const LOOK_AWAY: Duration = Duration::from_millis(100);
+/// The most readings of events at a time, each of some hundred events.
+const MOST_READINGS: usize = 256;
+
+/// The events of a watch. They are the same for all, since a second watch of an inode takes the place of the first.
+const EVENTS: AddWatchFlags = AddWatchFlags::IN_CREATE
+    .union(AddWatchFlags::IN_MOVE)
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_MODIFY)
+    .union(AddWatchFlags::IN_CLOSE_WRITE)
+    .union(AddWatchFlags::IN_ATTRIB)
+    .union(AddWatchFlags::IN_DELETE_SELF)
+    .union(AddWatchFlags::IN_MOVE_SELF);
+
+/// The certificates of a door, and the mistakes in changed files that were reported.
+#[derive(Debug)]
+struct Watched {
+    certificates: Certificates,
+    refused: Vec<FileError>,
+}
+
+/// Runs the life of the thread: until the other end of `stop` is closed, or the receiver of findings is gone.
+pub(super) fn run(certificates: Vec<Certificates>, report: impl Fn(Finding) -> bool, stop: &PipeReader) {
+    // Signals are handled by the loop alone.
+    let _ = SigSet::all().thread_block();
+    let inotify = match Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK) {
+        Ok(inotify) => inotify,
+        Err(error) => {
+            report(Finding::Blind(blindness::without_inotify(error)));
+            return;
+        }
+    };
+    let files = certificates
+        .iter()
+        .flat_map(|certificates| certificates.options.files());
+    let files: BTreeSet<PathBuf> = files.collect();
+    let watched = certificates.into_iter().map(|certificates| Watched {
+        certificates,
+        refused: Vec::new(),
+    });
+    let mut watched: Vec<Watched> = watched.collect();
+    let mut watches = Watches::new(inotify);
+    let mut told = BTreeSet::new();
+    let mut settling = Settling::default();
+    let mut has_changed = true;
+    loop {
+        if has_changed {
+            settling.note(Instant::now());
+            for line in watches.follow(&files) {
+                if told.insert(line.clone()) && !report(Finding::Blind(line)) {
+                    return;
+                }
+            }
+        }
+        if settling.expire(Instant::now()) && !watched.iter_mut().filter_map(Watched::read).all(&report) {
+            return;
+        }
+        if !sleep(&[stop.as_fd(), watches.inotify.as_fd()], settling.deadline()) {
+            return;
+        }
+        if !sleep(&[stop.as_fd()], Some(Instant::now() + LOOK_AWAY)) {
+            return;
+        }
+        has_changed = match watches.take_changes() {
+            Ok(has_changed) => has_changed,
+            Err(error) => {
+                report(Finding::Blind(blindness::without_inotify(error)));
+                return;
+            }
+        };
+    }
+}
+
+/// Waits until one of the descriptors is readable, or until a time. Returns false if the first one is: the thread must
+/// end. So it must if the kernel cannot wait.
+fn sleep(descriptors: &[std::os::fd::BorrowedFd<'_>], until: Option<Instant>) -> bool {
+    let timeout = until.map_or(PollTimeout::NONE, |until| {
+        let left = until.saturating_duration_since(Instant::now());
+        // In whole milliseconds, and not too early.
+        PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+    });
+    let interest = PollFlags::POLLIN;
+    let mut polled: Vec<PollFd<'_>> = descriptors.iter().map(|fd| PollFd::new(*fd, interest)).collect();
+    match poll(&mut polled, timeout) {
+        Ok(_) => polled.first().is_some_and(|stop| stop.any() == Some(false)),
+        Err(error) => error == Errno::EINTR,
+    }
+}
+
+impl Watched {
+    /// Reads the files. Returns what the loop must know, if there is anything new.
+    fn read(&mut self) -> Option<Finding> {
+        let Certificates { service, options, tls } = &mut self.certificates;
+        match options.read(Some(tls.server())) {
+            Ok(read) => {
+                self.refused.clear();
+                if read.is_same(tls) {
+                    return None;
+                }
+                *tls = read.clone();
+                Some(Finding::Renewed(service.clone(), read))
+            }
+            Err(errors) => {
+                let is_new = |error: &&FileError| !self.refused.contains(error);
+                let new: Vec<FileError> = errors.iter().filter(is_new).cloned().collect();
+                self.refused = errors;
+                (!new.is_empty()).then(|| Finding::Refused(service.clone(), new))
+            }
+        }
+    }
+}
+
+/// The watches of an inotify instance. Each has the names that matter, if it is of a directory.
+struct Watches {
+    inotify: Inotify,
+    names: BTreeMap<WatchDescriptor, BTreeSet<OsString>>,
+}
+
+impl Watches {
+    const fn new(inotify: Inotify) -> Self {
+        Self {
+            inotify,
+            names: BTreeMap::new(),
+        }
+    }
+
+    /// Watches the ways to these files, and nothing else. Returns what the log should say about changes that will not
+    /// be seen.
+    fn follow(&mut self, files: &BTreeSet<PathBuf>) -> Vec<String> {
+        let before = std::mem::take(&mut self.names);
+        let unwatched = files.iter().filter_map(|file| Some((file, follow(file, self).err()?)));
+        let unwatched: Vec<_> = unwatched.collect();
+        for watch in before.keys().filter(|watch| !self.names.contains_key(watch)) {
+            // It may be gone with what it has watched.
+            let _ = self.inotify.rm_watch(*watch);
+        }
+        let remote = files
+            .iter()
+            .filter_map(|file| Some((&**file, blindness::network(file)?)));
+        blindness::lines(&unwatched, &remote.collect::<Vec<_>>())
+    }
+
+    /// Takes the events that the kernel has. Returns true if one of them matters.
+    fn take_changes(&self) -> Result<bool, Errno> {
+        let mut has_changed = false;
+        for _ in 0..MOST_READINGS {
+            match self.inotify.read_events() {
+                Ok(events) => has_changed |= events.iter().any(|event| self.matters(event)),
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(has_changed)
+    }
+
+    fn matters(&self, event: &InotifyEvent) -> bool {
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            return true;
+        }
+        match (self.names.get(&event.wd), &event.name) {
+            (None, _) => false,
+            (Some(names), Some(name)) => names.contains(name),
+            // Of what is watched itself.
+            (Some(_), None) => true,
+        }
+    }
+
+    fn add(&mut self, place: &Path, flags: AddWatchFlags) -> Result<&mut BTreeSet<OsString>, Errno> {
+        let watch = self.inotify.add_watch(place, EVENTS | flags)?;
+        Ok(self.names.entry(watch).or_default())
+    }
+}
+
+impl Ground for Watches {
+    fn watch_entry(&mut self, directory: &Path, name: &OsStr) -> Result<(), Errno> {
+        self.add(directory, AddWatchFlags::IN_ONLYDIR)?.insert(name.to_owned());
+        Ok(())
+    }
+
+    fn watch_itself(&mut self, place: &Path) -> Result<(), Errno> {
+        self.add(place, AddWatchFlags::IN_DONT_FOLLOW)?;
+        Ok(())
+    }
+
+    fn look(&mut self, place: &Path) -> Found {
+        let Ok(metadata) = fs::symlink_metadata(place) else {
+            return Found::Nothing;
+        };
+        if metadata.is_dir() {
+            Found::Directory
+        } else if metadata.is_symlink() {
+            fs::read_link(place).map_or(Found::Nothing, Found::Link)
+        } else {
+            Found::File
+        }
+    }
+}
