@@ -172,6 +172,8 @@ mod tls_client_certificates;
 #[cfg(test)]
 mod tls_clients;
 #[cfg(test)]
+mod tls_renewal;
+#[cfg(test)]
 mod unresponsive_file_system;
 #[cfg(test)]
 mod upgrade;

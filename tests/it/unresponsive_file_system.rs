@@ -14,7 +14,7 @@ use crate::harness::{Address, Client, Daemon, Program, temp_dir, worker_command}
 
 /// Lays a file system that does not answer over a directory, for this daemon alone, as long as what is returned lives.
 #[track_caller]
-fn silence(daemon: &Daemon, place: &Path) -> Program {
+pub(crate) fn silence(daemon: &Daemon, place: &Path) -> Program {
     let pid = daemon.pid().to_string();
     let mut command = Command::new("nsenter");
     command.args(["--mount", "--target", &pid]);
@@ -27,7 +27,7 @@ fn silence(daemon: &Daemon, place: &Path) -> Program {
     mounted
 }
 
-const ALONE: [&str; 2] = ["unshare", "--mount"];
+pub(crate) const ALONE: [&str; 2] = ["unshare", "--mount"];
 
 /// Returns true if a door on a UNIX socket runs programs.
 #[track_caller]
