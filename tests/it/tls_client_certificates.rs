@@ -2,10 +2,9 @@
 //! nor a handshake begun earlier gets round a rule that has changed.
 
 use std::cell::Cell;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,19 +24,19 @@ use rustls::{
 use crate::harness::{Address, Certificate, Daemon, WATCHDOG, worker_command};
 
 /// An authority that signs the certificates of clients.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub(crate) pem: String,
 }
 
 /// The certificate of a client, and its key.
-struct Identity {
+pub(crate) struct Identity {
     certificate: rcgen::Certificate,
     key: KeyPair,
 }
 
 impl Authority {
-    fn named(name: &str) -> Self {
+    pub(crate) fn named(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -47,15 +46,22 @@ impl Authority {
         Self { issuer, pem }
     }
 
-    fn identify(&self, params: &CertificateParams) -> Identity {
+    pub(crate) fn identify(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Identity { certificate, key }
     }
 
     /// An identity with this common name.
-    fn name(&self, name: &str) -> Identity {
+    pub(crate) fn name(&self, name: &str) -> Identity {
         self.identify(&named(name))
+    }
+}
+
+impl Identity {
+    /// The certificate with its key behind it, for one file.
+    pub(crate) fn pem(&self) -> String {
+        self.certificate.pem() + &self.key.serialize_pem()
     }
 }
 
@@ -85,10 +91,7 @@ impl Files {
     }
 
     fn write(&self, name: &str, text: &str) -> String {
-        let path = self.path(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-        path
+        self.0.write(name, text)
     }
 
     /// Writes the file of a pool that accepts certificates of this authority with these names, or needs none.
@@ -318,8 +321,7 @@ fn openssl_is_served_with_its_certificate_and_refused_without() {
         panic!("TLS goes over TCP")
     };
     let identity = authority.name("squid-1");
-    let both = door.certificate.path("client.pem");
-    fs::write(&both, identity.certificate.pem() + &identity.key.serialize_pem()).unwrap();
+    let both = door.certificate.write("client.pem", &identity.pem());
     let own: &[&str] = &["-cert", &both, "-key", &both];
     for (version, flags, answer) in [
         ("-tls1_2", own, "by openssl\n"),

@@ -9,7 +9,7 @@
 //!    Connections that are not admitted take at most half of the places: one more, and the one that has waited longest
 //!    is refused.
 //! 3. The preface is read ([`arrivals`](super::arrivals)). The client that it asserts is held against the access lists
-//!    before it may begin a handshake.
+//!    before it may begin a handshake; a proxy that speaks for itself is not.
 //! 4. The handshake is made. It verifies the certificate that the client shows, if the door asks for one.
 //! 5. The client is held against the access lists again, which a reload may have changed, and its certificate is verified
 //!    again if the rule about it may have changed, or if the client has resumed a session. The place is given back: a place
@@ -20,8 +20,8 @@
 //!
 //! Before its handshake a connection is refused without a word of the door's protocol, which would leave in the clear.
 //!
-//! A proxy that speaks for itself, as health checks do, and is not in `--allow`, is closed without a word: it has seen
-//! that the door answers.
+//! A proxy that speaks for itself, as health checks do, and is not in `--allow`, is closed without a word in step 5: it
+//! has seen that the door answers, and that it does so by TLS.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};

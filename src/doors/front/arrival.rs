@@ -19,7 +19,7 @@ use super::preface::{Ending, Preface, Refusal, Verdict};
 use crate::net::access::AccessList;
 use crate::net::addr::PeerAddr;
 use crate::net::conn::{Conn, Received};
-use crate::net::origin::Origin;
+use crate::net::origin::{Asserted, Origin};
 use crate::net::tls::server::ServerTls;
 use crate::net::tls::transport::Step;
 use crate::reactor::{Alarm, Context};
@@ -188,7 +188,9 @@ impl Arrival {
         let Some(tls) = self.tls.clone() else {
             return Progress::Ends(self, End::Complete(origin));
         };
-        if !access.permits(&origin) {
+        // A health check of the proxy is over when the handshake is done: see `admission`.
+        let is_proxy_itself = origin.asserted == Some(Asserted::Proxy);
+        if !is_proxy_itself && !access.permits(&origin) {
             return Progress::Ends(self, End::NotPermitted(origin));
         }
         let early = std::mem::take(&mut reading.received);

@@ -29,18 +29,24 @@ impl Certificate {
             directory,
             config: config(roots, &[&TLS13, &TLS12]),
         };
-        let key = certificate.file("key.pem");
-        fs::write(&key, made.signing_key.serialize_pem()).expect("write the key");
-        fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("protect the key");
-        fs::write(certificate.file("cert.pem"), made.cert.pem()).expect("write the certificate");
+        certificate.write("key.pem", &made.signing_key.serialize_pem());
+        certificate.write("cert.pem", &made.cert.pem());
         certificate
+    }
+
+    /// Writes another file beside them, which no other user may read. Returns its path.
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+        let file = self.file(name);
+        fs::write(&file, text).expect("write a file");
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("protect a file");
+        self.path(name)
     }
 
     fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// The path of a file: `cert.pem` or `key.pem`.
+    /// The path of a file: `cert.pem`, `key.pem`, or one that was written beside them.
     pub(crate) fn path(&self, name: &str) -> String {
         self.file(name).to_str().expect("temporary paths are UTF-8").to_owned()
     }
