@@ -154,6 +154,8 @@ mod real_squid_faults;
 #[cfg(test)]
 mod real_squidguard;
 #[cfg(test)]
+mod real_tls;
+#[cfg(test)]
 mod self_connection;
 #[cfg(test)]
 mod session_standstill;
