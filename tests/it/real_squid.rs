@@ -9,6 +9,7 @@ use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,9 +21,10 @@ use nix::unistd::{User, chown, geteuid};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Address, BLOCKED_DOMAIN, Client, Daemon, Program, SquidGuard, WATCHDOG, free_port, temp_dir, wait_all_gone,
-    worker_command,
+    Address, BLOCKED_DOMAIN, Builder, Certificate, Client, Daemon, Program, SquidGuard, WATCHDOG, free_port, temp_dir,
+    wait_all_gone, worker_command,
 };
+use crate::tls_client_certificates::Authority;
 
 /// A name that is on no list.
 const CLEAN_DOMAIN: &str = "clean.example";
@@ -127,9 +129,7 @@ impl Squid {
         let logs = home.path().join("log");
         fs::create_dir(&logs).expect("make a directory for Squid's log");
         if geteuid().is_root() {
-            let user = User::from_name("proxy").expect("look up a user");
-            let user = user.expect("the user proxy, which Debian's squid package relies on");
-            chown(&logs, Some(user.uid), Some(user.gid)).expect("give Squid its directory");
+            give_to_squid(&logs);
         }
         fs::write(
             home.path().join("hosts"),
@@ -214,6 +214,12 @@ fn ask_for(squid: &Address, method: &str, url: &str, header: &str) -> Response {
     }
 }
 
+fn give_to_squid(file: &Path) {
+    let user = User::from_name("proxy").expect("look up a user");
+    let user = user.expect("the user proxy, which Debian's squid package relies on");
+    chown(file, Some(user.uid), Some(user.gid)).expect("give Squid its file");
+}
+
 impl Drop for Squid {
     fn drop(&mut self) {
         self.program.signal(Signal::SIGKILL);
@@ -250,6 +256,41 @@ impl Response {
     }
 }
 
+/// The files for TLS between a pool and the `ask` of a Squid, which shows a certificate. What `ask` reads belongs to the
+/// user that it runs as, Squid's, as it must for an administrator.
+pub(crate) struct TlsFiles(Certificate);
+
+impl TlsFiles {
+    #[track_caller]
+    pub(crate) fn new() -> Self {
+        let (files, authority) = (Certificate::new(), Authority::named("authority"));
+        let clients = files.write("clients.pem", &authority.pem);
+        let own = files.write("squid.pem", &authority.name("squid").pem());
+        files.write("foreign.pem", &Authority::named("foreign").name("squid").pem());
+        let directory = Path::new(&clients).parent().expect("a file is in a directory");
+        fs::set_permissions(directory, Permissions::from_mode(0o755)).expect("let Squid into the directory");
+        if geteuid().is_root() {
+            for file in [own, files.path("cert.pem"), files.path("foreign.pem")] {
+                give_to_squid(Path::new(&file));
+            }
+        }
+        Self(files)
+    }
+
+    /// Gives a pool a listener with TLS for this Squid.
+    pub(crate) fn serve(&self, pool: Builder) -> Builder {
+        let pool = self.0.flags().iter().fold(pool, |pool, flag| pool.args(&[flag]));
+        pool.args(&["--client-ca", &self.0.path("clients.pem"), "--allow-subject", "squid"])
+    }
+
+    /// The words for the `ask` of the Squid. `own`: the file of its certificate.
+    #[track_caller]
+    pub(crate) fn asks(&self, address: &Address, own: &str) -> String {
+        let (ca, own) = (self.0.path("cert.pem"), self.0.path(own));
+        format!("--timeout 600s --ca {ca} --cert {own} tls:localhost:{}", address.port())
+    }
+}
+
 /// squidGuard that sends blocked URLs to a page of `web`.
 #[track_caller]
 pub(crate) fn squidguard(web: &Web) -> SquidGuard {
@@ -278,6 +319,54 @@ fn squid_is_filtered_through_ask() {
         squid.fetch(location).assert_page(&format!("blocked?u={blocked}"));
     }
     assert_eq!(daemon.usr1().count("queries replied"), 6);
+}
+
+#[test]
+fn squid_is_filtered_over_tls_with_a_certificate_of_its_own() {
+    let (web, files) = (Web::start(), TlsFiles::new());
+    let guard = squidguard(&web);
+    let command = guard.command();
+    let daemon = Daemon::with(["-n", "4", "--queue-timeout", "600s", "-d", &command]);
+    let daemon = files.serve(daemon).start();
+    let blocked = web.url(BLOCKED_DOMAIN, "banner.gif");
+    // With channel-IDs and without: the lines share a connection, or one connection takes each.
+    for (concurrency, connections) in [(500, "1"), (500, "0"), (0, "1")] {
+        let asks = files.asks(&daemon.addr(), "squid.pem");
+        let squid = Squid::start(concurrency, &format!("--connections {connections} {asks}"));
+        for number in 0..8 {
+            let path = number.to_string();
+            squid.fetch(&web.url(CLEAN_DOMAIN, &path)).assert_page(&path);
+            let location = squid.fetch(&blocked).location().map(str::to_owned);
+            assert_eq!(location, Some(web.url("127.0.0.1", &format!("blocked?u={blocked}"))));
+        }
+        if (concurrency, connections) == (500, "1") {
+            let dump = daemon.usr2();
+            let is_named = |line: &String| line.ends_with("(TLSv1.3, subject \"CN=squid\")");
+            assert!(dump.iter().any(is_named), "{dump:#?}");
+        }
+    }
+    let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!((stats.count("queries replied"), stats.count("queries failed")), (48, 0));
+    assert_eq!((stats.count("tls cut"), stats.count("tls failed")), (0, 0));
+    // All but the first line of an `ask` that connects for each resume a session.
+    assert_eq!(stats.count("tls handshakes") - stats.count("tls resumed"), 3);
+}
+
+/// With ten minutes for each line, one that was tried for half of its time would hold the browser up.
+#[test]
+fn pages_load_at_once_while_the_pool_refuses_the_certificate_of_squid() {
+    let (web, files) = (Web::start(), TlsFiles::new());
+    let command = worker_command(&[]);
+    let daemon = files.serve(Daemon::with(["-n", "1", "-d", &command])).start();
+    for (concurrency, lines) in [(500, 1), (0, 4)] {
+        let squid = Squid::start(concurrency, &files.asks(&daemon.addr(), "foreign.pem"));
+        for number in 0..3 {
+            let path = number.to_string();
+            squid.fetch(&web.url(CLEAN_DOMAIN, &path)).assert_page(&path);
+        }
+        daemon.stderr_wait_nth("its certificate comes from no authority that is trusted here", lines);
+    }
+    assert_eq!(daemon.usr1().count("queries total"), 0);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{
     Address, BLOCKED_DOMAIN, Daemon, Installation, SquidGuard, WATCHDOG, free_port, reset_on_close, wait_orphan,
 };
-use crate::real_squid::{Squid, Web, fetch, squidguard};
+use crate::real_squid::{Squid, TlsFiles, Web, fetch, squidguard};
 use crate::upgrade::{signal, upgrade};
 
 /// The number of browsers, each of which waits for one page at a time.
@@ -294,6 +294,35 @@ fn no_url_passes_and_none_gets_another_ones_answer_through_hup_upgrade_and_reset
     signal(serving, Signal::SIGHUP);
     signal(serving, Signal::SIGURG);
     ways[0].reset_all();
+    browsers.wait_for_all();
+    browsers.end();
+}
+
+#[test]
+fn no_url_passes_over_tls_with_a_certificate_through_hup_and_upgrade() {
+    let (web, files) = (Web::start(), TlsFiles::new());
+    let (guard, installation) = (squidguard(&web), Installation::new());
+    let command = guard.command();
+    let daemon = Daemon::with(["-n", "3", "-d", &command, "--pipeline", "16", "--queue-timeout", "600s"]);
+    let daemon = files.serve(daemon).installed_at(&installation.program()).start();
+    let asks = files.asks(&daemon.addr(), "squid.pem");
+    let squid = Squid::start(500, &format!("--channel-ids yes {asks}"));
+    let browsers = Browsers::start(&squid, &web);
+    let mut serving = daemon.pid();
+    for round in 1..=ROUNDS {
+        browsers.wait_for_all();
+        signal(serving, Signal::SIGHUP);
+        daemon.stderr_wait_nth(REPLACED, round);
+        browsers.wait_for_all();
+        installation.install(&format!("v{}", round + 1));
+        let successor = upgrade(&daemon, serving, round);
+        if serving == daemon.pid() {
+            assert!(daemon.wait_exit().success());
+        } else {
+            wait_orphan(serving);
+        }
+        serving = successor;
+    }
     browsers.wait_for_all();
     browsers.end();
 }
