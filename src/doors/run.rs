@@ -16,6 +16,8 @@
 //!
 //! Invariants (the tests try them with random events):
 //! - There is exactly one conclusion, and no step follows it.
+//! - The input of a program that has to be ended ends behind the signal: the program is not to take input that was cut
+//!   off for complete.
 //! - A program that was started is reaped exactly once, unless it was [unkillable](Conclusion::Unkillable).
 //! - A program that has exited is not reaped while its outputs are awaited: until then no other process group can get
 //!   its number, so what is left of the group can be killed.
@@ -324,19 +326,19 @@ impl Run {
         use RunStep::{CloseStreams, End, EndInput};
         self.state = RunState::Ending { cause };
         steps(match cause {
-            EndCause::Timeout => &[EndInput, End(EndCause::Timeout)],
-            EndCause::Standstill => &[EndInput, End(EndCause::Standstill)],
-            EndCause::Overflow => &[EndInput, End(EndCause::Overflow)],
-            EndCause::Invalid => &[EndInput, End(EndCause::Invalid)],
-            EndCause::Stop => &[EndInput, End(EndCause::Stop)],
-            EndCause::Deserted => &[CloseStreams, End(EndCause::Deserted)],
+            EndCause::Timeout => &[End(EndCause::Timeout), EndInput],
+            EndCause::Standstill => &[End(EndCause::Standstill), EndInput],
+            EndCause::Overflow => &[End(EndCause::Overflow), EndInput],
+            EndCause::Invalid => &[End(EndCause::Invalid), EndInput],
+            EndCause::Stop => &[End(EndCause::Stop), EndInput],
+            EndCause::Deserted => &[End(EndCause::Deserted), CloseStreams],
         })
     }
 
     fn abort(&mut self, cause: EndCause) -> Advance {
         self.open_outputs = 0;
         self.state = RunState::Ending { cause };
-        steps(&[RunStep::CloseStreams, RunStep::Kill])
+        steps(&[RunStep::Kill, RunStep::CloseStreams])
     }
 
     fn cancel(&mut self, conclusion: Conclusion) -> Advance {
@@ -422,7 +424,7 @@ mod tests {
             let (mut run, ..) = after(&[Started], now);
             let due = run.deadline().unwrap();
             assert_eq!(due, now + TIMEOUT);
-            let end = [RunStep::EndInput, RunStep::End(cause)];
+            let end = [RunStep::End(cause), RunStep::EndInput];
             assert_eq!(run.handle(event, due).steps, end, "{event:?}");
             for again in [Standstill, Overflow, Invalid, Stop, Tick] {
                 assert_eq!(run.handle(again, due), NOTHING, "{again:?} after {event:?}");
@@ -437,7 +439,7 @@ mod tests {
     fn a_program_that_lost_its_clients_is_ended_and_its_streams_are_closed() {
         let now = Instant::now();
         let (_, taken, conclusion) = after(&[Started, Deserted, Exited], now);
-        let end = [RunStep::CloseStreams, RunStep::End(EndCause::Deserted)];
+        let end = [RunStep::End(EndCause::Deserted), RunStep::CloseStreams];
         assert_eq!(taken, [&end[..], &[RunStep::EndInput, RunStep::Reap]].concat());
         assert_eq!(conclusion, Some(Conclusion::Exited(Some(EndCause::Deserted))));
         let (_, taken, _) = after(&[Started, Exited, Deserted], now);

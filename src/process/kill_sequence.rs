@@ -3,7 +3,8 @@
 //!
 //! A program that reads standard input exits when its input ends. One that does not is sent TERM, and one that ignores
 //! TERM is sent KILL. [`Manner`] says at which of these steps to begin. A child may exit in every state, and a later
-//! [`KillEvent::Stop`] may skip steps; no step is undone.
+//! [`KillEvent::Stop`] may skip steps; no step is undone. Where a signal is sent, the input ends behind it: a program
+//! that finds the signal waiting does not take input that was cut off for complete.
 //!
 //! ```text
 //! Running ──expected──▸ Expected ──END_GRACE──────────────▾
@@ -163,13 +164,13 @@ impl KillSequence {
                 &[KillStep::CloseStdin],
             ),
             (KillState::Running | KillState::Expected { .. }, KillEvent::Stop(Manner::Promptly)) => {
-                (self.terminated(now), &[KillStep::CloseStdin, KillStep::Terminate])
+                (self.terminated(now), &[KillStep::Terminate, KillStep::CloseStdin])
             }
             (KillState::Expected { terminate_at }, KillEvent::Deadline) if now >= terminate_at => {
-                (self.terminated(now), &[KillStep::CloseStdin, KillStep::Terminate])
+                (self.terminated(now), &[KillStep::Terminate, KillStep::CloseStdin])
             }
             (KillState::Running | KillState::Expected { .. }, KillEvent::Stop(Manner::AtOnce)) => {
-                (killed(now), &[KillStep::CloseStdin, KillStep::Kill])
+                (killed(now), &[KillStep::Kill, KillStep::CloseStdin])
             }
 
             (KillState::InputClosed { .. }, KillEvent::Stop(Manner::Promptly)) => {
@@ -264,8 +265,8 @@ mod tests {
                 [
                     (to_expected, &[]),
                     (to_closed, &[CloseStdin]),
-                    (to_terminated, &[CloseStdin, Terminate]),
-                    (to_killed, &[CloseStdin, Kill]),
+                    (to_terminated, &[Terminate, CloseStdin]),
+                    (to_killed, &[Kill, CloseStdin]),
                     (KillState::Running, &[]),
                     (KillState::Ended, &[Reap]),
                 ],
@@ -275,9 +276,9 @@ mod tests {
                 [
                     (expected, &[]),
                     (to_closed, &[CloseStdin]),
-                    (to_terminated, &[CloseStdin, Terminate]),
-                    (to_killed, &[CloseStdin, Kill]),
-                    (to_terminated, &[CloseStdin, Terminate]),
+                    (to_terminated, &[Terminate, CloseStdin]),
+                    (to_killed, &[Kill, CloseStdin]),
+                    (to_terminated, &[Terminate, CloseStdin]),
                     (KillState::Ended, &[Reap]),
                 ],
             ),
@@ -403,7 +404,9 @@ mod tests {
                 prop_assert!(place(KillStep::Kill).is_some_and(|kill| kill < give_up));
             }
             if done.iter().any(|&action| action != KillStep::Reap) {
-                prop_assert!(stopped && place(KillStep::CloseStdin) == Some(0));
+                // The input ends with the first step, and behind the signal if that is one.
+                let first = usize::from(done.first() != Some(&KillStep::CloseStdin));
+                prop_assert!(stopped && place(KillStep::CloseStdin) == Some(first));
             }
             prop_assert_eq!(place(KillStep::Reap).is_some(), sequence.state() == KillState::Ended);
         }

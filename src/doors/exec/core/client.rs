@@ -429,7 +429,7 @@ mod tests {
     }
 
     fn end(cause: EndCause) -> [ClientAction; 2] {
-        [END_INPUT, ClientAction::Program(RunStep::End(cause))]
+        [ClientAction::Program(RunStep::End(cause)), END_INPUT]
     }
 
     #[test]

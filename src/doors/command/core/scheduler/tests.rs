@@ -400,8 +400,8 @@ fn a_program_that_waits_for_its_only_client_is_ended_and_the_client_told() {
     story.client(2, ClientEvent::Gone);
     let run = RunId(0);
     let end = [
-        Action::Program(run, RunStep::EndInput),
         Action::Program(run, RunStep::End(EndCause::Standstill)),
+        Action::Program(run, RunStep::EndInput),
     ];
     assert_eq!(story.client(1, ClientEvent::Standstill), end);
     assert_eq!(story.client(1, ClientEvent::Standstill), [], "once");
