@@ -219,8 +219,10 @@ impl Front {
         self.descriptor_freed(cx);
     }
 
-    /// Must be called when a descriptor has been closed: a listener that paused for want of one may continue.
+    /// Must be called when a descriptor has been closed: a listener that paused for want of one may continue. Logs what
+    /// had gone wrong with TLS on it.
     pub(super) fn descriptor_freed(&mut self, cx: &mut Context<'_>) {
+        self.tell_troubles(cx);
         self.listening.descriptor_freed(cx);
     }
 

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use log::Level;
 
-use super::Front;
 use super::options::{FrontOptions, TlsOptions};
+use super::{Front, Topic};
 use crate::amount;
 use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, Transport};
@@ -21,9 +21,13 @@ use crate::net::origin::Origin;
 use crate::net::tls::expiry::Expiry;
 use crate::net::tls::files::{FileError, IdentityFiles, Remark, answer_file, read_server};
 use crate::net::tls::identity::Identity;
-use crate::net::tls::meter::Meter;
+use crate::net::tls::meter::{Meter, Trouble};
 use crate::net::tls::server::ServerTls;
+use crate::reactor::Context;
 use crate::stats::Snapshot;
+
+const FAILED: Topic = Topic::new("TLS connections that fail");
+const CUT: Topic = Topic::new("TLS connections that are cut");
 
 /// The certificates and keys of a door, as they were read from their files.
 #[derive(Debug, Clone)]
@@ -55,7 +59,7 @@ impl TlsCounts {
         if let Some(established) = &origin.tls {
             self.handshakes += 1;
             self.resumed += u64::from(established.is_resumed);
-            conn.count_by(&self.meter);
+            conn.count_by(&self.meter, origin);
         }
     }
 }
@@ -250,6 +254,17 @@ impl Front {
     fn log_tls(&self, level: Level, line: fmt::Arguments<'_>) {
         let name = self.name();
         log::log!(target: self.kind.module, level, service:% = name; "{name}: {line}");
+    }
+
+    /// Logs the connections with TLS that have gone wrong since the last call.
+    pub(super) fn tell_troubles(&mut self, cx: &mut Context<'_>) {
+        for (origin, trouble) in self.tls_counts.meter.take_troubles() {
+            let topic = match trouble {
+                Trouble::Failed(_) => FAILED,
+                Trouble::Cut => CUT,
+            };
+            self.note(cx, Level::Warn, topic, format_args!("{origin}: {trouble}"));
+        }
     }
 
     /// Adds the rows about TLS. The days until the first certificate ends are there only if there is one, and 0 if it

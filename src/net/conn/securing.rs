@@ -4,6 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use super::super::origin::Origin;
 use super::super::stream::Stream;
 use super::super::tls::Established;
 use super::super::tls::engine::Engine;
@@ -46,10 +47,20 @@ impl Conn {
         step
     }
 
-    /// Counts the connection by `meter` from now on, if it has TLS and that goes wrong.
-    pub fn count_by(&mut self, meter: &Rc<Meter>) {
+    /// Returns true if the peer has sent a byte of the handshake. Must be called during that.
+    #[must_use]
+    pub fn has_begun_handshake(&self) -> bool {
+        match &self.stream {
+            Stream::Tls(secured) => secured.engine().has_begun(),
+            Stream::Tcp(_) | Stream::Unix(_) => false,
+        }
+    }
+
+    /// Counts the connection by `meter` from now on, if it has TLS and that goes wrong. `origin` is its origin, for the
+    /// log.
+    pub fn count_by(&mut self, meter: &Rc<Meter>, origin: &Origin) {
         if let Stream::Tls(secured) = &mut self.stream {
-            secured.count_by(Rc::clone(meter));
+            secured.count_by(Rc::clone(meter), origin.clone());
         }
     }
 

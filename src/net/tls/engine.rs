@@ -201,7 +201,7 @@ impl Engine {
             return;
         }
         if self.is_handshaking() {
-            let has_begun = self.quiet > 0;
+            let has_begun = self.has_begun();
             self.fail(Fault::Left { has_begun });
         } else {
             self.receiving = Receiving::Cut;
@@ -245,6 +245,12 @@ impl Engine {
             Receiving::Failed(fault) => Some(fault),
             Receiving::Open | Receiving::Ended | Receiving::Cut => None,
         }
+    }
+
+    /// Returns true if the peer has sent a byte of the handshake. Must be called during that.
+    #[must_use]
+    pub const fn has_begun(&self) -> bool {
+        self.quiet > 0
     }
 
     /// Returns true until both sides have finished the handshake. Nothing is encrypted before.

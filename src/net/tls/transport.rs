@@ -27,6 +27,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use super::engine::{Engine, Plain};
 use super::meter::{Account, Meter};
 use crate::buffer::Buffer;
+use crate::net::origin::Origin;
 use crate::net::stream::Stream;
 use crate::net::sys;
 
@@ -83,9 +84,9 @@ impl Secured {
         }
     }
 
-    /// Counts the connection by `meter` from now on, if it goes wrong.
-    pub(in crate::net) fn count_by(&mut self, meter: Rc<Meter>) {
-        self.account = Some(Account::new(meter));
+    /// Counts the connection by `meter` from now on, if it goes wrong. `origin` is its origin, for the log.
+    pub(in crate::net) fn count_by(&mut self, meter: Rc<Meter>, origin: Origin) {
+        self.account = Some(Account::new(meter, origin));
     }
 
     pub(in crate::net) const fn socket(&self) -> &Stream {
