@@ -168,6 +168,8 @@ mod suspended_processes;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
+mod tls_attacks;
+#[cfg(test)]
 mod tls_certificates;
 #[cfg(test)]
 mod tls_client_certificates;

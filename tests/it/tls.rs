@@ -14,22 +14,22 @@ use crate::harness::{Address, Certificate, Client, Daemon, Gate, Installation, W
 use crate::upgrade::upgrade;
 
 /// A daemon with a listener on TLS, and the certificate for it.
-struct Door {
-    daemon: Daemon,
-    certificate: Certificate,
+pub(crate) struct Door {
+    pub(crate) daemon: Daemon,
+    pub(crate) certificate: Certificate,
 }
 
 impl Door {
     /// A pool of `workers` that wait for their orders.
     #[track_caller]
-    fn pool(workers: u32, flags: &[&str]) -> Self {
+    pub(crate) fn pool(workers: u32, flags: &[&str]) -> Self {
         let (workers, command) = (workers.to_string(), worker_command(&[]));
         let arguments = ["-n", &workers, "-d", &command, "--queue-timeout", "60s"];
         Self::with(&[&arguments[..], flags].concat())
     }
 
     #[track_caller]
-    fn with(arguments: &[&str]) -> Self {
+    pub(crate) fn with(arguments: &[&str]) -> Self {
         let certificate = Certificate::new();
         let tls = certificate.flags();
         let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
@@ -39,14 +39,14 @@ impl Door {
 
     /// A pool of two shells with this script, in session mode.
     #[track_caller]
-    fn sessions(script: &str) -> Self {
+    pub(crate) fn sessions(script: &str) -> Self {
         let command = shell_words::join(["sh", "-c", script]);
         Self::with(&["-n", "2", "-d", &command, "--mode", "session", "--queue-timeout", "60s"])
     }
 
     /// An exec door for programs of this name.
     #[track_caller]
-    fn exec(program: &str) -> Self {
+    pub(crate) fn exec(program: &str) -> Self {
         let certificate = Certificate::new();
         let (cert, key) = (certificate.path("cert.pem"), certificate.path("key.pem"));
         let daemon = Daemon::with(["exec", "tls:127.0.0.1:0", "--allow-program", program])
@@ -67,13 +67,13 @@ impl Door {
     }
 
     #[track_caller]
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.daemon.client().secure(&self.certificate)
     }
 
     /// A client that has sent all but the last byte of its first message.
     #[track_caller]
-    fn half_handshake(&self) -> Half {
+    pub(crate) fn half_handshake(&self) -> Half {
         let mut client = self.daemon.client();
         let hello = self.certificate.hello();
         let (last, first) = hello.split_last().expect("it is not empty");
@@ -82,16 +82,16 @@ impl Door {
     }
 
     #[track_caller]
-    fn ask(&self, line: &str) -> String {
+    pub(crate) fn ask(&self, line: &str) -> String {
         let mut client = self.client();
         client.send(format!("{line}\n"));
         String::from_utf8_lossy(&client.read_to_end()).into_owned()
     }
 }
 
-struct Half {
-    client: Client,
-    last: u8,
+pub(crate) struct Half {
+    pub(crate) client: Client,
+    pub(crate) last: u8,
 }
 
 /// Bytes of no pattern that a block size could hide.
@@ -100,7 +100,7 @@ fn noise(length: u32) -> Vec<u8> {
     (0..length).map(byte).collect()
 }
 
-fn text(bytes: Vec<u8>) -> String {
+pub(crate) fn text(bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

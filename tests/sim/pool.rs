@@ -723,7 +723,7 @@ impl World {
     fn reply(&mut self, worker: WorkerId, after: AfterReply) {
         // A session is a request like any other, but the last of its worker in any case.
         let after = if self.policy.mode == Mode::Session {
-            AfterReply::Spent
+            self.dice.pick(&[AfterReply::Spent, AfterReply::Cut]).unwrap_or(after)
         } else {
             after
         };

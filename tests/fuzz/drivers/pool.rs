@@ -258,10 +258,14 @@ impl<'i> World<'i> {
             _ => None,
         };
         let no_reply = no_reply.unwrap_or(Fault::ReplyTooLong(to));
+        let last = match kind {
+            24 => self.choices.pick(&[AfterReply::Spent, AfterReply::Cut]),
+            _ => None,
+        };
         let event = match kind {
             16..23 => reply(AfterReply::InStep),
             23 => reply(AfterReply::OutOfStep),
-            24 => reply(AfterReply::Spent),
+            24 => reply(last.unwrap_or(AfterReply::Spent)),
             25 => Event::ReplyBegun(worker, to),
             26 => broken(Fault::OutputClosed),
             27 => request.map_or_else(

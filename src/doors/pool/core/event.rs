@@ -103,6 +103,8 @@ pub enum AfterReply {
     OutOfStep,
     /// The worker has answered the only request that it takes, and is replaced without delay.
     Spent,
+    /// The same, but its client was cut off: it is ended before it can take the part that it has for the whole.
+    Cut,
 }
 
 /// The reason for which a worker is of no use any more.

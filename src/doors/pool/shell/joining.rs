@@ -128,7 +128,11 @@ impl Pool {
     }
 
     fn report_spent_worker(&mut self, cx: &mut Context<'_>, worker: WorkerId) {
-        let (to, after) = (ReplyTo::Oldest, AfterReply::Spent);
+        self.report_last_answer(cx, worker, AfterReply::Spent);
+    }
+
+    fn report_last_answer(&mut self, cx: &mut Context<'_>, worker: WorkerId, after: AfterReply) {
+        let to = ReplyTo::Oldest;
         self.base.desk(cx).report(Event::Reply { worker, to, after });
     }
 
@@ -143,22 +147,26 @@ impl Pool {
         }
     }
 
-    /// Ends a session whose client has gone. Its worker's input ends, and then the worker.
+    /// Ends a session whose client has gone. Its worker's input ends, and then the worker. Over TLS the end of a client
+    /// is told from a cut, so the worker of one that was cut off is ended first.
     fn abort_session(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(session) = self.sessions.remove(cx, key) else {
             return;
         };
-        let (request, worker) = match session.stage {
-            Stage::Waiting(request) => (request, None),
-            Stage::Running(running) => (Some(running.request), running.worker),
-        };
         drop(session.conn);
         self.base.desk(cx).release_connection(&session.origin);
-        if let Some(request) = request {
-            self.base.desk(cx).report(Event::Abandoned(request));
-        }
-        if let Some(worker) = worker {
-            self.workers.detach_session(worker);
+        let running = match session.stage {
+            Stage::Waiting(None) => return,
+            Stage::Waiting(Some(request)) => return self.base.desk(cx).report(Event::Abandoned(request)),
+            Stage::Running(running) => running,
+        };
+        self.base.desk(cx).report(Event::Abandoned(running.request));
+        let Some(worker) = running.worker else { return };
+        self.workers.detach_session(worker);
+        if session.origin.tls.is_some() && !running.has_whole_input() {
+            self.report_last_answer(cx, worker, AfterReply::Cut);
+            self.settle(cx, None);
+        } else {
             self.report_spent_worker(cx, worker);
         }
     }

@@ -10,7 +10,7 @@ use super::Dispatcher;
 use crate::doors::pool::core::blame::{Blame, Fate, Wreck};
 use crate::doors::pool::core::event::{
     Action, AfterReply, Assignment, ClientId, Completion, Fault, Refusal, RefusedRequest, ReplyTo, RequestId, Restart,
-    WorkerId,
+    StopMode, WorkerId,
 };
 use crate::doors::pool::core::requests::RequestState;
 use crate::doors::pool::core::workers::{Flight, NextStep, Phase, RestReason, SETTLE};
@@ -133,6 +133,7 @@ impl Dispatcher {
                 self.fail(id, Restart::Desync, Blame::NoRequest);
             }
             AfterReply::Spent => self.fail(id, Restart::Spent, Blame::NoRequest),
+            AfterReply::Cut => self.end_worker(id, Restart::Spent, Blame::NoRequest, StopMode::Terminate),
         }
     }
 

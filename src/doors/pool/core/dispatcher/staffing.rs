@@ -261,6 +261,16 @@ impl Dispatcher {
     /// A worker is of no use any more. Its place gets another one, its requests other workers or refusals, its process
     /// (if there is one) is ended.
     pub(super) fn fail(&mut self, id: WorkerId, reason: Restart, blame: Blame) {
+        let mode = if reason == Restart::Spent {
+            StopMode::EndInput
+        } else {
+            StopMode::Terminate
+        };
+        self.end_worker(id, reason, blame, mode);
+    }
+
+    /// The same, with the manner in which the process is ended.
+    pub(super) fn end_worker(&mut self, id: WorkerId, reason: Restart, blame: Blame, mode: StopMode) {
         let Some(phase) = self.workers.phase(id) else { return };
         let reason = phase.restart(reason);
         self.replace(id, reason);
@@ -268,11 +278,6 @@ impl Dispatcher {
         if !phase.has_process() {
             return self.workers.remove(id, self.now);
         }
-        let mode = if reason == Restart::Spent {
-            StopMode::EndInput
-        } else {
-            StopMode::Terminate
-        };
         self.stop(id, mode);
         self.end_flights(id, reason, blame);
     }

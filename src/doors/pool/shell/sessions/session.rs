@@ -144,7 +144,12 @@ impl Running {
     /// Returns true if anything has happened between these two, so that the client cannot be given to another worker as
     /// if nothing had.
     pub(crate) fn has_begun(&self) -> bool {
-        self.volume() != Volume::default() || self.up.direction().has_ended() || self.held() > 0
+        self.volume() != Volume::default() || self.has_whole_input() || self.held() > 0
+    }
+
+    /// Returns true if the worker has got all that the client has sent, and the end of it.
+    pub(crate) fn has_whole_input(&self) -> bool {
+        self.up.direction().has_ended()
     }
 
     /// The number of bytes that the client has sent and that are held.
