@@ -123,19 +123,19 @@ impl Arrival {
         }
     }
 
-    /// Begins with the first stage of its plan, and goes as far as possible.
-    pub(super) fn begin(self, plan: Plan, cx: &mut Context<'_>, share: &mut Share, access: &AccessList) -> Progress {
+    /// Begins with the first stage of its plan. A preface is read as far as possible.
+    pub(super) fn begin(self, plan: Plan, cx: &mut Context<'_>, access: &AccessList) -> Progress {
         match plan {
             Plan::Preface(preface, tls) => {
                 let stage = Stage::Preface(Reading {
                     preface,
                     received: Vec::new(),
                 });
-                Self { stage, tls, ..self }.advance(cx, share, access)
+                Self { stage, tls, ..self }.read(cx, access)
             }
             Plan::Handshake(tls) => {
                 let origin = Origin::direct(self.place.peer());
-                self.begin_handshake(origin, tls, cx, share)
+                self.begin_handshake(origin, tls, cx)
             }
         }
     }
@@ -155,17 +155,25 @@ impl Arrival {
         }
     }
 
-    /// Goes as far as possible.
-    pub(super) fn advance(mut self, cx: &mut Context<'_>, share: &mut Share, access: &AccessList) -> Progress {
+    /// Goes on with a preface as far as possible. A handshake has to wait for its [turn](Self::advance).
+    pub(super) fn read(mut self, cx: &mut Context<'_>, access: &AccessList) -> Progress {
         let verdict = match &mut self.stage {
             Stage::Preface(reading) => reading.read(&mut self.conn, cx),
-            Stage::Handshake(_) => return self.advance_handshake(cx, share),
+            Stage::Handshake(_) => return Progress::MoreLater(self),
         };
-        self.follow(verdict, access, cx, share)
+        self.follow(verdict, access, cx)
+    }
+
+    /// Goes as far as possible.
+    pub(super) fn advance(self, cx: &mut Context<'_>, share: &mut Share, access: &AccessList) -> Progress {
+        match &self.stage {
+            Stage::Preface(_) => self.read(cx, access),
+            Stage::Handshake(_) => self.advance_handshake(cx, share),
+        }
     }
 
     /// Follows the verdict about a preface.
-    fn follow(mut self, verdict: Verdict, access: &AccessList, cx: &mut Context<'_>, share: &mut Share) -> Progress {
+    fn follow(mut self, verdict: Verdict, access: &AccessList, cx: &mut Context<'_>) -> Progress {
         let (taken, asserted, details) = match verdict {
             // A short read has taken all that had come, and the registration tells of the rest; else no event does.
             Verdict::NeedMore if self.is_registered && self.conn.is_readable() && !self.conn.is_drained() => {
@@ -195,21 +203,22 @@ impl Arrival {
         }
         let early = std::mem::take(&mut reading.received);
         let conn = self.conn.restart(early);
-        Self { conn, ..self }.begin_handshake(origin, tls, cx, share)
+        Self { conn, ..self }.begin_handshake(origin, tls, cx)
     }
 
     /// Ends a stage whose time is over.
-    pub(super) fn expire(self, access: &AccessList, cx: &mut Context<'_>, share: &mut Share) -> Progress {
+    pub(super) fn expire(self, access: &AccessList, cx: &mut Context<'_>) -> Progress {
         match &self.stage {
             Stage::Preface(Reading { preface, received, .. }) => {
                 let verdict = preface.judge_rest(received, Ending::Deadline);
-                self.follow(verdict, access, cx, share)
+                self.follow(verdict, access, cx)
             }
             Stage::Handshake(_) => Progress::Ends(self, End::Fail(Failure::TooSlow)),
         }
     }
 
-    fn begin_handshake(self, origin: Origin, tls: Arc<ServerTls>, cx: &mut Context<'_>, share: &mut Share) -> Progress {
+    /// Begins a handshake, whose first step is made when the ones that wait for theirs have had it.
+    fn begin_handshake(self, origin: Origin, tls: Arc<ServerTls>, cx: &Context<'_>) -> Progress {
         let engine = match tls.engine() {
             Ok(engine) => engine,
             Err(fault) => return Progress::Ends(self, End::Fail(Failure::Fault(fault))),
@@ -217,14 +226,13 @@ impl Arrival {
         // Tickets and the first answer leave in segments of their own, and the second is not to wait for the
         // acknowledgement of the first. An error: the client has gone, and the next call says so.
         let _ = self.conn.socket().set_nodelay();
-        let begun = Self {
+        Progress::MoreLater(Self {
             conn: self.conn.secure(engine),
             stage: Stage::Handshake(origin),
             tls: Some(tls),
             until: cx.now() + handshake::PATIENCE,
             ..self
-        };
-        begun.advance_handshake(cx, share)
+        })
     }
 
     fn advance_handshake(mut self, cx: &mut Context<'_>, share: &mut Share) -> Progress {
@@ -237,7 +245,10 @@ impl Arrival {
                 Ok(Step::Waiting) => return Progress::Waits(self),
                 Ok(Step::MoreLater) => continue,
                 Ok(Step::Done) => self.completed(),
-                Err(error) => Failure::from_error(error).map_or(End::Close, End::Fail),
+                Err(error) => {
+                    let has_begun = self.conn.has_begun_handshake();
+                    Failure::from_error(error, has_begun).map_or(End::Close, End::Fail)
+                }
             };
             return Progress::Ends(self, end);
         }

@@ -1,16 +1,16 @@
 //! Connections that have been accepted and are not admitted yet: their [`Preface`] is read first, and their TLS
 //! handshake is made. The steps of one are in [`arrival`](super::arrival).
 //!
-//! The life of an arrival: it goes as far as it can at once, for its preface has often come with it, and then it never
-//! enters the table. Else it waits there, registered with the poll, until it is complete, wrong, or late. Then it leaves
+//! The life of an arrival: its preface is read at once, for that has often come with it, and if no handshake follows it
+//! never enters the table. Else it waits there, registered with the poll, until it is complete, wrong, or late. Then it leaves
 //! the table and the poll. The bytes behind a preface are the first of the handshake, or the connection's early bytes.
 //!
 //! The invariants:
 //!
 //! - Each stage of an arrival has a deadline from its beginning, which nothing that the peer sends puts off. An arrival
 //!   holds at most [`Preface::MOST`] bytes, or the bytes of a handshake, which have a bound of their own.
-//! - The handshakes of all arrivals have a [share](Share) of a turn; an arrival that finds none left is resumed in the
-//!   next.
+//! - The handshakes of all arrivals have a [share](Share) of a turn, and wait for it in the run queue, in the order in
+//!   which there was something to do: a flood of events keeps none of them waiting for ever.
 //! - An arrival that is in the table is registered, and its alarm is armed.
 //! - Arrivals have numbers in their order, which are their keys in the reactor as well and never used again. So the first
 //!   in the table is the one that has waited longest, and must make room when there are too many: a proxy sends its
@@ -127,7 +127,7 @@ impl Arrivals {
     ) -> Option<Ended> {
         let arrival = Arrival::new(self.next_number, conn, place, cx.now());
         self.next_number += 1;
-        let progress = arrival.begin(plan, cx, &mut self.share, access);
+        let progress = arrival.begin(plan, cx, access);
         self.settle(cx, progress)
     }
 
@@ -186,7 +186,7 @@ impl Arrivals {
     ) -> Option<Ended> {
         let mut arrival = self.table.remove(&key.to_bits())?;
         arrival.conn.note(readiness);
-        let progress = arrival.advance(cx, &mut self.share, access);
+        let progress = arrival.read(cx, access);
         self.settle(cx, progress)
     }
 
@@ -205,7 +205,7 @@ impl Arrivals {
         let awaited = arrival.awaited();
         let progress = match arrival.advance(cx, &mut self.share, access) {
             Progress::Waits(arrival) | Progress::MoreLater(arrival) if arrival.awaited() == awaited => {
-                arrival.expire(access, cx, &mut self.share)
+                arrival.expire(access, cx)
             }
             progress => progress,
         };

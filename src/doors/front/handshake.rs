@@ -49,11 +49,14 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Returns the failure for an error of a handshake; `None` if the client has gone, as health checks do.
-    pub(super) fn from_error(error: io::Error) -> Option<Self> {
-        match error.downcast::<Fault>() {
-            Ok(Fault::Left { has_begun: false }) | Err(_) => None,
+    /// Returns the failure for an error of a handshake; `None` if the client has gone, as health checks do, before it
+    /// `has_begun`.
+    pub(super) fn from_error(error: io::Error, has_begun: bool) -> Option<Self> {
+        match error.downcast() {
+            Ok(Fault::Left { has_begun: false }) => None,
             Ok(fault) => Some(Failure::Fault(fault)),
+            // A reset, or a peer that the kernel has given up.
+            Err(_) => has_begun.then_some(Failure::Fault(Fault::Left { has_begun })),
         }
     }
 }
@@ -92,10 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_has_said_nothing_or_was_cut_off_is_no_failure() {
-        assert_eq!(Failure::from_error(Fault::Left { has_begun: false }.into()), None);
-        assert_eq!(Failure::from_error(io::ErrorKind::ConnectionReset.into()), None);
-        let left = Fault::Left { has_begun: true };
-        assert_eq!(Failure::from_error(left.clone().into()), Some(Failure::Fault(left)));
+    fn a_client_that_leaves_is_a_failure_unless_it_has_said_nothing() {
+        let left = |has_begun| Fault::Left { has_begun };
+        let reset = || io::ErrorKind::ConnectionReset.into();
+        for error in [left(false).into(), reset()] {
+            assert_eq!(Failure::from_error(error, false), None);
+        }
+        for error in [left(true).into(), reset()] {
+            assert_eq!(Failure::from_error(error, true), Some(Failure::Fault(left(true))));
+        }
     }
 }
