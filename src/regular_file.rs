@@ -9,8 +9,22 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use nix::libc;
+
 use crate::amount;
 use crate::error::error_text;
+
+/// The errors of a machine that is short of something, or of a file system that cannot be reached.
+const PASSING: [i32; 8] = [
+    libc::EMFILE,
+    libc::ENFILE,
+    libc::ENOMEM,
+    libc::EIO,
+    libc::ESTALE,
+    libc::ETIMEDOUT,
+    libc::EHOSTDOWN,
+    libc::ENOTCONN,
+];
 
 /// The kind of file that is expected.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +44,8 @@ pub struct Refusal {
     pub remedy: &'static str,
     /// True if there is no file of that name.
     pub is_missing: bool,
+    /// True if the reason is not the file but the machine at this moment: another try may succeed.
+    pub is_passing: bool,
 }
 
 impl From<io::Error> for Refusal {
@@ -38,6 +54,7 @@ impl From<io::Error> for Refusal {
             cause: error_text(&error),
             remedy: "check the path and the permissions",
             is_missing: error.kind() == io::ErrorKind::NotFound,
+            is_passing: error.raw_os_error().is_some_and(|number| PASSING.contains(&number)),
         }
     }
 }
@@ -50,7 +67,7 @@ pub fn read(path: &Path, kind: Kind) -> Result<(Vec<u8>, Metadata), Refusal> {
     // Opening something that is not a file may have an effect, as with a tape, or may block. The kind is checked once
     // more after opening, because the file may have been replaced.
     refuse_other_kinds(fs::metadata(path)?.file_type())?;
-    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let metadata = file.metadata()?;
     refuse_other_kinds(metadata.file_type())?;
@@ -64,6 +81,7 @@ pub fn read(path: &Path, kind: Kind) -> Result<(Vec<u8>, Metadata), Refusal> {
             cause: format!("it is larger than {}", amount::limit(kind.largest)),
             remedy: kind.remedy,
             is_missing: false,
+            is_passing: false,
         });
     }
     Ok((bytes, metadata))
@@ -84,5 +102,6 @@ fn refuse_other_kinds(kind: FileType) -> Result<(), Refusal> {
         cause: cause.to_owned(),
         remedy,
         is_missing: false,
+        is_passing: false,
     })
 }

@@ -378,6 +378,8 @@ fn a_bad_file_is_refused_once_and_the_old_certificate_stays_until_there_is_a_goo
     assert_shows(&daemon, &authority, &new);
     files.write("cert", "nonsense");
     daemon.stderr_wait_nth(&format!("{refused}there is no certificate"), 2);
+    files.write("cert", &new.pem);
+    daemon.stderr_wait("main: the files of certificates are again as they were before");
     drop(living);
     daemon.signal(Signal::SIGTERM);
     let (_, _, stderr) = daemon.finish();
@@ -569,7 +571,6 @@ fn an_answer_of_ocsp_that_ends_is_told_once_and_not_sent_any_more() {
         daemon.stderr_wait("cert.ocsp is not sent along any more: it is too old");
         assert!(!sends_answer(&daemon));
         // Reading the files again is no reason to say it again.
-        files.write_pair("cert2", "key2", &authority.issue("b.example"));
         fs::set_permissions(files.place("key"), Permissions::from_mode(0o644)).unwrap();
         daemon.stderr_wait("can be read by other users");
         daemon.signal(Signal::SIGTERM);

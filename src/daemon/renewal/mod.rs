@@ -49,6 +49,8 @@ enum Finding {
     Renewed(String, PreparedTls),
     /// The files cannot be used. The mistakes are the ones that were not reported before.
     Refused(String, Vec<FileError>),
+    /// The files were refused, and are again as they were before.
+    Restored(String),
     /// Some changes will not be seen, for this reason.
     Blind(String),
 }
@@ -160,6 +162,10 @@ impl super::Daemon {
                     self.doors.call(&mut self.reactor, &service, |door, _| {
                         door.front_mut().refuse_tls(&mistakes)
                     });
+                }
+                Finding::Restored(service) => {
+                    self.doors
+                        .call(&mut self.reactor, &service, |door, _| door.front_mut().restore_tls());
                 }
                 Finding::Blind(line) => log::warn!("{line}"),
             }

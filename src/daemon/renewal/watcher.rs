@@ -2,8 +2,8 @@
 //!
 //! It sleeps in poll(2) until the kernel reports a change of a step that leads to one of the files ([`trail`](super::trail)).
 //! Then it follows all paths again, waits until the changes have settled ([`settling`](super::settling)), and reads.
-//! Nothing is looked at without such a report, save once at the beginning: what has changed since the files were read
-//! for the doors must not be missed.
+//! Nothing is looked at without such a report, save at the beginning, for what has changed since the files were read for
+//! the doors, and where the machine was short of something.
 //!
 //! The thread may hang for ever in a file system that does not answer. Nothing waits for it.
 
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::PipeReader;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -40,90 +40,92 @@ const EVENTS: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_DELETE_SELF)
     .union(AddWatchFlags::IN_MOVE_SELF);
 
-/// The certificates of a door, and the mistakes in changed files that were reported.
-#[derive(Debug)]
-struct Watched {
-    certificates: Certificates,
-    refused: Vec<FileError>,
-}
-
 /// Runs the life of the thread: until the other end of `stop` is closed, or the receiver of findings is gone.
 pub(super) fn run(certificates: Vec<Certificates>, report: impl Fn(Finding) -> bool, stop: &PipeReader) {
     // Signals are handled by the loop alone.
     let _ = SigSet::all().thread_block();
-    let inotify = match Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK) {
-        Ok(inotify) => inotify,
-        Err(error) => {
-            report(Finding::Blind(blindness::without_inotify(error)));
-            return;
-        }
-    };
-    let files = certificates
-        .iter()
-        .flat_map(|certificates| certificates.options.files());
-    let files: BTreeSet<PathBuf> = files.collect();
-    let watched = certificates.into_iter().map(|certificates| Watched {
-        certificates,
-        refused: Vec::new(),
-    });
-    let mut watched: Vec<Watched> = watched.collect();
-    let mut watches = Watches::new(inotify);
-    let mut told = BTreeSet::new();
-    let mut settling = Settling::default();
-    let mut has_changed = true;
-    loop {
-        if has_changed {
-            settling.note(Instant::now());
-            for line in watches.follow(&files) {
-                if told.insert(line.clone()) && !report(Finding::Blind(line)) {
-                    return;
-                }
-            }
-        }
-        if settling.expire(Instant::now()) && !watched.iter_mut().filter_map(Watched::read).all(&report) {
-            return;
-        }
-        if !sleep(&[stop.as_fd(), watches.inotify.as_fd()], settling.deadline()) {
-            return;
-        }
-        if !sleep(&[stop.as_fd()], Some(Instant::now() + LOOK_AWAY)) {
-            return;
-        }
-        has_changed = match watches.take_changes() {
-            Ok(has_changed) => has_changed,
-            Err(error) => {
-                report(Finding::Blind(blindness::without_inotify(error)));
-                return;
-            }
-        };
+    if let Err(error) = watch(certificates, &report, stop) {
+        report(Finding::Blind(blindness::without_inotify(error)));
     }
 }
 
-/// Waits until one of the descriptors is readable, or until a time. Returns false if the first one is: the thread must
-/// end. So it must if the kernel cannot wait.
-fn sleep(descriptors: &[std::os::fd::BorrowedFd<'_>], until: Option<Instant>) -> bool {
+/// Watches until the thread must end.
+///
+/// # Errors
+/// The kernel does not, or not any more.
+fn watch(certificates: Vec<Certificates>, report: &impl Fn(Finding) -> bool, stop: &PipeReader) -> Result<(), Errno> {
+    let files = certificates.iter().flat_map(|door| door.options.files());
+    let files: BTreeSet<PathBuf> = files.collect();
+    let mut doors: Vec<Door> = certificates.into_iter().map(Door::new).collect();
+    let mut watches = Watches::new(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?);
+    let (mut settling, mut told, mut has_changed) = (Settling::default(), BTreeSet::new(), true);
+    loop {
+        if has_changed {
+            settling.note(Instant::now());
+            let new = watches
+                .follow(&files)
+                .into_iter()
+                .filter(|line| told.insert(line.clone()));
+            if !new.map(Finding::Blind).all(report) {
+                return Ok(());
+            }
+        }
+        if settling.expire(Instant::now()) {
+            if !doors.iter_mut().filter_map(Door::read).all(report) {
+                return Ok(());
+            }
+            if doors.iter().any(Door::may_recover) {
+                settling.retry(Instant::now());
+            }
+        }
+        if !sleep(&[stop.as_fd(), watches.inotify.as_fd()], settling.deadline())?
+            || !sleep(&[stop.as_fd()], Some(Instant::now() + LOOK_AWAY))?
+        {
+            return Ok(());
+        }
+        has_changed = watches.take_changes()?;
+    }
+}
+
+/// Waits until one of the descriptors is readable, or until a time. Returns false if the first one is.
+fn sleep(descriptors: &[BorrowedFd<'_>], until: Option<Instant>) -> Result<bool, Errno> {
     let timeout = until.map_or(PollTimeout::NONE, |until| {
         let left = until.saturating_duration_since(Instant::now());
         // In whole milliseconds, and not too early.
         PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     });
-    let interest = PollFlags::POLLIN;
-    let mut polled: Vec<PollFd<'_>> = descriptors.iter().map(|fd| PollFd::new(*fd, interest)).collect();
+    let polled = descriptors.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
+    let mut polled: Vec<PollFd<'_>> = polled.collect();
     match poll(&mut polled, timeout) {
-        Ok(_) => polled.first().is_some_and(|stop| stop.any() == Some(false)),
-        Err(error) => error == Errno::EINTR,
+        Ok(_) => Ok(polled.first().is_some_and(|first| first.any() == Some(false))),
+        Err(Errno::EINTR) => Ok(true),
+        Err(error) => Err(error),
     }
 }
 
-impl Watched {
+/// The certificates of a door, and the mistakes in changed files that were reported.
+#[derive(Debug)]
+struct Door {
+    certificates: Certificates,
+    refused: Vec<FileError>,
+}
+
+impl Door {
+    const fn new(certificates: Certificates) -> Self {
+        Self {
+            certificates,
+            refused: Vec::new(),
+        }
+    }
+
     /// Reads the files. Returns what the loop must know, if there is anything new.
     fn read(&mut self) -> Option<Finding> {
         let Certificates { service, options, tls } = &mut self.certificates;
         match options.read(Some(tls.server())) {
             Ok(read) => {
-                self.refused.clear();
+                let was_refused = !std::mem::take(&mut self.refused).is_empty();
                 if read.is_same(tls) {
-                    return None;
+                    return was_refused.then(|| Finding::Restored(service.clone()));
                 }
                 *tls = read.clone();
                 Some(Finding::Renewed(service.clone(), read))
@@ -135,6 +137,11 @@ impl Watched {
                 (!new.is_empty()).then(|| Finding::Refused(service.clone(), new))
             }
         }
+    }
+
+    /// Returns true if another reading may succeed although no file has changed.
+    fn may_recover(&self) -> bool {
+        self.refused.iter().any(|mistake| mistake.is_passing)
     }
 }
 

@@ -233,6 +233,14 @@ impl Front {
         }
     }
 
+    /// Logs that files that were refused are again those of the certificates that the door has.
+    pub fn restore_tls(&self) {
+        self.log_tls(
+            Level::Info,
+            format_args!("the files of certificates are again as they were before"),
+        );
+    }
+
     /// Logs what there is to say about the ends of certificates and of answers of OCSP. Returns the time after which it
     /// must be called again; `None` without TLS.
     pub fn remark_on_ends(&mut self, now: SystemTime) -> Option<Duration> {

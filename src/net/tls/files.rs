@@ -62,6 +62,8 @@ pub struct FileError {
     pub text: String,
     /// The advice to the operator.
     pub remedy: String,
+    /// True if another try may succeed without a change of the file.
+    pub is_passing: bool,
 }
 
 impl FileError {
@@ -69,6 +71,7 @@ impl FileError {
         Self {
             text: text.into(),
             remedy: remedy.into(),
+            is_passing: false,
         }
     }
 }
@@ -161,7 +164,10 @@ pub fn read_client(
 }
 
 fn unusable(fault: &Fault) -> FileError {
-    FileError::new(format!("TLS cannot be used: {fault}"), "look at the machine")
+    FileError {
+        is_passing: true,
+        ..FileError::new(format!("TLS cannot be used: {fault}"), "look at the machine")
+    }
 }
 
 /// Reads the certificates of the authorities that are trusted.
@@ -280,8 +286,10 @@ impl fmt::Display for Part {
 }
 
 fn read(part: Part, file: &Path) -> Result<(Vec<u8>, Metadata), FileError> {
-    regular_file::read(file, PEM).map_err(|Refusal { cause, remedy, .. }| {
-        FileError::new(format!("cannot read {part} {}: {cause}", file.display()), remedy)
+    regular_file::read(file, PEM).map_err(|refusal| FileError {
+        text: format!("cannot read {part} {}: {}", file.display(), refusal.cause),
+        remedy: refusal.remedy.to_owned(),
+        is_passing: refusal.is_passing,
     })
 }
 
