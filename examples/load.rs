@@ -18,28 +18,42 @@
 //!
 //! `load hold ADDRESS CONNECTIONS`: opens connections that send nothing, asks one more line, so that all before it have
 //! been accepted, prints `held`, and keeps them until its standard input ends.
+//!
+//! `load storm ADDRESS RATE CONNECTIONS`: RATE connections begun in a second at even distances, each of which makes its
+//! handshake and is closed. Prints their number, and how many of them the server has `failed`.
+//!
+//! `load --ca FILE [--resume] ...`: the same over TLS, see `connection/mod.rs`. `ask` prints the share of handshakes that
+//! have resumed a session, too.
 #![expect(unsafe_code, reason = "epoll without a library in between; see epoll/mod.rs")]
 
+mod connection;
 mod epoll;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::error::Error;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use connection::{Connection, Transport};
 use hdrhistogram::Histogram;
 
-const USAGE: &str = "usage: load ask ADDRESS CLIENTS REQUESTS [--like LINE --expect ANSWER] \
+const USAGE: &str = "usage: load [--ca FILE [--resume]] ask ADDRESS CLIENTS REQUESTS [--like LINE --expect ANSWER] \
                      | load keep ADDRESS CLIENTS IN_FLIGHT REQUESTS [--like LINE --expect ANSWER] \
                      | load multiplex ADDRESS CLIENTS IN_FLIGHT REQUESTS [--like LINE --expect ANSWER] \
                      | load pace ADDRESS RATE REQUESTS \
-                     | load hold ADDRESS CONNECTIONS";
+                     | load hold ADDRESS CONNECTIONS \
+                     | load storm ADDRESS RATE CONNECTIONS";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (words, says) = match words.as_slice() {
+    let (transport, words) = Transport::parse(&words)?;
+    let server = |address: &str| -> Result<Server, Box<dyn Error>> {
+        let address = address.parse()?;
+        Ok(Server { address, transport })
+    };
+    let (words, says) = match words {
         [words @ .., "--like", line, "--expect", answer] => {
             let fixed = Conversation::Fixed {
                 request: format!("{line}\n"),
@@ -50,18 +64,32 @@ fn main() -> Result<(), Box<dyn Error>> {
         words => (words, Conversation::Echo),
     };
     match words {
-        ["ask", address, clients, requests] => ask(address.parse()?, clients.parse()?, requests.parse()?, &says),
+        ["ask", address, clients, requests] => ask(&server(address)?, clients.parse()?, requests.parse()?, &says),
         [how @ ("keep" | "multiplex"), address, clients, in_flight, requests] => keep(
             *how == "multiplex",
-            address.parse()?,
+            &server(address)?,
             clients.parse()?,
             in_flight.parse()?,
             requests.parse()?,
             &says,
         ),
-        ["pace", address, rate, requests] => pace(address.parse()?, rate.parse()?, requests.parse()?),
-        ["hold", address, connections] => hold(address.parse()?, connections.parse()?),
+        ["pace", address, rate, requests] => pace(&server(address)?, rate.parse()?, requests.parse()?),
+        ["hold", address, connections] => hold(&server(address)?, connections.parse()?),
+        ["storm", address, rate, connections] => storm(&server(address)?, rate.parse()?, connections.parse()?),
         _ => Err(USAGE.into()),
+    }
+}
+
+/// The server that is put under load.
+struct Server {
+    address: SocketAddr,
+    transport: Transport,
+}
+
+impl Server {
+    /// Connecting may block for as long as the kernel's handshake with itself, and no longer.
+    fn connect(&self) -> io::Result<Connection> {
+        Connection::start(self.address, &self.transport)
     }
 }
 
@@ -91,20 +119,19 @@ impl Conversation {
 
 /// One client in the middle of a request.
 struct Asking {
-    stream: TcpStream,
+    connection: Connection,
     since: Instant,
     request: String,
     answer: Vec<u8>,
 }
 
 impl Asking {
-    /// Connecting and sending may block for as long as the kernel's handshake with itself, and no longer.
-    fn start(address: SocketAddr, request: String) -> io::Result<Self> {
+    fn start(server: &Server, request: String) -> io::Result<Self> {
         let since = Instant::now();
-        let mut stream = TcpStream::connect(address)?;
-        stream.write_all(request.as_bytes())?;
+        let mut connection = server.connect()?;
+        connection.send(request.as_bytes())?;
         Ok(Self {
-            stream,
+            connection,
             since,
             request,
             answer: Vec::with_capacity(128),
@@ -113,22 +140,20 @@ impl Asking {
 
     /// Reads what epoll has announced. `Ok(true)`: the server has closed.
     fn is_over(&mut self) -> io::Result<bool> {
-        let mut buffer = [0; 4096];
-        let length = self.stream.read(&mut buffer)?;
-        self.answer.extend_from_slice(buffer.get(..length).unwrap_or_default());
-        Ok(length == 0)
+        let goes_on = self.connection.receive(&mut [0; 4096], &mut self.answer)?;
+        Ok(!goes_on)
     }
 }
 
-fn ask(address: SocketAddr, clients: usize, requests: u64, says: &Conversation) -> Result<(), Box<dyn Error>> {
+fn ask(server: &Server, clients: usize, requests: u64, says: &Conversation) -> Result<(), Box<dyn Error>> {
     let mut latency = Histogram::<u64>::new(3)?;
     let mut epoll = epoll::Epoll::new()?;
     let mut asking: Vec<Option<Asking>> = Vec::new();
-    let mut started: u64 = 0;
+    let (mut started, mut resumed) = (0, 0);
     let began = Instant::now();
     for name in 0..clients {
-        let first = Asking::start(address, says.request(started))?;
-        epoll.add(&first.stream, name)?;
+        let first = Asking::start(server, says.request(started))?;
+        epoll.add(first.connection.socket(), name)?;
         asking.push(Some(first));
         started += 1;
     }
@@ -144,21 +169,23 @@ fn ask(address: SocketAddr, clients: usize, requests: u64, says: &Conversation) 
                 let (request, answer) = (client.request.trim_end(), String::from_utf8_lossy(&client.answer));
                 return Err(format!("wrong answer to {request:?}: {answer:?}").into());
             }
+            resumed += u64::from(client.connection.is_resumed());
             *slot = None;
             if started < requests {
-                let next = Asking::start(address, says.request(started))?;
-                epoll.add(&next.stream, name)?;
+                let next = Asking::start(server, says.request(started))?;
+                epoll.add(next.connection.socket(), name)?;
                 *slot = Some(next);
                 started += 1;
             }
         }
     }
+    print!("resumed={:.3} ", resumed as f64 / requests as f64);
     print_result(&latency, began.elapsed().as_secs_f64());
     Ok(())
 }
 
 /// Open loop: requests begin when they are due.
-fn pace(address: SocketAddr, rate: u32, requests: u32) -> Result<(), Box<dyn Error>> {
+fn pace(server: &Server, rate: u32, requests: u32) -> Result<(), Box<dyn Error>> {
     let mut latency = Histogram::<u64>::new(3)?;
     let mut epoll = epoll::Epoll::new()?;
     let mut asking: Vec<Option<Asking>> = Vec::new();
@@ -167,13 +194,13 @@ fn pace(address: SocketAddr, rate: u32, requests: u32) -> Result<(), Box<dyn Err
     let due = |number: u32| began + Duration::from_secs(1) * number / rate;
     while latency.len() < u64::from(requests) {
         while started < requests && due(started) <= Instant::now() {
-            let mut client = Asking::start(address, Conversation::Echo.request(started.into()))?;
+            let mut client = Asking::start(server, Conversation::Echo.request(started.into()))?;
             client.since = due(started);
             let name = free.pop().unwrap_or_else(|| {
                 asking.push(None);
                 asking.len() - 1
             });
-            epoll.add(&client.stream, name)?;
+            epoll.add(client.connection.socket(), name)?;
             if let Some(slot) = asking.get_mut(name) {
                 *slot = Some(client);
             }
@@ -249,28 +276,28 @@ impl Unanswered {
 
 /// A connection that stays.
 struct Kept {
-    stream: TcpStream,
+    connection: Connection,
     asked: Unanswered,
     /// The beginning of an answer that has not come whole.
     partial: Vec<u8>,
 }
 
 impl Kept {
-    fn start(address: SocketAddr, is_multiplexed: bool) -> io::Result<Self> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
+    fn start(server: &Server, is_multiplexed: bool) -> io::Result<Self> {
+        let mut connection = server.connect()?;
+        connection.socket().set_nodelay(true)?;
         let asked = if is_multiplexed {
-            stream.write_all(b"iotcpd-multiplex 1\n")?;
-            let mut byte = [0];
-            while byte != *b"\n" {
-                stream.read_exact(&mut byte)?;
+            connection.send(b"iotcpd-multiplex 1\n")?;
+            let mut welcome = Vec::new();
+            while welcome.last() != Some(&b'\n') {
+                connection.receive(&mut [0; 4096], &mut welcome)?;
             }
             Unanswered::Numbered(Vec::new(), Vec::new())
         } else {
             Unanswered::InOrder(VecDeque::new())
         };
         Ok(Self {
-            stream,
+            connection,
             asked,
             partial: Vec::new(),
         })
@@ -285,17 +312,14 @@ impl Kept {
             bytes.extend_from_slice(request.as_bytes());
         }
         // The kernel takes what is in flight, or the measurement is set up wrongly.
-        self.stream.write_all(&bytes)
+        self.connection.send(&bytes)
     }
 
     /// Reads what epoll has announced, and checks the answers in it; how many they are.
     fn hear(&mut self, says: &Conversation, latency: &mut Histogram<u64>) -> Result<u64, Box<dyn Error>> {
-        let mut buffer = [0; 64 * 1024];
-        let length = self.stream.read(&mut buffer)?;
-        if length == 0 {
+        if !self.connection.receive(&mut [0; 64 * 1024], &mut self.partial)? {
             return Err("the server has closed a connection that was to stay".into());
         }
-        self.partial.extend_from_slice(buffer.get(..length).unwrap_or_default());
         let held = std::mem::take(&mut self.partial);
         let (mut answers, now) = (0, Instant::now());
         for line in held.split_inclusive(|byte| *byte == b'\n') {
@@ -317,7 +341,7 @@ impl Kept {
 
 fn keep(
     is_multiplexed: bool,
-    address: SocketAddr,
+    server: &Server,
     clients: usize,
     in_flight: u64,
     requests: u64,
@@ -328,8 +352,8 @@ fn keep(
     let (mut kept, mut started) = (Vec::new(), 0);
     let began = Instant::now();
     for name in 0..clients {
-        let mut client = Kept::start(address, is_multiplexed)?;
-        epoll.add(&client.stream, name)?;
+        let mut client = Kept::start(server, is_multiplexed)?;
+        epoll.add(client.connection.socket(), name)?;
         client.ask(started, in_flight, says)?;
         started += in_flight;
         kept.push(client);
@@ -364,19 +388,57 @@ fn print_result(latency: &Histogram<u64>, seconds: f64) {
     );
 }
 
-fn hold(address: SocketAddr, connections: usize) -> Result<(), Box<dyn Error>> {
-    let held: Vec<TcpStream> = (0..connections)
-        .map(|_| TcpStream::connect(address))
-        .collect::<io::Result<_>>()?;
-    let mut last = TcpStream::connect(address)?;
-    last.write_all(b"http://www.example.org/ 10.0.0.1/- - GET\n")?;
-    let mut answer = Vec::new();
-    last.read_to_end(&mut answer)?;
+fn hold(server: &Server, connections: usize) -> Result<(), Box<dyn Error>> {
+    let connect = |_| {
+        let mut connection = server.connect()?;
+        // Tickets are the first that the server says when it has the client's last message.
+        connection.finish_handshake(1)?;
+        Ok(connection)
+    };
+    let held: Vec<Connection> = (0..connections).map(connect).collect::<io::Result<_>>()?;
+    let mut last = Asking::start(server, Conversation::Echo.request(0))?;
+    while !last.is_over()? {}
+    let answer = last.answer;
     if answer.last() != Some(&b'\n') {
         return Err("the request behind the idle connections was not answered".into());
     }
     println!("held");
     io::copy(&mut io::stdin(), &mut io::sink())?;
     drop(held);
+    Ok(())
+}
+
+/// Open loop, as [`pace`] is.
+fn storm(server: &Server, rate: u32, connections: u32) -> Result<(), Box<dyn Error>> {
+    let mut epoll = epoll::Epoll::new()?;
+    let mut arriving: HashMap<usize, Connection> = HashMap::new();
+    let (began, mut started, mut failed) = (Instant::now(), 0, 0);
+    let due = |number: u32| began + Duration::from_secs(1) * number / rate;
+    while started < connections || !arriving.is_empty() {
+        while started < connections && due(started) <= Instant::now() {
+            let (connection, name) = (server.connect()?, started as usize);
+            epoll.add(connection.socket(), name)?;
+            arriving.insert(name, connection);
+            started += 1;
+        }
+        let until_due = match started < connections {
+            true => due(started).saturating_duration_since(Instant::now()),
+            false => Duration::from_secs(10),
+        };
+        for name in epoll.wait_for(until_due)? {
+            let Some(connection) = arriving.get_mut(&name) else {
+                continue;
+            };
+            let goes_on = connection.receive(&mut [0; 4096], &mut Vec::new()).unwrap_or(false);
+            failed += u32::from(!goes_on);
+            if !goes_on || !connection.is_handshaking() {
+                arriving.remove(&name);
+            }
+        }
+    }
+    println!(
+        "rate={:.0} connections={connections} failed={failed}",
+        f64::from(connections - failed) / began.elapsed().as_secs_f64()
+    );
     Ok(())
 }

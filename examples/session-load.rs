@@ -6,26 +6,33 @@
 //!
 //! `session-load first ADDRESS CONNECTIONS PAUSE_MS`: connections one after the other, with a pause in between; prints
 //! the time from before connect until the first byte of each, `p50_us=` and `p99_us=`.
+//!
+//! `session-load --ca FILE stream ...`: the same over TLS, see `connection/mod.rs`.
+
+mod connection;
 
 use std::error::Error;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use connection::{Connection, Transport};
 use hdrhistogram::Histogram;
 
-const USAGE: &str =
-    "usage: session-load stream ADDRESS BYTES | stream-by-socat BYTES | first ADDRESS CONNECTIONS PAUSE_MS";
+const USAGE: &str = "usage: session-load [--ca FILE] stream ADDRESS BYTES | stream-by-socat BYTES \
+                     | first ADDRESS CONNECTIONS PAUSE_MS";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words.as_slice() {
+    let (transport, words) = Transport::parse(&words)?;
+    match words {
         ["stream", address, bytes] => {
-            let stream = TcpStream::connect(address)?;
-            exchange(stream.try_clone()?, stream, bytes.parse()?)
+            let mut connection = Connection::start(address.parse()?, &transport)?;
+            connection.finish_handshake(0)?;
+            exchange(connection.second()?, connection, bytes.parse()?)
         }
         ["stream-by-socat", bytes] => by_socat(bytes.parse()?),
         ["first", address, connections, pause] => {
@@ -45,25 +52,22 @@ fn piece() -> Vec<u8> {
     (0..99_991).map(|_| next()).collect()
 }
 
-fn exchange(mut to: TcpStream, mut from: TcpStream, bytes: usize) -> Result<(), Box<dyn Error>> {
+fn exchange(mut to: Connection, mut from: Connection, bytes: usize) -> Result<(), Box<dyn Error>> {
     let (began, expected) = (Instant::now(), piece());
     let sent = expected.clone();
     let sending = thread::spawn(move || -> std::io::Result<()> {
         let mut left = bytes;
         while left > 0 {
             let now = sent.get(..left.min(sent.len())).unwrap_or_default();
-            to.write_all(now)?;
+            to.send(now)?;
             left -= now.len();
         }
-        to.shutdown(Shutdown::Write)
+        to.end()
     });
-    let (mut buffer, mut received) = (vec![0; 256 * 1024], 0);
-    loop {
-        let length = from.read(&mut buffer)?;
-        if length == 0 {
-            break;
-        }
-        let mut came = buffer.get(..length).unwrap_or_default();
+    let (mut buffer, mut piece, mut received, mut goes_on) = (vec![0; 256 * 1024], Vec::new(), 0, true);
+    while goes_on {
+        goes_on = from.receive(&mut buffer, &mut piece)?;
+        let mut came = piece.as_slice();
         while !came.is_empty() {
             let at = received % expected.len();
             let wanted = expected.get(at..).unwrap_or_default();
@@ -74,6 +78,7 @@ fn exchange(mut to: TcpStream, mut from: TcpStream, bytes: usize) -> Result<(), 
             received += length;
             came = came.get(length..).unwrap_or_default();
         }
+        piece.clear();
     }
     let took = began.elapsed().as_secs_f64();
     sending.join().map_err(|_| "the sender has panicked")??;
@@ -89,7 +94,7 @@ fn by_socat(bytes: usize) -> Result<(), Box<dyn Error>> {
     let (from, to) = (input.local_addr()?, output.local_addr()?);
     let script = format!("socat -u TCP:{from} - | cat | socat -u - TCP:{to}");
     let mut shell = Command::new("sh").args(["-c", &script]).spawn()?;
-    let outcome = exchange(input.accept()?.0, output.accept()?.0, bytes);
+    let outcome = exchange(input.accept()?.0.into(), output.accept()?.0.into(), bytes);
     shell.wait()?;
     outcome
 }

@@ -15,6 +15,7 @@ exec_load=target/release/examples/exec-load
 session_load=target/release/examples/session-load
 work=$(mktemp -d)
 running=
+listens=
 
 die() {
     echo "bench: $*" >&2
@@ -87,12 +88,42 @@ stop() {
     running=$others
 }
 
-# start_pool NAME WORKER [FLAGS]: four workers and limits that no measurement here comes near.
+# start_pool NAME WORKER [FLAGS]: four workers and limits that no measurement here comes near; on the listeners of $listens, if that
+# is set.
 start_pool() {
     name=$1 worker=$2
     shift 2
-    start "$name" "$binary" -d "$worker" -p 0 --queue-timeout 30s --read-timeout 10m --queue-size 100000 \
+    # shellcheck disable=SC2086  # a list of flags
+    start "$name" "$binary" -d "$worker" ${listens:--p 0} --queue-timeout 30s --read-timeout 10m --queue-size 100000 \
         --max-connections $((many_idle + 500)) --max-connections-per-ip $((many_idle + 500)) "${@:--n4}"
+}
+
+# draw_port: a port on which nothing listens, below those that the kernel gives away by itself.
+draw_port() {
+    while :; do
+        drawn=$(shuf -i 20000-32000 -n 1)
+        [ -n "$(ss -H -t -l -n "sport = :$drawn")" ] || break
+    done
+    echo "$drawn"
+}
+
+# processor_time PROCESS...: of all threads, in nanoseconds.
+processor_time() {
+    for counted_process in "$@"; do
+        cat "/proc/$counted_process"/task/*/schedstat
+    done | awk '{ sum += $1 } END { printf "%.0f", sum }'
+}
+
+# at PLACE COMMAND...: runs it with the place in the place of its word @.
+at() {
+    place=$1
+    shift
+    for word in "$@"; do
+        [ "$word" != @ ] || word=$place
+        set -- "$@" "$word"
+        shift
+    done
+    "$@"
 }
 
 # field NAME: that value of a line of name=value pairs.

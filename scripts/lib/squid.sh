@@ -5,15 +5,6 @@
 # Each round starts each chain once, measures it and ends it, in a turn that begins with another chain each time, so that where the
 # scheduler puts its processes is drawn again. $work/squid/CHAIN.METRIC has a line for each round.
 
-# draw_port: a port on which nothing listens, below those that the kernel gives away by itself.
-draw_port() {
-    while :; do
-        drawn=$(shuf -i 20000-32000 -n 1)
-        [ -n "$(ss -H -t -l -n "sport = :$drawn")" ] || break
-    done
-    echo "$drawn"
-}
-
 # The web server that is fetched from, and the load: wrk, every URL another one.
 prepare_squid() {
     mkdir -p "$work/squid"
@@ -176,13 +167,6 @@ replies_of() {
 # note METRIC VALUE: of the chain that runs.
 note() {
     echo "$2" >>"$work/squid/$chain.$1"
-}
-
-# processor_time PROCESS...: of all threads, in nanoseconds.
-processor_time() {
-    for counted_process in "$@"; do
-        cat "/proc/$counted_process"/task/*/schedstat
-    done | awk '{ sum += $1 } END { printf "%.0f", sum }'
 }
 
 # measure_chain CHAIN: one round of it.
