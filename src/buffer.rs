@@ -52,6 +52,11 @@ impl Buffer {
         self.bytes.get(self.from..).unwrap_or_default()
     }
 
+    /// The same, to be changed in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.from..).unwrap_or_default()
+    }
+
     /// Writes as much as is taken at once, and returns the number of bytes taken; 0 if there is no room.
     ///
     /// # Errors

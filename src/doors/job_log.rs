@@ -165,7 +165,6 @@ mod tests {
         let address = PeerAddr::tcp("192.0.2.1:7".parse().unwrap());
         let established = Established {
             version: Version::V1_2,
-            server_name: None,
             subject: Some("CN=a".to_owned()),
             is_resumed: false,
         };

@@ -265,7 +265,6 @@ mod tests {
             let plain = origin(peer, asserted);
             let established = Established {
                 version: Version::V1_3,
-                server_name: Some("www.example".to_owned()),
                 subject: Some("CN=a".to_owned()),
                 is_resumed: false,
             };

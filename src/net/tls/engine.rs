@@ -2,8 +2,8 @@
 //!
 //! [`Engine`] is a connection of rustls, a server's or a client's, with the rules of this program on top:
 //!
-//! 1. [`feed`](Engine::feed) takes the peer's bytes. It stops while plaintext waits, for rustls bounds neither the
-//!    plaintext of what it has been given already nor says by any event that there is room again.
+//! 1. [`feed`](Engine::feed) takes the peer's bytes. It stops while plaintext waits, so that the memory behind one
+//!    connection is bounded.
 //! 2. [`read`](Engine::read) returns the plaintext, and behind it the end, the cut or the fault.
 //! 3. [`encrypt`](Engine::encrypt) takes plaintext for the peer, [`end`](Engine::end) says the end of it.
 //! 4. [`drain`](Engine::drain) writes what is to go to the peer. Anything may have put something there: a handshake, an
@@ -14,23 +14,24 @@
 //! TLS itself. The first fault stays, and what comes behind it, or behind the peer's end, is dropped. Behind the end of
 //! this side nothing more is sent.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Write};
 use std::sync::Arc;
 
+use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{
-    ClientConfig, ClientConnection, Connection, Error, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection,
-};
+use rustls::server::UnbufferedServerConnection;
+use rustls::{ClientConfig, Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use super::error::Fault;
 use super::names::Names;
+use super::records::{RECORD, Records, Side};
 use super::{Established, Version};
 
-/// The largest number of bytes that rustls is given at once. All of their plaintext is decrypted at once, too.
-const STEP: usize = 4096;
+/// The largest number of bytes that are taken at once: those of the longest record in use and some more.
+const STEP: usize = (16 << 10) + 512;
 
-/// The amount of waiting plaintext in bytes at which nothing more is decrypted. Above it, rustls takes nothing.
-const FULL: usize = 16 * 1024;
+/// The most plaintext in bytes that is encrypted before its ciphertext is drained.
+const ENCRYPTED: usize = 64 << 10;
 
 /// The number of first bytes that a message about a peer without TLS repeats.
 const QUOTED: usize = 16;
@@ -38,9 +39,6 @@ const QUOTED: usize = 16;
 /// The largest number of records of a connection with TLS 1.2. At 2^24, rustls would say the end, drop the plaintext
 /// and report it as taken.
 const RECORDS_OF_1_2: u64 = (1 << 24) - (1 << 10);
-
-/// The most plaintext in a record, in bytes.
-const RECORD: usize = 16 * 1024;
 
 /// The outcome of a read.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,17 +78,15 @@ enum Sending {
 /// One side of a TLS connection. See the [module](self).
 #[derive(Debug)]
 pub struct Engine {
-    connection: Connection,
+    records: Records,
     receiving: Receiving,
     sending: Sending,
-    /// The amount of decrypted plaintext in bytes that waits to be read.
-    waiting: usize,
-    /// The number of bytes taken since the last plaintext, or since the beginning of the handshake.
+    /// The number of bytes used up since the last plaintext, or since the beginning of the handshake.
     quiet: usize,
     /// The largest value of `quiet` until the handshake is over.
     longest_handshake: usize,
     /// The number of records encrypted.
-    records: u64,
+    encrypted: u64,
 }
 
 impl Engine {
@@ -103,8 +99,8 @@ impl Engine {
     /// # Errors
     /// The configuration cannot be used.
     pub fn server(config: Arc<ServerConfig>, longest_handshake: usize) -> Result<Self, Fault> {
-        let connection = ServerConnection::new(config)?;
-        Ok(Self::new(connection.into(), longest_handshake))
+        let connection = UnbufferedServerConnection::new(config)?;
+        Self::new(Side::Server(connection), longest_handshake)
     }
 
     /// Creates the side of a client, with a message for the server unsent. `name` is the name that the server's
@@ -117,81 +113,80 @@ impl Engine {
         name: ServerName<'static>,
         longest_handshake: usize,
     ) -> Result<Self, Fault> {
-        let connection = ClientConnection::new(config, name)?;
-        Ok(Self::new(connection.into(), longest_handshake))
+        let connection = UnbufferedClientConnection::new(config, name)?;
+        Self::new(Side::Client(connection), longest_handshake)
     }
 
-    const fn new(connection: Connection, longest_handshake: usize) -> Self {
-        Self {
-            connection,
+    fn new(side: Side, longest_handshake: usize) -> Result<Self, Fault> {
+        Ok(Self {
+            records: Records::new(side)?,
             receiving: Receiving::Open,
             sending: Sending::Open,
-            waiting: 0,
             quiet: 0,
             longest_handshake,
-            records: 0,
-        }
+            encrypted: 0,
+        })
     }
 
     /// Takes bytes from the peer, and returns the number taken: fewer than there are if plaintext has to be read first,
     /// else all. What comes behind the peer's end is taken and dropped.
     ///
     /// # Errors
-    /// The first fault of the connection, in this call and all later ones. The plaintext in front of it can still be
-    /// read; behind that, [`read`](Self::read) returns the fault, too.
+    /// The first fault of the connection, in this call and all later ones. The plaintext in front of it was read before.
     pub fn feed(&mut self, ciphertext: &[u8]) -> Result<usize, Fault> {
         let mut rest = ciphertext;
         while !rest.is_empty() {
             match &self.receiving {
                 Receiving::Failed(fault) => return Err(fault.clone()),
                 Receiving::Ended | Receiving::Cut => return Ok(ciphertext.len()),
-                Receiving::Open if self.waiting >= FULL => break,
+                Receiving::Open if self.has_plaintext() => break,
                 Receiving::Open => {}
             }
-            let taken = self.take(rest).inspect_err(|fault| self.fail(fault.clone()))?;
-            rest = rest.get(taken..).unwrap_or_default();
+            let step = rest.get(..STEP).unwrap_or(rest);
+            self.take(step).inspect_err(|fault| self.fail(fault.clone()))?;
+            rest = rest.get(step.len()..).unwrap_or_default();
         }
         Ok(ciphertext.len() - rest.len())
     }
 
-    /// Takes at most [`STEP`] bytes, at least one.
-    fn take(&mut self, ciphertext: &[u8]) -> Result<usize, Fault> {
-        let was_handshaking = self.is_handshaking();
-        if was_handshaking && self.quiet == 0 && !begins_tls(ciphertext) {
+    fn take(&mut self, ciphertext: &[u8]) -> Result<(), Fault> {
+        if self.is_handshaking() && !self.has_begun() && !begins_tls(ciphertext) {
             return Err(Fault::NotTls(ciphertext.iter().take(QUOTED).copied().collect()));
+        }
+        self.watch(ciphertext.len(), |records| records.receive(ciphertext))
+    }
+
+    /// Calls something that may use up bytes of the peer, to which it adds `more`, and holds the peer to what it may
+    /// send without any plaintext.
+    fn watch(&mut self, more: usize, call: impl FnOnce(&mut Records) -> Result<(), Error>) -> Result<(), Fault> {
+        let was_handshaking = self.is_handshaking();
+        let had = self.records.kept() + more;
+        call(&mut self.records)?;
+        if self.records.has_peer_ended() && !matches!(self.receiving, Receiving::Failed(_)) {
+            self.receiving = Receiving::Ended;
+            return Ok(());
         }
         let limit = if was_handshaking {
             self.longest_handshake
         } else {
             Self::LONGEST_QUIET
         };
-        let mut step = ciphertext.get(..STEP).unwrap_or(ciphertext);
-        let taken = match self.connection.read_tls(&mut step) {
-            // rustls has a limit of its own for a message that is not complete.
-            Ok(0) | Err(_) => return Err(Fault::TooLong(limit)),
-            Ok(taken) => taken,
-        };
-        let state = self.connection.process_new_packets()?;
-        let plaintext = state.plaintext_bytes_to_read();
-        if plaintext > self.waiting || was_handshaking != self.is_handshaking() {
+        if self.has_plaintext() || was_handshaking != self.is_handshaking() {
             self.quiet = 0;
-        } else {
-            self.quiet += taken;
+            return Ok(());
         }
-        self.waiting = plaintext;
-        if state.peer_has_closed() {
-            self.receiving = Receiving::Ended;
-        } else if self.quiet > limit {
-            return Err(Fault::TooLong(limit));
+        self.quiet += had - self.records.kept();
+        match self.quiet + self.records.kept() > limit {
+            true => Err(Fault::TooLong(limit)),
+            false => Ok(()),
         }
-        Ok(taken)
     }
 
     fn fail(&mut self, fault: Fault) {
-        self.receiving = Receiving::Failed(fault);
-        // Of the plaintext in front of the fault, rustls shows the first piece.
-        let first = self.connection.reader().into_first_chunk().map_or(0, <[u8]>::len);
-        self.waiting = self.waiting.max(first);
+        if !matches!(self.receiving, Receiving::Failed(_)) {
+            self.receiving = Receiving::Failed(fault);
+            self.records.stop();
+        }
     }
 
     /// Takes the end of the peer's bytes, in the sense of the transport below. It is a fault during the handshake, and
@@ -213,11 +208,18 @@ impl Engine {
         if to.is_empty() {
             return Plain::Nothing;
         }
-        if let Ok(count @ 1..) = self.connection.reader().read(to) {
-            self.waiting = self.waiting.saturating_sub(count);
+        if self.has_plaintext() {
+            let mut count = 0;
+            let outcome = self.watch(0, |records| {
+                let outcome;
+                (count, outcome) = records.read(to);
+                outcome
+            });
+            if let Err(fault) = outcome {
+                self.fail(fault);
+            }
             return Plain::Bytes(count);
         }
-        self.waiting = 0;
         match &self.receiving {
             Receiving::Open => Plain::Nothing,
             Receiving::Ended => Plain::End,
@@ -228,14 +230,14 @@ impl Engine {
 
     /// Returns true if a read returns bytes.
     #[must_use]
-    pub const fn has_plaintext(&self) -> bool {
-        self.waiting > 0
+    pub fn has_plaintext(&self) -> bool {
+        self.records.waiting() > 0
     }
 
     /// Returns true if a read returns nothing, neither bytes nor the end.
     #[must_use]
-    pub const fn is_drained(&self) -> bool {
-        self.waiting == 0 && matches!(self.receiving, Receiving::Open)
+    pub fn is_drained(&self) -> bool {
+        !self.has_plaintext() && matches!(self.receiving, Receiving::Open)
     }
 
     /// Returns the fault that has ended the connection.
@@ -249,14 +251,14 @@ impl Engine {
 
     /// Returns true if the peer has sent a byte of the handshake. Must be called during that.
     #[must_use]
-    pub const fn has_begun(&self) -> bool {
-        self.quiet > 0
+    pub fn has_begun(&self) -> bool {
+        self.quiet > 0 || self.records.kept() > 0
     }
 
     /// Returns true until both sides have finished the handshake. Nothing is encrypted before.
     #[must_use]
     pub fn is_handshaking(&self) -> bool {
-        self.connection.is_handshaking()
+        self.records.state().is_handshaking()
     }
 
     /// Returns the outcome of the handshake.
@@ -267,23 +269,17 @@ impl Engine {
         if self.is_handshaking() {
             return Err(Error::HandshakeNotComplete.into());
         }
-        let version = match self.connection.protocol_version() {
-            Some(ProtocolVersion::TLSv1_3) => Version::V1_3,
-            _ => Version::V1_2,
-        };
-        let (server_name, subject) = match &self.connection {
-            Connection::Server(server) => (
-                server.server_name().map(str::to_owned),
-                server.peer_certificates().and_then(subject),
-            ),
-            Connection::Client(_) => (None, None),
-        };
-        let is_resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let state = self.records.state();
         Ok(Established {
-            version,
-            server_name,
-            subject,
-            is_resumed,
+            version: match state.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => Version::V1_3,
+                _ => Version::V1_2,
+            },
+            subject: match self.records.is_server() {
+                true => state.peer_certificates().and_then(subject),
+                false => None,
+            },
+            is_resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
         })
     }
 
@@ -291,7 +287,7 @@ impl Engine {
     /// its own, and the chain behind it. Those of a resumed session were not verified in this handshake.
     #[must_use]
     pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
-        self.connection.peer_certificates().unwrap_or_default()
+        self.records.state().peer_certificates().unwrap_or_default()
     }
 
     /// Encrypts plaintext for the peer, and returns the number of bytes taken: at most 64 KiB, less what is unsent
@@ -306,28 +302,44 @@ impl Engine {
         if self.is_handshaking() || self.sending != Sending::Open {
             return Ok(0);
         }
-        if self.records >= RECORDS_OF_1_2 && self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_2) {
+        let is_old = self.records.state().protocol_version() == Some(ProtocolVersion::TLSv1_2);
+        if self.encrypted >= RECORDS_OF_1_2 && is_old {
             self.fail(Fault::KeyIsUsedUp);
             return Err(Fault::KeyIsUsedUp);
         }
-        // The only error is that of an earlier call of rustls, which has become a fault of this engine.
-        let taken = self.connection.writer().write_vectored(pieces).unwrap_or(0);
-        self.records += taken.div_ceil(RECORD) as u64;
-        Ok(taken)
+        let room = ENCRYPTED.saturating_sub(self.records.outgoing().len());
+        let gathered;
+        let plaintext = match pieces {
+            [piece] => piece.get(..room).unwrap_or(piece),
+            pieces => {
+                gathered = gather(pieces, room);
+                &gathered
+            }
+        };
+        if !plaintext.is_empty() {
+            let encrypted = self.watch(0, |records| records.encrypt(plaintext));
+            encrypted.inspect_err(|fault| self.fail(fault.clone()))?;
+            self.encrypted += plaintext.len().div_ceil(RECORD) as u64;
+        }
+        Ok(plaintext.len())
     }
 
     /// Says that nothing more comes from this side (close_notify).
     pub fn end(&mut self) {
         if self.sending == Sending::Open {
-            self.connection.send_close_notify();
             self.sending = Sending::Ending;
+            if !matches!(self.receiving, Receiving::Failed(_))
+                && let Err(fault) = self.watch(0, Records::end)
+            {
+                self.fail(fault);
+            }
         }
     }
 
     /// Returns true if there is something to drain.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
-        self.sending != Sending::Ended && self.connection.wants_write()
+        self.sending != Sending::Ended && !self.records.outgoing().is_empty()
     }
 
     /// Writes what is to go to the peer until nothing is left.
@@ -336,10 +348,11 @@ impl Engine {
     /// Those of the first write that fails, WouldBlock among them. What was taken before has been forgotten here.
     pub fn drain(&mut self, to: &mut impl Write) -> io::Result<()> {
         while self.has_unsent() {
-            match self.connection.write_tls(to) {
+            match to.write(self.records.outgoing()) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-                Ok(_) | Err(_) => {}
+                Ok(count) => self.records.consume(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         if self.sending == Sending::Ending {
@@ -352,6 +365,17 @@ impl Engine {
 /// Returns true if the first byte is one of the four types of records: change of cipher, alert, handshake, data.
 const fn begins_tls(bytes: &[u8]) -> bool {
     matches!(bytes, [20..=23, ..])
+}
+
+/// The first bytes of these pieces, as many as there is room for.
+fn gather(pieces: &[IoSlice<'_>], room: usize) -> Vec<u8> {
+    let length = pieces.iter().map(|piece| piece.len()).sum();
+    let mut gathered = Vec::with_capacity(room.min(length));
+    for piece in pieces {
+        let left = room - gathered.len();
+        gathered.extend_from_slice(piece.get(..left).unwrap_or(piece));
+    }
+    gathered
 }
 
 /// The subject of the first of these certificates.

@@ -30,6 +30,7 @@ pub mod meter;
 pub mod names;
 mod ocsp;
 pub mod provider;
+mod records;
 pub mod server;
 pub mod subjects;
 pub mod transport;
@@ -67,8 +68,6 @@ const SHOWN: usize = 256;
 pub struct Established {
     /// The version that both sides speak.
     pub version: Version,
-    /// On a server, the host name that the client has asked for.
-    pub server_name: Option<String>,
     /// On a server, the subject of the certificate that the client has shown, in the form of RFC 4514. `None` if it has
     /// shown none, and a server that asks for none gets none.
     pub subject: Option<String>,
@@ -100,7 +99,6 @@ mod tests {
         let shown = |subject: &str| {
             let established = Established {
                 version: Version::V1_2,
-                server_name: None,
                 subject: Some(subject.to_owned()),
                 is_resumed: false,
             };
