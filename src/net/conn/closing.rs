@@ -68,12 +68,19 @@ impl Conn {
         Ok(())
     }
 
+    /// Tells the peer that nothing more comes, if closing the connection does not tell it. Must be called before a
+    /// connection is dropped on which nothing is owed to a peer that has said its end, or is not about to send.
+    pub fn say_end_before_close(&mut self) {
+        if !self.stream.ends_when_closed() {
+            // An error means that the peer has gone.
+            let _ = self.say_end();
+        }
+    }
+
     /// Closes a connection in good order that [would be reset](super::super::stream::Stream::reset_on_close) otherwise. An error means that
     /// the peer has gone.
     pub fn close_in_order(mut self) {
-        if !self.stream.ends_when_closed() {
-            let _ = self.say_end();
-        }
+        self.say_end_before_close();
         let _ = self.stream.end_on_close();
     }
 

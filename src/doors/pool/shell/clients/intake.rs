@@ -288,8 +288,12 @@ impl Clients {
         if !client.input.is_empty() {
             return self.take_final_request(desk, key);
         }
-        if client.is_idle() || client.conn.socket().peer_state() == PeerState::Gone {
-            // It has all it wanted, or has only knocked, as health checks do; or it wants nothing any more.
+        if client.is_idle() {
+            // It has all it wanted, or has only knocked, as health checks do.
+            client.conn.say_end_before_close();
+            return self.close(desk, key);
+        }
+        if client.conn.socket().peer_state() == PeerState::Gone {
             return self.close(desk, key);
         }
         client.phase = Phase::Finishing(After::LookForInput);

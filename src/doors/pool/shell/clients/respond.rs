@@ -345,6 +345,9 @@ impl Clients {
         desk.counters.refusals.read_timeout += 1;
         let line = format_args!("closed {origin}: it sent nothing within --read-timeout");
         desk.note(Level::Info, Topic::ReadTimeout, line);
+        if let Some(client) = self.get_mut(key) {
+            client.conn.say_end_before_close();
+        }
         self.close(desk, key);
     }
 
