@@ -52,7 +52,7 @@ impl<'d> Dump<'d> {
     pub(super) fn front(&mut self, front: &Front, now: Instant) {
         for identity in front.tls().into_iter().flat_map(|tls| tls.identities()) {
             let (file, names) = (identity.file().to_string_lossy(), identity.names());
-            let (file, hosts) = (file.escape_debug(), names.hosts().join(" "));
+            let (file, hosts) = (file.escape_debug(), names.all_hosts().join(" "));
             let (hosts, end) = (hosts.escape_debug(), names.last_day());
             self.line(format_args!("tls: certificate = {file}, names = {hosts}, ends = {end}"));
         }

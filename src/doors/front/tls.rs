@@ -303,6 +303,6 @@ impl Front {
 
 /// Returns what a certificate is for, and how long, for the log.
 fn purpose(identity: &Identity) -> String {
-    let hosts = identity.names().hosts().join(", ");
+    let hosts = identity.names().all_hosts().join(", ");
     format!("for {}, until {}", hosts.escape_debug(), identity.names().last_day())
 }

@@ -1,6 +1,7 @@
 //! The names in a certificate, and its end.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use x509_cert::attr::AttributeTypeAndValue;
@@ -26,6 +27,8 @@ pub struct Names {
     pub common_names: Vec<String>,
     /// The names of hosts. One may begin with `*.`, which stands for a label.
     pub dns: Vec<String>,
+    /// The addresses of hosts.
+    pub addresses: Vec<IpAddr>,
     /// The URIs, such as those of SPIFFE.
     pub uris: Vec<String>,
     /// The addresses of e-mail.
@@ -61,6 +64,7 @@ impl Names {
             subject: certificate.subject.to_string(),
             common_names: common_names(&certificate),
             dns: Vec::new(),
+            addresses: Vec::new(),
             uris: Vec::new(),
             emails: Vec::new(),
             not_after: UNIX_EPOCH + certificate.validity.not_after.to_unix_duration(),
@@ -70,7 +74,8 @@ impl Names {
                 GeneralName::DnsName(name) => names.dns.push(name.to_string()),
                 GeneralName::UniformResourceIdentifier(name) => names.uris.push(name.to_string()),
                 GeneralName::Rfc822Name(name) => names.emails.push(name.to_string()),
-                // Addresses, and the forms that no one uses.
+                GeneralName::IpAddress(name) => names.addresses.extend(address(name.as_bytes())),
+                // The forms that no one uses.
                 _ => {}
             }
         }
@@ -85,6 +90,16 @@ impl Names {
         } else {
             &self.dns
         }
+    }
+
+    /// Returns the names and the addresses of the hosts that the certificate is for, for the log.
+    #[must_use]
+    pub fn all_hosts(&self) -> Vec<String> {
+        if self.dns.is_empty() && self.addresses.is_empty() {
+            return self.common_names.clone();
+        }
+        let addresses = self.addresses.iter().map(ToString::to_string);
+        self.dns.iter().cloned().chain(addresses).collect()
     }
 
     /// Returns the number of whole days until the certificate expires; `None` if it has expired.
@@ -124,6 +139,14 @@ fn text(value: &Any) -> Option<String> {
     Some(text)
 }
 
+/// An address as it stands in a certificate: 4 bytes, or 16.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    }
+}
+
 fn alternative_names(certificate: &TbsCertificate) -> Result<Vec<GeneralName>, Error> {
     let extension = certificate.get::<SubjectAltName>()?;
     Ok(extension.map(|(_, names)| names.0).unwrap_or_default())
@@ -154,7 +177,9 @@ mod tests {
         assert_eq!(names.subject, "O=A\\, Inc.,CN=squid-1");
         assert_eq!(names.common_names, ["squid-1"]);
         assert_eq!(names.dns, ["a.example", "*.b.example"]);
+        assert_eq!(names.addresses, ["::1".parse::<IpAddr>().unwrap()]);
         assert_eq!(names.hosts(), names.dns);
+        assert_eq!(names.all_hosts(), ["a.example", "*.b.example", "::1"]);
         assert_eq!(names.uris, ["spiffe://farm/squid"]);
         assert_eq!(names.emails, ["root@a.example"]);
         assert_eq!(names.last_day(), "2027-01-31");
@@ -177,6 +202,15 @@ mod tests {
             };
             assert_eq!(hosts, [expected]);
         }
+    }
+
+    #[test]
+    fn a_certificate_for_addresses_alone_is_shown_with_them() {
+        let mut params = CertificateParams::new(vec!["192.0.2.7".into(), "2001:db8::7".into()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "a host");
+        assert_eq!(named(&params).all_hosts(), ["192.0.2.7", "2001:db8::7"]);
+        params.subject_alt_names.clear();
+        assert_eq!(named(&params).all_hosts(), ["a host"]);
     }
 
     #[test]

@@ -101,6 +101,7 @@ mod tests {
             subject: "O=Farm,CN=Squid-1".to_owned(),
             common_names: own(&["Squid-1"]),
             dns: own(&["a.Cache.example", "*.b.example"]),
+            addresses: Vec::new(),
             uris: own(&["spiffe://farm/squid/1"]),
             emails: own(&["root@a.example"]),
             not_after: UNIX_EPOCH,
