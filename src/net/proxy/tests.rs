@@ -193,11 +193,37 @@ fn a_checksum_of_another_length_and_a_second_one_are_wrong() {
         let bytes = binary(0x21, 0x11, &[ipv4(), tlvs].concat());
         assert_eq!(parse(&bytes), Parsed::Wrong(Fault::Checksum), "{bytes:?}");
     }
-    // Where the addresses are to be ignored no field is looked for, because their length is not known.
-    let unknown = binary(0x21, 0x00, &tlv(0x03, &[0; 4]));
-    assert_eq!(header(&unknown).client, Asserted::Unknown);
-    let local = binary(0x20, 0x11, &[ipv4(), tlv(0x03, &[0; 4])].concat());
-    assert_eq!(header(&local).client, Asserted::Proxy);
+}
+
+/// A header with this checksum behind its addresses, and with the sum of HAProxy's algorithm if it is `None`.
+fn summed(command: u8, family: u8, addresses: &[u8], sum: Option<[u8; 4]>) -> Vec<u8> {
+    let zero = binary(command, family, &[addresses, &tlv(0x03, &[0; 4])].concat());
+    let sum = sum.unwrap_or_else(|| crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&zero).to_be_bytes());
+    binary(command, family, &[addresses, &tlv(0x03, &sum)].concat())
+}
+
+#[test]
+fn a_header_whose_addresses_are_ignored_is_held_against_its_checksum_too() {
+    for (command, family, addresses, client) in [
+        (0x21, 0x00, &[][..], Asserted::Unknown),
+        (0x20, 0x00, &[], Asserted::Proxy),
+        (0x20, 0x11, &ipv4(), Asserted::Proxy),
+        (0x20, 0x21, &[0; 36], Asserted::Proxy),
+        (0x20, 0x31, &[0; 216], Asserted::Proxy),
+        (0x21, 0x31, &[0; 216], Asserted::Unknown),
+    ] {
+        let sound = summed(command, family, addresses, None);
+        assert_eq!(header(&sound).client, client, "{sound:?}");
+        let wrong = summed(command, family, addresses, Some([1, 2, 3, 4]));
+        assert_eq!(parse(&wrong), Parsed::Wrong(Fault::Checksum), "{wrong:?}");
+    }
+    // One bit makes the proxy's own connection of a client's.
+    let mut changed = OF_HAPROXY.to_vec();
+    changed[12] = 0x20;
+    assert_eq!(parse(&changed), Parsed::Wrong(Fault::Checksum));
+    // A body of another form has no field that could be one.
+    let other = binary(0x21, 0x00, &tlv(0x03, &[0; 4])[..6]);
+    assert_eq!(header(&other).client, Asserted::Unknown);
 }
 
 #[test]

@@ -30,6 +30,9 @@ const SSL_COMMON_NAME: u8 = 0x22;
 /// The length of the part in front of these: flags (1) and the outcome of the verification (4).
 const SSL_FIXED: usize = 5;
 
+/// The length of two names of UNIX sockets.
+const UNIX_ADDRESSES: usize = 2 * 108;
+
 /// The longest name that is kept, in bytes: that of a host name. A longer one is cut.
 const LONGEST_NAME: usize = 255;
 
@@ -82,7 +85,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     };
     let found = match *command {
         // The family is to be ignored, and with it all that follows.
-        LOCAL => Ok((Asserted::Proxy, None)),
+        LOCAL => without_addresses(Asserted::Proxy, *family, header, body),
         _ => of_client(*family, header, body),
     };
     match found {
@@ -99,14 +102,33 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
 fn of_client(family: u8, header: &[u8], body: &[u8]) -> Result<(Asserted, Option<Details>), Fault> {
     let (client, rest) = match (family >> 4, family & 0xf) {
         // Without a family or a transport the addresses are to be ignored; their length is not known either.
-        (0, _) | (_, 0) => return Ok((Asserted::Unknown, None)),
+        (0, _) | (_, 0) => return without_addresses(Asserted::Unknown, family, header, body),
         (1, _) => internet::<4>(body).ok_or(Fault::TooShort)?,
         (2, _) => internet::<16>(body).ok_or(Fault::TooShort)?,
-        // Two names of UNIX sockets, 108 bytes each.
-        (_, _) => (Asserted::Unknown, body.get(216..).ok_or(Fault::TooShort)?),
+        (_, _) => (Asserted::Unknown, body.get(UNIX_ADDRESSES..).ok_or(Fault::TooShort)?),
     };
     let details = details(header, rest)?;
     Ok((client, (details != Details::default()).then_some(details)))
+}
+
+/// Holds a header whose body is to be ignored against its checksum, if there is one: one bit makes a health check of a
+/// client. A body that is not made of addresses and TLVs has none.
+fn without_addresses(
+    client: Asserted,
+    family: u8,
+    header: &[u8],
+    body: &[u8],
+) -> Result<(Asserted, Option<Details>), Fault> {
+    let addresses = match (family >> 4, family & 0xf) {
+        (0, _) | (_, 0) => 0,
+        (1, _) => 12,
+        (2, _) => 36,
+        (_, _) => UNIX_ADDRESSES,
+    };
+    match details(header, body.get(addresses..).unwrap_or_default()) {
+        Err(Fault::Checksum) => Err(Fault::Checksum),
+        Ok(_) | Err(_) => Ok((client, None)),
+    }
 }
 
 /// Reads two addresses of `N` bytes and two ports. Returns the source, and the bytes behind them.
