@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::addr::PeerAddr;
+use super::addr::{ListenAddr, PeerAddr};
 use super::origin::Origin;
 
 /// The networks that may connect and the networks that may not. The default permits all clients.
@@ -60,6 +60,22 @@ impl TrustedProxies {
     /// Returns true if there is none.
     pub fn is_empty(&self) -> bool {
         self.nets.is_empty() && !self.unix
+    }
+
+    /// Returns true if one of them may connect to a socket that other machines do not reach. It is not known of a socket
+    /// that is handed over before it has come.
+    #[must_use]
+    pub fn may_reach_local(&self, address: &ListenAddr) -> bool {
+        match address {
+            ListenAddr::Tcp(address) => {
+                let ip = address.ip();
+                let is_loopback = |net: IpAddr| net.is_loopback() && net.is_ipv4() == ip.is_ipv4();
+                hold(&self.nets, ip) || self.nets.iter().any(|net| is_loopback(canonical(*net).network()))
+            }
+            ListenAddr::TcpAny { .. } => !self.nets.is_empty(),
+            ListenAddr::Unix(_) => self.unix,
+            ListenAddr::Inherited(_) => false,
+        }
     }
 
     /// Returns true if a header is expected from this peer.

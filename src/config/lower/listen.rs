@@ -109,7 +109,8 @@ pub(super) fn listening(
             }
         }
     }
-    let tls = tls(mistakes, spec, &addresses);
+    let (access, proxies) = (access(mistakes, spec), proxies(mistakes, spec));
+    let tls = tls(mistakes, spec, &addresses, &proxies);
     let unix_socket = unix_socket(mistakes, spec);
     Listening {
         addresses,
@@ -118,8 +119,8 @@ pub(super) fn listening(
         backlog: mistakes
             .count("backlog", spec.backlog, 1..=ceilings.backlog)
             .unwrap_or(DEFAULT_BACKLOG),
-        access: access(mistakes, spec),
-        proxies: proxies(mistakes, spec),
+        access,
+        proxies,
         connection_limits: connection_limits(mistakes, spec, ceilings),
     }
 }

@@ -7,13 +7,19 @@ use super::{KEY, KeyRef, Mistakes, setting};
 use crate::config::quote::Quoted;
 use crate::config::spec::listen::{ListenSpec, MinTls};
 use crate::doors::front::options::TlsOptions;
+use crate::net::access::TrustedProxies;
 use crate::net::addr::{Listen, Transport};
 use crate::net::tls::Version;
 use crate::net::tls::files::{ClientRule, IdentityFiles};
 use crate::net::tls::subjects::Subjects;
 
 /// Lowers the settings of TLS. `addresses` are all addresses that the door listens on, except addresses with a mistake.
-pub(super) fn tls(mistakes: &mut Mistakes, spec: &ListenSpec, addresses: &[(KeyRef, Listen)]) -> Option<TlsOptions> {
+pub(super) fn tls(
+    mistakes: &mut Mistakes,
+    spec: &ListenSpec,
+    addresses: &[(KeyRef, Listen)],
+    proxies: &TrustedProxies,
+) -> Option<TlsOptions> {
     let first = addresses.iter().find(|(_, listen)| listen.transport == Transport::Tls);
     // An address with a mistake, which is reported elsewhere, was meant to have TLS as well.
     let is_wanted = spec.listen.iter().any(|text| text.starts_with(Transport::Tls.prefix()));
@@ -36,6 +42,7 @@ pub(super) fn tls(mistakes: &mut Mistakes, spec: &ListenSpec, addresses: &[(KeyR
     let clients = clients(mistakes, spec);
     if clients.is_some() {
         check_exposed(mistakes, addresses);
+        check_proxies(mistakes, addresses, proxies);
     }
     Some(TlsOptions {
         identities,
@@ -131,6 +138,20 @@ fn check_exposed(mistakes: &mut Mistakes, addresses: &[(KeyRef, Listen)]) {
     }
 }
 
+/// Adds a mistake for each local address without TLS to which a proxy may connect: it would bring clients of other
+/// machines that have shown no certificate here.
+fn check_proxies(mistakes: &mut Mistakes, addresses: &[(KeyRef, Listen)], proxies: &TrustedProxies) {
+    let in_clear = |listen: &Listen| listen.transport == Transport::Plain && !listen.address.is_exposed();
+    let reached = |listen: &Listen| in_clear(listen) && proxies.may_reach_local(&listen.address);
+    for (origin, listen) in addresses.iter().filter(|(_, listen)| reached(listen)) {
+        let text = format!(
+            "whoever reached the proxy from another machine would come to {listen} without a certificate of {KEY}client-ca"
+        );
+        let remedy = format!("listen there in a service of its own, or leave that proxy out of {KEY}accept-proxy");
+        mistakes.add(*origin, text, remedy);
+    }
+}
+
 fn times(count: usize) -> String {
     match count {
         0 => "not once".to_owned(),
@@ -167,7 +188,7 @@ mod tests {
         let parsed = |(index, text): (usize, &String)| Some((KeyRef::element("listen", index), text.parse().ok()?));
         let addresses: Vec<_> = spec.listen.iter().enumerate().filter_map(parsed).collect();
         let mut mistakes = Mistakes::default();
-        let options = tls(&mut mistakes, spec, &addresses);
+        let options = tls(&mut mistakes, spec, &addresses, &TrustedProxies::default());
         (options, mistakes.0.iter().map(ToString::to_string).collect())
     }
 
@@ -235,6 +256,59 @@ mod tests {
             );
             assert_eq!(told, [expected]);
             assert_eq!(lower(&asking(&["tls:*:1", exposed], None, &[])).1, [""; 0]);
+        }
+    }
+
+    #[test]
+    fn no_proxy_may_bring_other_machines_round_the_certificates_of_clients() {
+        let told = |listen: &[&str], proxies: &[&str], client_ca| {
+            let spec = ListenSpec {
+                accept_proxy: texts(proxies),
+                ..asking(listen, client_ca, &[])
+            };
+            let mut mistakes = Mistakes::default();
+            super::super::listen::listening(&mut mistakes, Vec::new(), &spec, &super::super::listen::MACHINE);
+            mistakes.0.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        for (local, proxy, is_reached) in [
+            ("unix:/x", "unix", true),
+            ("unix:@x", "unix", true),
+            ("unix:/x", "127.0.0.1", false),
+            ("127.0.0.1:2", "unix", false),
+            ("127.0.0.1:2", "127.0.0.1", true),
+            ("127.0.0.1:2", "127.0.0.9", true),
+            ("127.0.0.1:2", "127.0.0.0/8", true),
+            ("127.0.0.1:2", "0.0.0.0/0", true),
+            ("127.0.0.1:2", "::ffff:127.0.0.1", true),
+            ("127.0.0.1:2", "::1", false),
+            ("127.0.0.1:2", "10.0.0.5", false),
+            ("[::1]:2", "::1", true),
+            ("[::1]:2", "::/0", true),
+            ("[::1]:2", "127.0.0.1", false),
+            // The kind of such a socket is looked at when it has come.
+            ("systemd", "unix", false),
+        ] {
+            let found = told(&["tls:*:1", local], &[proxy], Some("/ca"));
+            if is_reached {
+                let expected = format!(
+                    "listen: whoever reached the proxy from another machine would come to {local} without a \
+                     certificate of client-ca; listen there in a service of its own, or leave that proxy out of \
+                     accept-proxy"
+                );
+                assert_eq!(found, [expected], "{local} {proxy}");
+            } else {
+                assert_eq!(found, [""; 0], "{local} {proxy}");
+            }
+            assert_eq!(
+                told(&["tls:*:1", local], &[proxy], None),
+                [""; 0],
+                "no certificate is asked for"
+            );
+            assert_eq!(
+                told(&["tls:127.0.0.1:1"], &[proxy], Some("/ca")),
+                [""; 0],
+                "all addresses have TLS"
+            );
         }
     }
 

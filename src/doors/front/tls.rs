@@ -117,11 +117,11 @@ impl FrontOptions {
         })
     }
 
-    /// Checks that every listener with TLS has a TCP socket, and that other machines reach none without TLS if clients
-    /// need a certificate. Only of an inherited socket is that not known before.
+    /// Checks that every listener with TLS has a TCP socket, and that other machines reach none without TLS, not even by a
+    /// proxy, if clients need a certificate. Only of an inherited socket is that not known before.
     ///
     /// # Errors
-    /// One is a UNIX socket, or exposed without TLS.
+    /// One is a UNIX socket, or is reached without TLS.
     pub fn check_transports<'l>(
         &self,
         listeners: impl Iterator<Item = (&'l ListenAddr, &'l Listener)>,
@@ -140,6 +140,10 @@ impl FrontOptions {
                 (Transport::Plain, socket) if asks && socket.is_exposed() => (
                     "whoever reached it from another machine would need no certificate of client-ca",
                     "write tls: in front, or give the socket a loopback address or a path",
+                ),
+                (Transport::Plain, socket) if asks && self.proxies.may_reach_local(socket) => (
+                    "whoever reached the proxy from another machine would need no certificate of client-ca",
+                    "take the socket over in a service of its own, or leave that proxy out of accept-proxy",
                 ),
                 _ => continue,
             };
