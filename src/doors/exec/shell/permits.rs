@@ -100,7 +100,8 @@ pub(super) fn may_run_anything(programs: &Programs, origin: &Origin) -> bool {
 }
 
 /// Holds listeners against the lists. Those whose address is known before they are there were held against them with
-/// the configuration; the others the service manager has opened. One that other machines reach is told in the log.
+/// the configuration; the others the service manager has opened. One that other machines reach without a certificate is
+/// told in the log.
 ///
 /// # Errors
 /// Other machines could run anything; or there is a list of users, who are not known over TCP.
@@ -109,6 +110,8 @@ pub(super) fn check_listeners<'l>(
     listeners: impl Iterator<Item = (&'l ListenAddr, &'l Listener)>,
 ) -> Result<(), Error> {
     let name = &options.front.name;
+    // Then no address without TLS is exposed.
+    let asks = options.front.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
     for (configured, listener) in listeners {
         let address = listener.local_addr();
         let exposed = address.is_exposed();
@@ -130,7 +133,7 @@ pub(super) fn check_listeners<'l>(
                 "give the socket a path, or leave the lists of users and groups out",
             ));
         }
-        if exposed {
+        if exposed && !asks {
             log::warn!(
                 service:% = name; "{name}: {address} can be reached from other machines: whoever is let in (--allow, --deny) can run what \
                  --allow-program names, without a password"
