@@ -123,6 +123,7 @@ impl fmt::Display for Origin {
 mod tests {
     use super::super::access::{AccessList, parse_net};
     use super::super::limits::{ConnectionCount, ConnectionLimits, Full};
+    use super::super::proxy::{Parsed, parse};
     use super::super::tls::Version;
     use super::*;
 
@@ -239,6 +240,141 @@ mod tests {
                 assert_eq!(origin.to_string(), it.shown, "{origin:?}");
             }
             assert!(!origin.is_direct(), "it was handed over");
+        }
+    }
+
+    /// A header of version 2 with this command, family and body.
+    fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+        [&b"\r\n\r\n\0\r\nQUIT\n"[..], &[command, family], &length, body].concat()
+    }
+
+    /// The addresses of a header of version 2: this client's, and the proxy's.
+    fn addresses(client: &str) -> Vec<u8> {
+        let client: SocketAddr = client.parse().unwrap();
+        let (ip, port) = (client.ip(), client.port().to_be_bytes());
+        match ip {
+            IpAddr::V4(ip) => [&ip.octets()[..], &[203, 0, 113, 1], &port, &[1, 187]].concat(),
+            IpAddr::V6(ip) => [&ip.octets()[..], &[0; 16], &port, &[1, 187]].concat(),
+        }
+    }
+
+    /// Every kind of header, with the client that it asserts.
+    fn headers() -> Vec<(Vec<u8>, &'static str)> {
+        let mut headers = vec![
+            (b"PROXY UNKNOWN\r\n".to_vec(), UNKNOWN),
+            (b"PROXY UNKNOWN 127.0.0.1 127.0.0.1 5 6\r\n".to_vec(), UNKNOWN),
+            (binary(0x21, 0x00, b""), UNKNOWN),
+            (binary(0x21, 0x00, &addresses("127.0.0.1:5")), UNKNOWN),
+            (binary(0x21, 0x10, &addresses("127.0.0.1:5")), UNKNOWN),
+            (binary(0x21, 0x31, &[0; 216]), UNKNOWN),
+            (binary(0x21, 0x32, &[b'/'; 216]), UNKNOWN),
+            (binary(0x20, 0x00, b""), PROXY),
+            (binary(0x20, 0x11, &addresses("127.0.0.1:5")), PROXY),
+            (binary(0x20, 0x11, &addresses("192.0.2.7:5")), PROXY),
+            (binary(0x20, 0x31, &[0; 216]), PROXY),
+        ];
+        for client in ["127.0.0.1:5", "127.9.9.9:5", "10.0.0.1:5", "192.0.2.7:5"] {
+            let ip = client.trim_end_matches(":5");
+            headers.push((format!("PROXY TCP4 {ip} 203.0.113.1 5 6\r\n").into_bytes(), client));
+            headers.push((binary(0x21, 0x11, &addresses(client)), client));
+            headers.push((binary(0x21, 0x12, &addresses(client)), client));
+        }
+        for client in [
+            "[::1]:5",
+            "[2001:db8::7]:5",
+            "[::ffff:127.0.0.1]:5",
+            "[::ffff:192.0.2.7]:5",
+        ] {
+            let ip = client.trim_start_matches('[').trim_end_matches("]:5");
+            headers.push((format!("PROXY TCP6 {ip} ::1 5 6\r\n").into_bytes(), client));
+            headers.push((binary(0x21, 0x21, &addresses(client)), client));
+        }
+        headers
+    }
+
+    /// The origins that a door may meet: each peer, alone and with each header, over TCP and TLS, with the certificate of a
+    /// client whose subject claims to be local, and handed over by another door. Beside each the asserted client.
+    fn every_origin() -> Vec<(Origin, &'static str)> {
+        const PEERS: [&str; 8] = [
+            UNIX,
+            "127.0.0.1:1",
+            "127.9.9.9:1",
+            "[::1]:1",
+            "[::ffff:127.0.0.1]:1",
+            "10.0.0.1:1",
+            "192.0.2.7:1",
+            "[2001:db8::7]:1",
+        ];
+        let asserted = headers().into_iter().map(|(bytes, asserted)| match parse(&bytes) {
+            Parsed::Header(header) => (Some(header.client), asserted),
+            other => panic!("{other:?} of {bytes:?}"),
+        });
+        let asserted: Vec<_> = asserted.chain([(None, NONE)]).collect();
+        let established = |subject: Option<&str>| Established {
+            version: Version::V1_3,
+            subject: subject.map(str::to_owned),
+            is_resumed: false,
+        };
+        let mut all = Vec::new();
+        for peer in PEERS {
+            for (client, written) in &asserted {
+                for tls in [None, Some(None), Some(Some("CN=127.0.0.1")), Some(Some("CN=root"))] {
+                    for door in [None, Some("route".into())] {
+                        let origin = Origin {
+                            asserted: *client,
+                            tls: tls.map(established).map(Rc::new),
+                            door,
+                            ..origin(peer, NONE)
+                        };
+                        all.push((origin, *written));
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// The table of all combinations: each rule again, from what the header says and nothing else.
+    #[test]
+    fn no_header_no_certificate_and_no_door_makes_a_client_what_it_is_not() {
+        let (deny, allow) = (list(&[], &["192.0.2.0/24"]), list(&["127.0.0.0/8", "10.0.0.0/8"], &[]));
+        for (found, asserted) in every_origin() {
+            let peer = found.peer.ip();
+            let itself = asserted == NONE;
+            let client: Option<IpAddr> = match asserted {
+                NONE | PROXY => peer,
+                UNKNOWN => None,
+                text => Some(text.parse::<SocketAddr>().unwrap().ip().to_canonical()),
+            };
+            assert_eq!(found.ip(), client, "{found:?}");
+            // Local is a direct client of this machine, and a client of this machine behind a proxy of this machine.
+            let of_this_machine = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_loopback());
+            let is_local =
+                of_this_machine(peer) && (itself || client.is_some_and(|ip| ip.is_loopback() && asserted != PROXY));
+            assert_eq!(found.is_local(), is_local, "{found:?}");
+            let is_direct = itself && found.door.is_none();
+            assert_eq!(found.is_direct(), is_direct, "{found:?}");
+            // Without an address no list is passed, except by a direct client of a UNIX socket.
+            let by_mode = client.is_none() && is_direct;
+            let within = |net: &str| client.is_some_and(|ip| parse_net(net).unwrap().contains(&ip));
+            let passes_deny = by_mode || (client.is_some() && !within("192.0.2.0/24"));
+            assert_eq!(deny.permits(&found), passes_deny, "{found:?}");
+            let passes_allow = by_mode || within("127.0.0.0/8") || within("10.0.0.0/8");
+            assert_eq!(allow.permits(&found), passes_allow, "{found:?}");
+            let mut count = ConnectionCount::new(ConnectionLimits {
+                total: 100,
+                per_address: Some(1),
+            });
+            // A second one from there is one too many, if there is an address that could be counted: the client's, or
+            // else the proxy's.
+            let counted = client.or(peer).is_some();
+            assert_eq!(count.admit(&found), Ok(()));
+            assert_eq!(count.admit(&found).is_err(), counted, "{found:?}");
+            if let Some(ip) = client.or(peer) {
+                let direct = Origin::direct(PeerAddr::tcp((ip, 9).into()));
+                assert_eq!(count.admit(&direct), Err(Full::Address), "{found:?}");
+            }
         }
     }
 
