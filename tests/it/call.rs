@@ -35,7 +35,7 @@ fn command(address: &str, arguments: &[&str]) -> Command {
 fn path(daemon: &Daemon) -> String {
     match daemon.addr() {
         Address::Unix(path) => path,
-        Address::Tcp(address) => address.to_string(),
+        other => other.to_string(),
     }
 }
 

@@ -21,7 +21,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_iotcpd");
 fn path(daemon: &Daemon) -> String {
     match daemon.addr() {
         Address::Unix(path) => path,
-        Address::Tcp(address) => address.to_string(),
+        other => other.to_string(),
     }
 }
 

@@ -631,3 +631,24 @@ fn clients_that_vanish_at_any_moment_leave_nothing_behind() {
     let after = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
     assert_eq!(after, before, "no descriptor");
 }
+
+crate::harness::over_tls! {
+    a_client_that_ends_nothing_is_prompted_for_each_argument,
+    lines_may_end_in_any_way_and_come_in_one_packet,
+    an_unknown_command_name_is_refused_in_the_words_of_torcd,
+    runs_beyond_the_threads_are_refused_as_busy_and_a_freed_slot_serves_again,
+    both_outputs_come_in_their_order_and_input_streams,
+    input_may_come_with_the_request_and_holds_any_bytes,
+    waiting_clients_are_served_in_order_or_refused_as_busy_in_time,
+    a_waiting_client_that_goes_leaves_the_queue,
+    the_same_request_shares_the_output_of_the_one_that_runs,
+    a_program_over_its_time_is_killed_and_its_client_informed,
+    a_client_that_does_not_read_slows_its_program_and_not_the_daemon,
+    a_client_of_a_shared_run_that_does_not_read_does_not_delay_the_other,
+    a_request_that_never_comes_is_refused_in_time,
+    a_message_that_is_too_long_is_refused,
+    running_programs_and_waiting_clients_are_finished_before_the_daemon_ends,
+    when_stopping_takes_too_long_programs_are_killed_and_clients_informed,
+    the_file_is_read_again_and_what_runs_goes_on,
+    clients_that_vanish_at_any_moment_leave_nothing_behind,
+}

@@ -141,3 +141,8 @@ fn debug_logs_each_step_of_a_connection_without_what_was_sent() {
     let line = daemon.stderr_wait("connection 0: closed");
     assert!(!line.contains("secret"), "{line}");
 }
+
+crate::harness::over_tls! {
+    input_ends_for_the_clients_of_a_run_whose_first_client_left_before_its_start,
+    a_client_without_a_request_when_the_door_closes_is_told_that_it_closes,
+}

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::exec_client::{ExecClient, door, netstring, request, run, sh};
+use crate::exec_client::{ExecClient, address_in, door, netstring, request, run, sh};
 use crate::harness::{Daemon, WATCHDOG};
 
 /// Receives a message when the program that has opened this FIFO for writing, and its children, have gone.
@@ -472,8 +472,7 @@ fn a_program_survives_hup_and_finishes_while_the_daemon_stops() {
 #[test]
 fn an_upgrade_leaves_running_programs_to_their_clients() {
     let home = crate::harness::temp_dir();
-    let socket = home.path().join("exec.sock");
-    let daemon = Daemon::with(["exec", socket.to_str().unwrap()])
+    let daemon = Daemon::with(["exec", &address_in(&home)])
         .installed_at(Path::new(env!("CARGO_BIN_EXE_iotcpd")))
         .start();
     let mut client = ExecClient::connect(&daemon);
@@ -557,4 +556,24 @@ fn a_file_may_have_pools_and_exec_doors_and_reload_changes_them() {
     let mut said = String::new();
     late.read_to_string(&mut said).unwrap();
     assert_eq!(said, "7:termsig,4:TERM,");
+}
+
+crate::harness::over_tls! {
+    streams_and_status_come_back_as_the_examples_show,
+    a_program_that_cannot_be_started_ends_as_in_a_shell_and_says_why,
+    the_program_starts_when_its_arguments_are_complete_and_input_streams,
+    the_end_of_the_input_in_a_write_of_its_own_runs_nothing_twice,
+    a_half_close_only_ends_the_input,
+    the_end_by_a_signal_names_the_signal,
+    streams_may_be_closed_early_and_input_left_unread,
+    a_grandchild_that_holds_the_output_is_not_waited_for_and_does_not_survive,
+    a_program_over_its_time_is_ended_and_its_place_is_as_good_as_before,
+    a_malformed_request_is_refused_with_its_reason_and_harms_no_other_client,
+    nonsense_behind_the_arguments_ends_the_program,
+    arguments_that_never_come_are_refused_in_time,
+    a_client_that_does_not_read_slows_its_program_and_not_the_daemon,
+    a_program_survives_hup_and_finishes_while_the_daemon_stops,
+    an_upgrade_leaves_running_programs_to_their_clients,
+    when_stopping_takes_too_long_programs_are_killed_and_clients_informed,
+    a_second_signal_hurries,
 }

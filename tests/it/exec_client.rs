@@ -1,18 +1,13 @@
 //! A client of an exec door, as small as the protocol allows: netstrings out, pairs of netstrings in.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 
-use crate::harness::{Address, Daemon, WATCHDOG};
-
-trait Socket: Read + Write + Send {}
-impl<S: Read + Write + Send> Socket for S {}
+use crate::harness::{Client, Daemon, TempDir, is_over_tls};
 
 /// One connection.
 pub(crate) struct ExecClient {
-    socket: Box<dyn Socket>,
-    unix: Option<UnixStream>,
+    client: Client,
 }
 
 /// The complete result of a program.
@@ -53,46 +48,28 @@ pub(crate) fn request(arguments: &[&str]) -> Vec<u8> {
 impl ExecClient {
     #[track_caller]
     pub(crate) fn connect(daemon: &Daemon) -> Self {
-        match daemon.addr() {
-            Address::Unix(path) => {
-                let socket = UnixStream::connect(&path).unwrap_or_else(|error| panic!("cannot connect: {error}"));
-                socket.set_read_timeout(Some(WATCHDOG)).unwrap();
-                socket.set_write_timeout(Some(WATCHDOG)).unwrap();
-                let unix = Some(socket.try_clone().unwrap());
-                Self {
-                    socket: Box::new(socket),
-                    unix,
-                }
-            }
-            Address::Tcp(address) => {
-                let socket = TcpStream::connect(address).unwrap_or_else(|error| panic!("cannot connect: {error}"));
-                socket.set_read_timeout(Some(WATCHDOG)).unwrap();
-                Self {
-                    socket: Box::new(socket),
-                    unix: None,
-                }
-            }
-        }
+        let client = daemon.client();
+        Self { client }
     }
 
     /// Another handle on the same UNIX socket, for a thread that sends.
     pub(crate) fn sender(&self) -> UnixStream {
-        self.unix.as_ref().unwrap().try_clone().unwrap()
+        self.client.unix()
     }
 
     #[track_caller]
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.socket.write_all(bytes.as_ref()).expect("send to the daemon");
+        self.client.send(bytes);
     }
 
-    pub(crate) fn half_close(&self) {
-        self.unix.as_ref().unwrap().shutdown(Shutdown::Write).unwrap();
+    pub(crate) fn half_close(&mut self) {
+        self.client.half_close();
     }
 
     fn byte(&mut self) -> Option<u8> {
         let mut byte = [0];
         loop {
-            match self.socket.read(&mut byte) {
+            match self.client.read(&mut byte) {
                 Ok(read) => return (read == 1).then_some(byte[0]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("read from the daemon: {error}"),
@@ -110,7 +87,7 @@ impl ExecClient {
             }
         }
         let mut bytes = vec![0; length.parse().unwrap_or_else(|error| panic!("{length:?}: {error}"))];
-        self.socket.read_exact(&mut bytes).expect("a whole netstring");
+        self.client.read_exact(&mut bytes).expect("a whole netstring");
         assert_eq!(self.byte(), Some(b','), "a netstring ends with a comma");
         Some(bytes)
     }
@@ -162,16 +139,22 @@ impl ExecClient {
     }
 }
 
-/// An exec door on a UNIX socket of its own.
+/// An exec door on a UNIX socket of its own, or over TLS if the test runs over it.
 #[track_caller]
-pub(crate) fn door(flags: &[&str]) -> (Daemon, crate::harness::TempDir) {
+pub(crate) fn door(flags: &[&str]) -> (Daemon, TempDir) {
     let directory = crate::harness::temp_dir();
-    let socket = directory.path().join("exec.sock");
-    let daemon = Daemon::with(["exec"])
-        .args(flags)
-        .args(&[socket.to_str().unwrap()])
-        .start();
+    let address = address_in(&directory);
+    let daemon = Daemon::with(["exec"]).args(flags).args(&[&address]).start();
     (daemon, directory)
+}
+
+/// The address of such a door.
+pub(crate) fn address_in(directory: &TempDir) -> String {
+    if is_over_tls() {
+        "127.0.0.1:0".to_owned()
+    } else {
+        directory.path().join("exec.sock").display().to_string()
+    }
 }
 
 /// Runs a program with this input.

@@ -80,6 +80,8 @@ mod logging;
 #[cfg(test)]
 mod manual;
 #[cfg(test)]
+mod origin;
+#[cfg(test)]
 mod pool_cache;
 #[cfg(test)]
 mod pool_client_hangups;

@@ -325,3 +325,8 @@ fn the_bytes_of_a_shared_request_are_kept_once() {
         assert_eq!(last.read_line().len(), 50_000);
     }
 }
+
+crate::harness::over_tls! {
+    identical_requests_at_the_same_time_share_one_worker,
+    the_others_still_get_their_answer_when_the_first_one_goes,
+}

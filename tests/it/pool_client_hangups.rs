@@ -185,3 +185,7 @@ fn a_client_that_leaves_in_the_middle_of_its_line_costs_nothing() {
     assert_eq!(daemon.ask("served"), "1\n");
     assert_eq!(daemon.usr1().count("queries total"), 1);
 }
+
+crate::harness::over_tls! {
+    a_client_that_leaves_in_the_middle_of_its_line_costs_nothing,
+}

@@ -521,3 +521,13 @@ fn a_worker_that_serves_once_need_not_read_all_of_its_request() {
     let stats = daemon.usr1();
     assert_eq!((stats.count("restarts died"), stats.count("queries retried")), (0, 0));
 }
+
+crate::harness::over_tls! {
+    between_equal_framings_every_byte_passes_as_it_came,
+    each_framing_is_translated_into_each,
+    kept_connections_speak_every_framing,
+    a_client_may_end_its_request_by_the_end_of_its_input,
+    a_reply_ends_after_the_quiet_time,
+    a_request_that_is_malformed_is_refused,
+    a_reply_that_its_client_cannot_be_given_costs_that_client_alone,
+}

@@ -72,7 +72,7 @@ fn two_thousand_silent_connections_disturb_no_other_client() {
     for number in 0..50 {
         assert_eq!(daemon.ask(&format!("echo {number}")), format!("{number}\n"));
     }
-    assert!(silent.iter().all(|client| !client.has_input()));
+    assert!(silent.iter_mut().all(|client| !client.has_input()));
     let mut late = silent.swap_remove(1000);
     late.send("echo at last\n");
     assert_eq!(late.read_to_end(), b"at last\n");
@@ -84,11 +84,11 @@ fn two_thousand_silent_connections_disturb_no_other_client() {
 #[test]
 fn connections_over_the_limit_are_refused_until_one_ends() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &["--max-connections", "2"]);
-    let silent = [daemon.watched_client(), daemon.watched_client()];
+    let mut silent = [daemon.watched_client(), daemon.watched_client()];
     assert_eq!(daemon.client().read_to_end(), b"ERR\n");
     assert_eq!(daemon.client().read_to_end(), b"ERR\n");
     daemon.stderr_wait("as many connections as --max-connections allows");
-    assert!(silent.iter().all(|client| !client.has_input()));
+    assert!(silent.iter_mut().all(|client| !client.has_input()));
     drop(silent);
     let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
     assert_eq!((stats.count("refused max-conn"), stats.count("queries total")), (2, 0));

@@ -807,3 +807,26 @@ fn an_upgrade_asks_clients_to_connect_again_to_the_new_process() {
     assert_eq!(next.read_line(), "2 stays");
     assert_ne!(new, daemon.pid());
 }
+
+crate::harness::over_tls! {
+    a_hello_may_come_in_pieces_with_a_carriage_return_or_of_a_later_version,
+    everything_may_be_sent_before_the_first_read,
+    a_first_line_that_is_no_hello_is_a_request_as_ever,
+    answers_come_as_soon_as_they_are_there,
+    four_thousand_requests_are_under_way_at_once,
+    a_line_that_is_too_long_is_skipped_in_whatever_pieces_it_comes,
+    a_line_without_a_number_ends_the_connection_behind_all_answers,
+    an_unfinished_line_costs_the_connection,
+    a_killed_worker_costs_no_request,
+    a_cancelled_request_that_waits_costs_no_worker_anything,
+    a_connection_with_too_much_under_way_is_not_read_from,
+    answers_that_are_not_taken_stop_the_reading_and_nothing_is_lost,
+    a_client_that_never_reads_its_answers_is_closed,
+    an_idle_connection_is_closed_and_one_that_is_owed_an_answer_is_not,
+    the_answer_for_a_connection_that_has_gone_is_for_no_client,
+    a_drain_is_announced_and_what_crosses_it_is_served,
+    a_client_that_does_not_follow_a_drain_is_closed_when_it_is_served,
+    a_reload_asks_clients_to_connect_again_and_serves_them_there,
+    a_request_that_was_sent_before_a_drain_is_served_however_late_it_is_read,
+    a_hello_that_comes_in_a_drain_is_answered_and_told_of_it,
+}

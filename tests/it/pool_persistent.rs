@@ -296,3 +296,20 @@ fn a_client_that_sends_on_while_its_connection_is_closed_sees_the_end_and_no_res
     served.send("echo late\n");
     assert_eq!(daemon.usr1().count("queries total"), 1);
 }
+
+crate::harness::over_tls! {
+    one_connection_is_good_for_many_requests,
+    answers_come_in_the_order_of_the_requests_whichever_worker_is_faster,
+    a_request_may_come_in_pieces_and_with_the_next,
+    a_refusal_stands_in_its_place_and_the_connection_goes_on,
+    a_line_that_is_too_long_ends_the_connection_behind_all_answers,
+    the_end_of_input_is_the_end_of_requests_and_every_answer_is_still_given,
+    an_idle_connection_is_closed_in_the_end_and_an_unfinished_request_is_refused,
+    a_connection_with_too_much_open_is_not_read_from,
+    answers_that_are_not_taken_stop_the_reading_and_nothing_is_lost,
+    a_client_that_never_reads_its_answers_is_closed,
+    the_queued_requests_of_a_client_go_with_it,
+    a_drain_answers_what_was_asked_and_closes,
+    a_drain_serves_what_has_come_by_the_time_of_the_last_answer,
+    a_request_sent_in_time_is_served_though_it_is_read_late,
+}

@@ -81,3 +81,7 @@ fn every_client_gets_its_answers_in_order() {
         scene.end(flags);
     }
 }
+
+crate::harness::over_tls! {
+    every_client_gets_its_answers_in_order,
+}

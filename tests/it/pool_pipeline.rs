@@ -110,3 +110,8 @@ fn one_answer_too_many_behind_the_last_is_noticed() {
     assert_eq!(daemon.ask("echo mine"), "mine\n");
     daemon.usr1_until(|stats| stats.count("restarts desync") == 1);
 }
+
+crate::harness::over_tls! {
+    each_client_gets_its_own_answer_and_no_more_than_the_limit_is_written_ahead,
+    the_answer_to_a_client_that_has_gone_goes_to_no_other,
+}

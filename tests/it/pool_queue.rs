@@ -149,3 +149,9 @@ fn a_worker_left_by_its_client_is_still_bound_by_the_busy_timeout() {
     );
     assert_eq!(stats.count("queries failed"), 0);
 }
+
+crate::harness::over_tls! {
+    the_queue_is_bounded,
+    a_request_that_waits_too_long_is_refused_and_the_others_are_not,
+    a_request_that_takes_too_long_is_refused_and_its_worker_replaced,
+}

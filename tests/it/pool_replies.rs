@@ -173,3 +173,16 @@ fn the_refusal_has_the_text_that_the_operator_chose() {
     let silent = Daemon::pool(1, &worker_command(&[]), &["--error-reply", ""]);
     assert_eq!(silent.ask("a NUL \0"), "");
 }
+
+crate::harness::over_tls! {
+    a_request_may_come_byte_by_byte,
+    a_request_may_come_in_two_pieces_with_others_in_between,
+    a_request_of_exactly_the_limit_is_asked_and_one_byte_more_is_refused,
+    a_long_request_goes_to_its_worker_whole,
+    a_line_without_its_end_is_refused,
+    a_reply_is_passed_on_byte_for_byte,
+    a_reply_of_exactly_the_limit_reaches_its_client,
+    a_reply_of_one_byte_more_is_refused_and_its_worker_replaced,
+    a_client_that_reads_slowly_holds_no_worker,
+    the_refusal_has_the_text_that_the_operator_chose,
+}

@@ -1,7 +1,7 @@
 //! Session mode: a connection has a worker to itself until either ends. And workers on a terminal, in both modes.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::{Signal, kill};
@@ -22,13 +22,6 @@ fn available(daemon: &Daemon, workers: u32) {
     daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == u64::from(workers));
 }
 
-fn stream(daemon: &Daemon) -> TcpStream {
-    let Address::Tcp(address) = daemon.addr() else {
-        panic!("a pool listens on TCP")
-    };
-    TcpStream::connect(address).unwrap()
-}
-
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
 }
@@ -43,27 +36,13 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// Sends everything and ends its side, while it reads to the end.
-fn exchange(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
-    let mut sender = stream.try_clone().unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            sender.write_all(bytes).unwrap();
-            sender.shutdown(Shutdown::Write).unwrap();
-        });
-        let mut received = Vec::new();
-        stream.read_to_end(&mut received).unwrap();
-        received
-    })
-}
-
 #[test]
 fn ten_megabytes_come_back_unchanged_and_the_worker_is_replaced() {
     const LENGTH: usize = 10_000_000;
     let daemon = sessions(1, "exec cat", &[]);
     let before = daemon.children();
     let bytes = noise(LENGTH);
-    let received = exchange(stream(&daemon), &bytes);
+    let received = daemon.client().exchange(&bytes);
     assert!(received == bytes, "{} bytes came back", received.len());
     let stats =
         daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == 1 && stats.count("workers stopping") == 0);
@@ -113,7 +92,7 @@ fn output_behind_the_ready_line_goes_to_the_client_of_the_session() {
 fn the_end_of_either_side_is_passed_on_and_the_other_goes_on() {
     // sort says nothing before the end of its input.
     let daemon = sessions(2, "exec sort", &[]);
-    assert_eq!(exchange(stream(&daemon), b"b\nc\na\n"), b"a\nb\nc\n");
+    assert_eq!(daemon.client().exchange(b"b\nc\na\n"), b"a\nb\nc\n");
     // This one ends its output first, and reads on.
     let daemon = sessions(
         1,
@@ -146,16 +125,15 @@ fn held_back(daemon: &Daemon, worker: i32) -> u64 {
 #[test]
 fn a_client_that_does_not_read_costs_no_memory_and_loses_nothing() {
     let daemon = sessions(1, "read go; exec head -c 50000000 /dev/zero", &[]);
-    let mut client = stream(&daemon);
-    client.write_all(b"go\n").unwrap();
+    let mut client = daemon.client();
+    client.send("go\n");
     let sent = held_back(&daemon, daemon.children()[0]);
     assert!(sent < 40_000_000, "it was not held back: {sent}");
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let kilobytes: u64 = resident.split_whitespace().next().unwrap().parse().unwrap();
     assert!(kilobytes < 40_000, "{resident}");
-    let mut rest = Vec::new();
-    client.read_to_end(&mut rest).unwrap();
+    let rest = client.read_to_end();
     assert!(
         rest.len() == 50_000_000 && rest.iter().all(|byte| *byte == 0),
         "{}",
@@ -413,7 +391,7 @@ fn the_mode_of_a_pool_is_for_its_life() {
     write("request");
     daemon.signal(Signal::SIGHUP);
     daemon.stderr_wait("the mode of a pool cannot change while it serves; restart the daemon");
-    assert_eq!(exchange(stream(&daemon), b"no line"), b"no line");
+    assert_eq!(daemon.client().exchange(b"no line"), b"no line");
 }
 
 // ---- terminals ---------------------------------------------------------------------------------------------------
@@ -442,7 +420,10 @@ fn a_megabyte_passes_a_terminal_unchanged() {
     const LENGTH: usize = 1_000_000;
     let daemon = sessions(1, &format!("exec head -c {LENGTH}"), &["--pty"]);
     let bytes = noise(LENGTH);
-    let mut stream = stream(&daemon);
+    let Address::Tcp(address) = daemon.addr() else {
+        panic!("a pool listens on TCP")
+    };
+    let mut stream = TcpStream::connect(address).unwrap();
     let mut sender = stream.try_clone().unwrap();
     let sent = bytes.clone();
     let sending = std::thread::spawn(move || sender.write_all(&sent).unwrap());
@@ -464,4 +445,22 @@ fn a_program_that_buffers_answers_at_once_on_a_terminal() {
     assert_eq!(daemon.ask("one"), "ERR\n");
     let line = daemon.stderr_wait("took longer than --busy-timeout");
     assert!(line.contains("stdbuf -oL") && line.contains("--pty"), "{line}");
+}
+
+crate::harness::over_tls! {
+    ten_megabytes_come_back_unchanged_and_the_worker_is_replaced,
+    output_of_a_worker_before_its_first_client_goes_to_that_client,
+    output_behind_the_ready_line_goes_to_the_client_of_the_session,
+    the_end_of_either_side_is_passed_on_and_the_other_goes_on,
+    a_client_that_does_not_read_costs_no_memory_and_loses_nothing,
+    output_of_a_worker_before_its_death_is_delivered_and_nothing_is_retried,
+    a_client_whose_worker_dies_before_anything_was_said_gets_another,
+    a_client_that_vanishes_takes_its_worker_along,
+    more_clients_than_workers_wait_or_are_refused,
+    hup_replaces_idle_workers_and_leaves_sessions_alone,
+    a_session_is_left_to_end_when_the_daemon_drains_but_not_for_ever,
+    a_session_that_takes_longer_than_it_may_is_ended,
+    a_session_in_which_nothing_is_said_is_ended_if_that_is_asked_for,
+    nothing_outlives_a_daemon_that_is_killed_in_the_middle_of_a_session,
+    a_worker_on_a_terminal_sees_one_and_the_end_of_its_input,
 }

@@ -133,3 +133,9 @@ fn kill_9_leaves_no_process_even_after_the_guard_was_killed() {
     pool.daemon.signal(Signal::SIGKILL);
     pool.arrivals.into_iter().for_each(Arrival::wait_killed);
 }
+
+crate::harness::over_tls! {
+    kill_9_leaves_no_process,
+    term_finishes_the_requests_in_hand,
+    a_request_not_finished_within_the_stop_timeout_is_refused,
+}

@@ -177,3 +177,11 @@ fn a_request_sent_to_a_worker_that_is_just_dying_is_answered() {
     let stats = daemon.usr1();
     assert_eq!((stats.count("queries failed"), stats.count("restarts died")), (0, 10));
 }
+
+crate::harness::over_tls! {
+    a_worker_killed_before_its_reply_is_followed_by_another_for_the_same_request,
+    a_request_that_kills_two_workers_is_refused_and_logged,
+    a_reply_cut_off_by_a_death_is_refused_and_not_tried_again,
+    a_worker_killed_in_the_middle_of_its_reply_costs_a_refusal_and_no_more,
+    a_reply_given_with_the_last_breath_counts,
+}

@@ -10,7 +10,7 @@ use rustls::{ClientConnection, StreamOwned};
 
 use crate::command::{ECHO, torc};
 use crate::exec_client::request;
-use crate::harness::{Address, Certificate, Client, Daemon, Gate, Installation, WATCHDOG, worker_command};
+use crate::harness::{Address, Certificate, Client, Daemon, Gate, Installation, WATCHDOG, done, worker_command};
 use crate::upgrade::upgrade;
 
 /// A daemon with a listener on TLS, and the certificate for it.
@@ -187,32 +187,22 @@ fn exchange(door: &Door, bytes: &[u8]) -> Vec<u8> {
             has_ended = true;
         }
         if stream.conn.wants_write() {
-            would_block(stream.conn.write_tls(&mut stream.sock));
+            done(stream.conn.write_tls(&mut stream.sock)).unwrap();
         }
         // A reader that pauses fills the buffers on the way, and more is encrypted than the socket takes.
         if sent < bytes.len() && round % 400 < 200 {
             continue;
         }
-        if would_block(stream.conn.read_tls(&mut stream.sock)).is_some() {
+        if done(stream.conn.read_tls(&mut stream.sock)).unwrap().is_some() {
             stream.conn.process_new_packets().unwrap();
         }
-        match would_block(stream.conn.reader().read(&mut piece)) {
+        match done(stream.conn.reader().read(&mut piece)).unwrap() {
             Some(0) => return received,
             Some(count) => received.extend_from_slice(&piece[..count]),
             None => std::thread::yield_now(),
         }
     }
     received
-}
-
-/// The result of a call that does not block; `None` if it would.
-#[track_caller]
-fn would_block(result: std::io::Result<usize>) -> Option<usize> {
-    match result {
-        Ok(count) => Some(count),
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
-        Err(error) => panic!("{error}"),
-    }
 }
 
 #[test]
@@ -380,19 +370,25 @@ fn the_statistics_count_connections_that_go_wrong_behind_their_handshake() {
     let mut answered = door.client();
     answered.send("echo one\n");
     assert_eq!(answered.read_line(), "one");
+    let answered_as = format!("127.0.0.1:{} ", answered.local_port());
     drop(answered);
     let stats = door.daemon.usr1_until(|stats| stats.count("connections") == 0);
     assert_eq!(stats.count("tls cut"), 0, "it had its answer");
     let mut cut = door.client();
     cut.send("echo not");
+    let named = format!("127.0.0.1:{} (TLSv1.3): its TLS connection was cut", cut.local_port());
     drop(cut);
     door.daemon.usr1_until(|stats| stats.count("tls cut") == 1);
+    door.daemon.stderr_wait(&named);
     let mut garbage = door.client();
     garbage.send("echo two\n");
     assert_eq!(garbage.read_line(), "two");
     garbage.send_raw("echo in the clear\n");
+    let named = format!("127.0.0.1:{} (TLSv1.3): its TLS connection fails", garbage.local_port());
     let stats = door.daemon.usr1_until(|stats| stats.count("tls failed") == 1);
     assert_eq!((stats.count("tls cut"), stats.count("refused tls")), (1, 0));
+    door.daemon.stderr_wait(&named);
+    assert!(!door.daemon.stderr.text().contains(&answered_as), "it had its answer");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 
 use crate::ask::Asker;
-use crate::harness::{Address, Certificate, Daemon, Gate, Program, worker_command};
+use crate::harness::{Certificate, Daemon, Gate, Program, worker_command};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
@@ -39,16 +39,11 @@ fn exec_door() -> (Daemon, Certificate) {
 }
 
 #[track_caller]
-fn port(daemon: &Daemon) -> u16 {
-    match daemon.addr() {
-        Address::Tcp(address) => address.port(),
-        Address::Unix(path) => panic!("{path} is no TCP address"),
-    }
-}
-
-#[track_caller]
 fn asker(daemon: &Daemon, certificate: &Certificate, flags: &[&str]) -> Asker {
-    let (ca, address) = (certificate.path("cert.pem"), format!("tls:localhost:{}", port(daemon)));
+    let (ca, address) = (
+        certificate.path("cert.pem"),
+        format!("tls:localhost:{}", daemon.addr().port()),
+    );
     Asker::start(&[flags, &["--timeout", "600s", "--ca", &ca, &address]].concat())
 }
 
@@ -87,7 +82,10 @@ fn many_lines_share_a_connection_over_tls_which_ends_in_good_order() {
 #[test]
 fn a_call_is_the_program_that_it_calls_over_tls() {
     let (daemon, certificate) = exec_door();
-    let (ca, address) = (certificate.path("cert.pem"), format!("tls:localhost:{}", port(&daemon)));
+    let (ca, address) = (
+        certificate.path("cert.pem"),
+        format!("tls:localhost:{}", daemon.addr().port()),
+    );
     let mut call = iotcpd(&[
         "call",
         "--ca",
@@ -111,7 +109,10 @@ fn a_call_is_the_program_that_it_calls_over_tls() {
 #[test]
 fn a_call_passes_signals_on_over_tls() {
     let (daemon, certificate) = exec_door();
-    let (ca, address) = (certificate.path("cert.pem"), format!("tls:localhost:{}", port(&daemon)));
+    let (ca, address) = (
+        certificate.path("cert.pem"),
+        format!("tls:localhost:{}", daemon.addr().port()),
+    );
     let script = "trap 'echo got; exit 3' TERM; echo ready; while :; do read line || sleep 60 & wait; done";
     let call = iotcpd(&["call", "--ca", &ca, &address, "/bin/sh", "-c", script]);
     call.stdout.wait_from(0, |line| line == "ready").unwrap();
@@ -125,7 +126,10 @@ fn a_door_without_tls_is_told_from_one_with_it() {
     let command = worker_command(&[]);
     let daemon = Daemon::with(["-n", "1", "-d", &command]).start();
     let certificate = Certificate::new();
-    let (ca, address) = (certificate.path("cert.pem"), format!("tls:127.0.0.1:{}", port(&daemon)));
+    let (ca, address) = (
+        certificate.path("cert.pem"),
+        format!("tls:127.0.0.1:{}", daemon.addr().port()),
+    );
     let call = iotcpd(&["call", "--ca", &ca, &address, "true"]);
     let (status, _, stderr) = call.finish();
     assert_eq!(status.code(), Some(125));

@@ -556,3 +556,7 @@ fn a_variable_that_was_meant_for_another_process_is_not_obeyed() {
         assert!(stderr.contains(why), "{stderr}");
     }
 }
+
+crate::harness::over_tls! {
+    under_load_three_upgrades_in_a_row_lose_nothing,
+}

@@ -8,12 +8,13 @@ use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::stats::{self, StatsBlock};
-use super::{Address, Client, Program, processes};
+use super::{Address, Certificate, Client, Program, processes, tls};
 
 /// The variable that marks everything started for one daemon; its value is the daemon's own directory.
 const MARK: &str = "IOTCPD_TEST_HOME";
@@ -33,6 +34,8 @@ pub(crate) struct Daemon {
     program: Program,
     home: TempDir,
     may_be_succeeded: bool,
+    /// The certificate of its listeners, in a test that runs over TLS.
+    certificate: Option<Arc<Certificate>>,
 }
 
 /// Returns true if this is the guard's program: the daemon's, in memory that has no name.
@@ -92,7 +95,12 @@ impl Daemon {
             .split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"'))
             .next()
             .unwrap_or(rest);
-        Address::parse(word).unwrap_or_else(|| self.fail(&format!("no address in {line:?}")))
+        match (Address::parse(word), &self.certificate) {
+            (Some(Address::Tcp(address)), Some(certificate)) if word.starts_with("tls:") => {
+                Address::Tls(address, Arc::clone(certificate))
+            }
+            (address, _) => address.unwrap_or_else(|| self.fail(&format!("no address in {line:?}"))),
+        }
     }
 
     /// A new connection to its first address.
@@ -267,6 +275,7 @@ impl Builder {
     #[track_caller]
     pub(crate) fn spawn(mut self) -> Daemon {
         processes::adopt_orphans();
+        let certificate = tls::put_on_tls(&mut self.arguments);
         let home = super::temp_dir();
         let mut command = self.command();
         let stdin = match self.listener.take() {
@@ -278,6 +287,7 @@ impl Builder {
             program,
             home,
             may_be_succeeded: self.may_be_succeeded,
+            certificate,
         }
     }
 

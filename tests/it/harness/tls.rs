@@ -1,11 +1,16 @@
-//! TLS for the tests: a certificate with its key in files, and the clients that trust it.
+//! TLS for the tests: a certificate with its key in files, the clients that trust it, and tests that run once more with
+//! their clients over TLS.
 
+use std::cell::Cell;
 use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
@@ -85,3 +90,205 @@ fn config(roots: RootCertStore, versions: &[&'static SupportedProtocolVersion]) 
         .with_no_client_auth();
     Arc::new(config)
 }
+
+/// Certificates are the same if they are in the same files.
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Self) -> bool {
+        self.directory.path() == other.directory.path()
+    }
+}
+
+impl Eq for Certificate {}
+
+/// The connection of a client.
+#[derive(Debug)]
+pub(super) struct TlsStream {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    /// True if the end is said when the connection is dropped, if that is possible at once.
+    pub(super) says_end_when_dropped: bool,
+}
+
+impl TlsStream {
+    pub(super) const fn new(stream: StreamOwned<ClientConnection, TcpStream>) -> Self {
+        Self {
+            stream,
+            says_end_when_dropped: false,
+        }
+    }
+
+    pub(super) fn make_handshake(&mut self) -> io::Result<()> {
+        while self.stream.conn.is_handshaking() {
+            self.stream.conn.complete_io(&mut self.stream.sock)?;
+        }
+        Ok(())
+    }
+
+    pub(super) const fn socket(&self) -> &TcpStream {
+        &self.stream.sock
+    }
+
+    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
+    }
+
+    pub(super) fn say_end(&mut self) -> io::Result<()> {
+        self.stream.conn.send_close_notify();
+        self.stream.flush()
+    }
+
+    /// Returns true if there are bytes to be read right now, or the end. Tickets and other words of TLS are none.
+    pub(super) fn has_input(&mut self) -> bool {
+        self.set_nonblocking(true);
+        let StreamOwned { conn, sock } = &mut self.stream;
+        let has_input = loop {
+            match conn.process_new_packets() {
+                Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {}
+                Ok(_) | Err(_) => break true,
+            }
+            match done(conn.read_tls(sock)) {
+                Ok(None) => break false,
+                Ok(Some(1..)) => {}
+                Ok(Some(0)) | Err(_) => break true,
+            }
+        };
+        self.set_nonblocking(false);
+        has_input
+    }
+
+    /// Sends all of these bytes and says the end, while it reads to the end.
+    pub(super) fn exchange(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        self.set_nonblocking(true);
+        let received = self.exchange_at_once(bytes);
+        self.set_nonblocking(false);
+        received
+    }
+
+    fn exchange_at_once(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let StreamOwned { conn, sock } = &mut self.stream;
+        let (mut unsent, mut received, mut piece, mut has_ended) = (bytes, Vec::new(), vec![0; 50_000], false);
+        loop {
+            let encrypted = conn.writer().write(unsent)?;
+            unsent = unsent.get(encrypted..).unwrap_or_default();
+            if unsent.is_empty() && !std::mem::replace(&mut has_ended, true) {
+                conn.send_close_notify();
+            }
+            if conn.wants_write() {
+                done(conn.write_tls(sock))?;
+            }
+            if done(conn.read_tls(sock))?.is_some() {
+                conn.process_new_packets().map_err(io::Error::other)?;
+            }
+            match done(conn.reader().read(&mut piece))? {
+                Some(0) => return Ok(received),
+                Some(count) => received.extend_from_slice(&piece[..count]),
+                None => {
+                    let wanted = if conn.wants_write() {
+                        PollFlags::POLLIN | PollFlags::POLLOUT
+                    } else {
+                        PollFlags::POLLIN
+                    };
+                    poll(&mut [PollFd::new(sock.as_fd(), wanted)], PollTimeout::NONE)?;
+                }
+            }
+        }
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) {
+        self.socket().set_nonblocking(nonblocking).expect("a flag of a socket");
+    }
+}
+
+/// The result of a call that does not block; `None` if it would.
+pub(crate) fn done(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+impl Read for TlsStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        if self.says_end_when_dropped {
+            self.set_nonblocking(true);
+            // A peer that has gone, or does not read, does not learn of it.
+            let _ = self.say_end();
+        }
+    }
+}
+
+// ---- tests over TLS ----------------------------------------------------------------------------------------------
+
+thread_local! {
+    static IS_OVER_TLS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns true in a test that runs over TLS: its daemons speak TLS where they would listen on a free port of 127.0.0.1,
+/// and its clients do there.
+pub(crate) fn is_over_tls() -> bool {
+    IS_OVER_TLS.get()
+}
+
+/// Runs a test over TLS.
+pub(crate) fn run_over_tls(test: fn()) {
+    struct Over;
+    impl Drop for Over {
+        fn drop(&mut self) {
+            IS_OVER_TLS.set(false);
+        }
+    }
+    let _over = Over;
+    IS_OVER_TLS.set(true);
+    test();
+}
+
+/// Puts arguments of a daemon on TLS, if the test runs over it.
+///
+/// # Panics
+/// If they name no address that could be put on TLS.
+#[track_caller]
+pub(super) fn put_on_tls(arguments: &mut Vec<String>) -> Option<Arc<Certificate>> {
+    if !is_over_tls() {
+        return None;
+    }
+    let before = std::mem::take(arguments);
+    let mut words = before.iter().map(String::as_str).peekable();
+    let mut addresses = 0;
+    while let Some(word) = words.next() {
+        if word == "-p" && words.next_if_eq(&"0").is_some() {
+            arguments.extend(["--listen", "tls:127.0.0.1:0"].map(str::to_owned));
+            addresses += 1;
+        } else if word == "127.0.0.1:0" {
+            arguments.push(format!("tls:{word}"));
+            addresses += 1;
+        } else {
+            arguments.push(word.to_owned());
+        }
+    }
+    assert!(addresses > 0, "no address to be put on TLS: {before:?}");
+    let certificate = Certificate::new();
+    let (cert, key) = (certificate.path("cert.pem"), certificate.path("key.pem"));
+    arguments.extend(["--cert", &cert, "--key", &key].map(str::to_owned));
+    Some(Arc::new(certificate))
+}
+
+/// Runs tests of a module once more, over TLS.
+macro_rules! over_tls {
+    ($($test:ident),+ $(,)?) => {
+        mod over_tls {
+            $(
+                #[test]
+                fn $test() {
+                    crate::harness::run_over_tls(super::$test);
+                }
+            )+
+        }
+    };
+}
+pub(crate) use over_tls;
