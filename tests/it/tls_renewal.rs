@@ -360,7 +360,7 @@ fn a_bad_file_is_refused_once_and_the_old_certificate_stays_until_there_is_a_goo
     files.write_pair("cert", "key", &old);
     let daemon = files.start("cert", "key");
     let mut living = connect(&daemon, &authority.client(None)).unwrap();
-    let refused = "main: a changed file is refused, and the old certificates stay: ";
+    let refused = "main: a changed file is refused and the old one stays: ";
     files.write("cert", "nonsense");
     let line = daemon.stderr_wait(&format!("{refused}there is no certificate in {}; ", files.path("cert")));
     assert!(line.contains("ERROR"), "{line}");
@@ -383,8 +383,46 @@ fn a_bad_file_is_refused_once_and_the_old_certificate_stays_until_there_is_a_goo
     drop(living);
     daemon.signal(Signal::SIGTERM);
     let (_, _, stderr) = daemon.finish();
-    assert_eq!(stderr.matches("is refused, and the old").count(), 3, "{stderr}");
+    assert_eq!(stderr.matches("is refused and the old").count(), 3, "{stderr}");
     assert_eq!(stderr.matches("was read again").count(), 1, "{stderr}");
+}
+
+#[test]
+fn a_bad_file_keeps_no_other_certificate_from_being_renewed() {
+    let (files, authority) = (Files::new(), Authority::new());
+    let clients = [Authority::new(), Authority::new()];
+    let issued = |name: &str| authority.issue(&format!("{name}.example"));
+    let rule = |clients: &Authority| files.replace("clients", clients.certificate.pem());
+    files.write_pair("cert1", "key1", &issued("a"));
+    files.write_pair("cert2", "key2", &issued("b"));
+    rule(&clients[0]);
+    let [cert1, key1, cert2, key2, ca] = ["cert1", "key1", "cert2", "key2", "clients"].map(|name| files.path(name));
+    let keys = format!(
+        "listen = 'tls:127.0.0.1:0'\ncert = ['{cert1}', '{cert2}']\nkey = ['{key1}', '{key2}']\nclient-ca = '{ca}'\n"
+    );
+    let daemon = Daemon::with(["run", "--config", &files.configure(&keys)]).start();
+    let ask_as = |clients: &Authority| {
+        let client = authority.client(Some(&clients.issue("client")));
+        let mut connection = connect(&daemon, &client)?;
+        ask(&mut connection, "served")
+    };
+    files.write("cert1", "nonsense");
+    files.write_pair("cert2", "key2", &issued("c"));
+    daemon.stderr_wait(&format!(
+        "is refused and the old one stays: there is no certificate in {cert1}"
+    ));
+    daemon.stderr_wait(&format!("certificate {cert2} was read again: it is for c.example"));
+    files.write("clients", "nonsense");
+    daemon.stderr_wait(&format!(
+        "is refused and the old one stays: there is no CA certificate in {ca}"
+    ));
+    assert_eq!(ask_as(&clients[0]).unwrap(), "served\n");
+    assert!(ask_as(&clients[1]).is_err(), "the old rule holds");
+    rule(&clients[1]);
+    daemon.stderr_wait(&format!("CA certificate {ca} was read again"));
+    assert_eq!(ask_as(&clients[1]).unwrap(), "served\n");
+    files.write_pair("cert1", "key1", &issued("d"));
+    daemon.stderr_wait(&format!("certificate {cert1} was read again: it is for d.example"));
 }
 
 #[test]
@@ -395,7 +433,7 @@ fn a_key_that_comes_later_than_its_certificate_completes_it() {
     let daemon = files.start("cert", "key");
     files.replace("cert", &new.pem);
     daemon.stderr_wait(&format!(
-        "the old certificates stay: key {} does not belong to certificate {}",
+        "refused and the old one stays: key {} does not belong to certificate {}",
         files.path("key"),
         files.path("cert")
     ));
@@ -473,7 +511,7 @@ fn the_authorities_of_clients_are_read_and_sessions_of_the_old_ones_end() {
     daemon.stderr_wait("was read again: it is for b.example");
     assert_eq!(is_served(&new), Some(Some(HandshakeKind::Resumed)));
     files.write("clients", "nonsense");
-    daemon.stderr_wait("the old certificates stay: there is no CA certificate in");
+    daemon.stderr_wait("refused and the old one stays: there is no CA certificate in");
     assert_eq!(is_served(&new), Some(Some(HandshakeKind::Resumed)));
 }
 

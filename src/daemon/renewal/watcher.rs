@@ -56,7 +56,7 @@ pub(super) fn run(certificates: Vec<Certificates>, report: impl Fn(Finding) -> b
 fn watch(certificates: Vec<Certificates>, report: &impl Fn(Finding) -> bool, stop: &PipeReader) -> Result<(), Errno> {
     let files = certificates.iter().flat_map(|door| door.options.files());
     let files: BTreeSet<PathBuf> = files.collect();
-    let mut doors: Vec<Door> = certificates.into_iter().map(Door::new).collect();
+    let mut doors: Vec<DoorFiles> = certificates.into_iter().map(DoorFiles::new).collect();
     let mut watches = Watches::new(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?);
     let (mut settling, mut told, mut has_changed) = (Settling::default(), BTreeSet::new(), true);
     loop {
@@ -71,10 +71,10 @@ fn watch(certificates: Vec<Certificates>, report: &impl Fn(Finding) -> bool, sto
             }
         }
         if settling.expire(Instant::now()) {
-            if !doors.iter_mut().filter_map(Door::read).all(report) {
+            if !doors.iter_mut().flat_map(DoorFiles::read).all(report) {
                 return Ok(());
             }
-            if doors.iter().any(Door::may_recover) {
+            if doors.iter().any(DoorFiles::may_recover) {
                 settling.retry(Instant::now());
             }
         }
@@ -105,12 +105,12 @@ fn sleep(descriptors: &[BorrowedFd<'_>], until: Option<Instant>) -> Result<bool,
 
 /// The certificates of a door, and the mistakes in changed files that were reported.
 #[derive(Debug)]
-struct Door {
+struct DoorFiles {
     certificates: Certificates,
     refused: Vec<FileError>,
 }
 
-impl Door {
+impl DoorFiles {
     const fn new(certificates: Certificates) -> Self {
         Self {
             certificates,
@@ -119,24 +119,23 @@ impl Door {
     }
 
     /// Reads the files. Returns what the loop must know, if there is anything new.
-    fn read(&mut self) -> Option<Finding> {
+    fn read(&mut self) -> Vec<Finding> {
         let Certificates { service, options, tls } = &mut self.certificates;
-        match options.read(Some(tls.server())) {
-            Ok(read) => {
-                let was_refused = !std::mem::take(&mut self.refused).is_empty();
-                if read.is_same(tls) {
-                    return was_refused.then(|| Finding::Restored(service.clone()));
-                }
-                *tls = read.clone();
-                Some(Finding::Renewed(service.clone(), read))
-            }
-            Err(errors) => {
-                let is_new = |error: &&FileError| !self.refused.contains(error);
-                let new: Vec<FileError> = errors.iter().filter(is_new).cloned().collect();
-                self.refused = errors;
-                (!new.is_empty()).then(|| Finding::Refused(service.clone(), new))
-            }
+        let (read, errors) = options.read_again(tls);
+        let earlier = std::mem::replace(&mut self.refused, errors);
+        let mut findings = Vec::new();
+        let is_new = |error: &&FileError| !earlier.contains(error);
+        let new: Vec<FileError> = self.refused.iter().filter(is_new).cloned().collect();
+        if !new.is_empty() {
+            findings.push(Finding::Refused(service.clone(), new));
         }
+        if let Some(read) = read.filter(|read| !read.is_same(tls)) {
+            *tls = read.clone();
+            findings.push(Finding::Renewed(service.clone(), read));
+        } else if self.refused.is_empty() && !earlier.is_empty() {
+            findings.push(Finding::Restored(service.clone()));
+        }
+        findings
     }
 
     /// Returns true if another reading may succeed although no file has changed.

@@ -19,7 +19,7 @@ use crate::net::conn::Conn;
 use crate::net::listener::Listener;
 use crate::net::origin::Origin;
 use crate::net::tls::expiry::Expiry;
-use crate::net::tls::files::{FileError, IdentityFiles, Remark, answer_file, read_server};
+use crate::net::tls::files::{FileError, IdentityFiles, Remark, answer_file, read_server, read_server_again};
 use crate::net::tls::identity::Identity;
 use crate::net::tls::meter::{Meter, Trouble};
 use crate::net::tls::server::ServerTls;
@@ -81,6 +81,23 @@ impl TlsOptions {
             server: Arc::new(server),
             remarks,
         })
+    }
+
+    /// Reads the files that have changed since `before` was read, of which stays what cannot be replaced. Returns the
+    /// outcome, if there is one, and every mistake in the files. Blocks on the file system without a limit.
+    pub fn read_again(&self, before: &PreparedTls) -> (Option<PreparedTls>, Vec<FileError>) {
+        let Self {
+            identities,
+            min_version,
+            clients,
+        } = self;
+        let now = SystemTime::now();
+        let (read, errors) = read_server_again(identities, *min_version, clients.as_ref(), &before.server, now);
+        let prepared = read.map(|(server, remarks)| PreparedTls {
+            server: Arc::new(server),
+            remarks,
+        });
+        (prepared, errors)
     }
 
     /// The files that are read, also the ones that need not exist.
@@ -227,12 +244,12 @@ impl Front {
         }
     }
 
-    /// Logs that files have changed in a way that is of no use.
+    /// Logs that files have changed in a way that is of no use. What the door has of them stays.
     pub fn refuse_tls(&self, errors: &[FileError]) {
         for error in errors {
             self.log_tls(
                 Level::Error,
-                format_args!("a changed file is refused, and the old certificates stay: {error}"),
+                format_args!("a changed file is refused and the old one stays: {error}"),
             );
         }
     }

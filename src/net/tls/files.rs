@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use log::Level;
@@ -104,27 +105,93 @@ pub fn read_server(
     before: Option<&ServerTls>,
     now: SystemTime,
 ) -> Result<(ServerTls, Vec<Remark>), Vec<FileError>> {
-    let (mut identities, mut remarks, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-    for files in files {
-        match read_identity(files) {
-            Ok((mut identity, remark)) => {
-                remarks.extend(remark);
+    let parts = Parts::read(files, clients, before, now);
+    if parts.errors.is_empty() {
+        parts.build(lowest, before).map_err(|error| vec![error])
+    } else {
+        Err(parts.errors)
+    }
+}
+
+/// Reads the same files as those of `before` again, and builds its successor, which keeps whatever of it cannot be
+/// replaced: an identity, an answer of OCSP, the authorities of clients. Returns also what the log should say, as
+/// [`read_server`] does, and the errors of files that cannot be read or used.
+///
+/// There is no server if none can be built; the errors say why.
+pub fn read_server_again(
+    files: &[IdentityFiles],
+    lowest: Version,
+    clients: Option<&ClientRule>,
+    before: &ServerTls,
+    now: SystemTime,
+) -> (Option<(ServerTls, Vec<Remark>)>, Vec<FileError>) {
+    let mut parts = Parts::read(files, clients, Some(before), now);
+    let mut errors = std::mem::take(&mut parts.errors);
+    let built = parts.is_complete.then(|| parts.build(lowest, Some(before)));
+    let server = built.transpose().unwrap_or_else(|error| {
+        errors.push(error);
+        None
+    });
+    (server, errors)
+}
+
+/// The parts of a server. For a part that cannot be read or used stands that of its predecessor.
+struct Parts {
+    identities: Vec<Identity>,
+    clients: Option<Arc<ClientVerifier>>,
+    remarks: Vec<Remark>,
+    errors: Vec<FileError>,
+    /// False if a part is missing, because the predecessor has none either.
+    is_complete: bool,
+}
+
+impl Parts {
+    fn read(
+        files: &[IdentityFiles],
+        clients: Option<&ClientRule>,
+        before: Option<&ServerTls>,
+        now: SystemTime,
+    ) -> Self {
+        let (mut identities, mut remarks, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, files) in files.iter().enumerate() {
+            let identity = match read_identity(files) {
+                Ok((identity, remark)) => {
+                    remarks.extend(remark);
+                    Some(identity)
+                }
+                Err(found) => {
+                    errors.extend(found);
+                    before
+                        .and_then(|before| before.identities().nth(number))
+                        .map(Identity::without_answer)
+                }
+            };
+            if let Some(mut identity) = identity {
                 remarks.extend(staple(&mut identity, before, now).err());
                 identities.push(identity);
             }
-            Err(found) => errors.extend(found),
+        }
+        let verifier = clients.and_then(|rule| match read_verifier(rule) {
+            Ok(verifier) => Some(Arc::new(verifier)),
+            Err(error) => {
+                errors.push(error);
+                before.and_then(ServerTls::clients).cloned()
+            }
+        });
+        Self {
+            is_complete: identities.len() == files.len() && verifier.is_some() == clients.is_some(),
+            identities,
+            clients: verifier,
+            remarks,
+            errors,
         }
     }
-    let verifier = clients.map(read_verifier).transpose();
-    let verifier = verifier.map_err(|error| errors.push(error)).unwrap_or_default();
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    let missing = || FileError::new("TLS needs a certificate", "name its file and the file of its key");
-    let choice = Choice::new(identities).ok_or_else(|| vec![missing()])?;
-    match ServerTls::build(choice, lowest, verifier, before) {
-        Ok(server) => Ok((server, remarks)),
-        Err(fault) => Err(vec![unusable(&fault)]),
+
+    fn build(self, lowest: Version, before: Option<&ServerTls>) -> Result<(ServerTls, Vec<Remark>), FileError> {
+        let missing = || FileError::new("TLS needs a certificate", "name its file and the file of its key");
+        let choice = Choice::new(self.identities).ok_or_else(missing)?;
+        let server = ServerTls::build(choice, lowest, self.clients, before).map_err(|fault| unusable(&fault))?;
+        Ok((server, self.remarks))
     }
 }
 
@@ -453,6 +520,37 @@ mod tests {
         );
         let none = "TLS needs a certificate; name its file and the file of its key".to_owned();
         assert_eq!(outcome(&folder, &[]), Err(vec![none]));
+    }
+
+    #[test]
+    fn a_file_of_no_use_leaves_what_the_predecessor_has_of_it() {
+        let folder = folder();
+        write(&folder, "ca", Authority::new().certificate.pem());
+        number(&folder, 5);
+        let files = [files(&folder, "a.pem", "a.key"), files(&folder, "b.pem", "b.pem")];
+        let rule = ClientRule {
+            authorities: folder.path().join("ca"),
+            subjects: Subjects::default(),
+        };
+        let now = SystemTime::now();
+        let read = |rule| read_server(&files, Version::V1_2, rule, None, now).unwrap().0;
+        let (first, open) = (read(Some(&rule)), read(None));
+        write(&folder, "a.key", "nonsense");
+        write(&folder, "ca", "nonsense");
+        number(&folder, 6);
+        let again = |before| read_server_again(&files, Version::V1_2, Some(&rule), before, now);
+        let (server, errors) = again(&first);
+        let (server, _) = server.unwrap();
+        assert_eq!(errors.len(), 2);
+        let stays = server
+            .identities()
+            .zip(first.identities())
+            .map(|(new, old)| new.has_same_chain(old));
+        assert_eq!(stays.collect::<Vec<_>>(), [true, false]);
+        assert!(server.clients().is_some() && server.has_same_rule(&first));
+        let (server, errors) = again(&open);
+        assert!(server.is_none(), "a rule that cannot be held must not be left out");
+        assert_eq!(errors.len(), 2);
     }
 
     #[test]

@@ -92,6 +92,16 @@ impl Identity {
         Ok(())
     }
 
+    /// The same identity without an answer of OCSP.
+    pub(super) fn without_answer(&self) -> Self {
+        Self {
+            file: self.file.clone(),
+            certified: Arc::clone(&self.certified),
+            names: self.names.clone(),
+            stapled: None,
+        }
+    }
+
     /// Takes over the answer of OCSP of an earlier identity, which must be about the same certificate.
     pub(super) fn keep_answer(&mut self, earlier: &Self) {
         self.stapled.clone_from(&earlier.stapled);

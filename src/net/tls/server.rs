@@ -41,10 +41,10 @@ impl ServerTls {
     pub fn build(
         choice: Choice,
         lowest: Version,
-        clients: Option<ClientVerifier>,
+        clients: Option<Arc<ClientVerifier>>,
         before: Option<&Self>,
     ) -> Result<Self, Fault> {
-        let (choice, clients) = (Arc::new(choice), clients.map(Arc::new));
+        let choice = Arc::new(choice);
         let verifier = clients
             .clone()
             .map_or_else(WebPkiClientVerifier::no_client_auth, |clients| {
@@ -117,6 +117,12 @@ impl ServerTls {
     #[must_use]
     pub const fn is_slow(&self) -> bool {
         self.is_slow
+    }
+
+    /// The rule about the certificates of clients; `None` if they need none.
+    #[must_use]
+    pub const fn clients(&self) -> Option<&Arc<ClientVerifier>> {
+        self.clients.as_ref()
     }
 
     /// The certificates, in the order in which the operator has named them.
