@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::net::addr::{Connect, ConnectAddr, Transport};
 use crate::net::conn::Conn;
 use crate::net::tls::client::{ClientTls, server_name};
+use crate::net::tls::error::Fault;
 use crate::net::tls::files::{IdentityFiles, read_client};
 
 /// The operator's choices for servers that are asked by TLS.
@@ -125,6 +126,13 @@ fn read(options: &TlsOptions) -> Result<ClientTls, Error> {
             Err(Error::mistakes(lines.collect()))
         }
     }
+}
+
+/// Returns true if an error of a connection says that the two sides do not agree on TLS, and will not until one of them
+/// is changed.
+pub(super) fn is_disagreement(error: &io::Error) -> bool {
+    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
+    fault.is_some_and(Fault::is_lasting)
 }
 
 fn nameless(name: &Connect) -> Error {

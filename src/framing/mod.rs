@@ -20,11 +20,11 @@
 //! [`line`](mod@line), with the same functions. [`line_rules`] has the bytes that a request to a reader of lines must
 //! not hold, because the reader might take it for two.
 //!
-//! Five modules do not cut a stream into messages. [`search`] waits for one line of a stream and skips everything
+//! Six modules do not cut a stream into messages. [`search`] waits for one line of a stream and skips everything
 //! before it. [`channel`] reads and writes the number before a line where several requests are under way at a time;
 //! [`multiplex`] has the other lines of a client's connection with such numbers.
-//! [`netstring_pieces`] reads netstrings that are pieces of something longer, and [`signals`] has the names of signals
-//! that some of these carry.
+//! [`netstring_pieces`] reads netstrings that are pieces of something longer, [`signals`] has the names of signals
+//! that some of these carry, and [`tls_alert`] recognizes a server that speaks TLS.
 
 pub mod channel;
 pub mod content_length;
@@ -40,6 +40,7 @@ pub mod signals;
 mod terminated;
 #[cfg(test)]
 mod testing;
+pub mod tls_alert;
 pub mod u32be;
 pub mod whole;
 

@@ -139,6 +139,26 @@ fn a_door_without_tls_is_told_from_one_with_it() {
     );
 }
 
+#[test]
+fn a_client_without_tls_learns_that_the_door_speaks_it() {
+    let (daemon, _certificate) = pool();
+    let address = format!("localhost:{}", daemon.addr().port());
+    for flags in [&["--squid"][..], &["--connections", "0"], &["--connections", "1"]] {
+        let mut asker = Asker::start(&[flags, &["--timeout", "600s", &address]].concat());
+        assert_eq!(asker.ask("line"), "ERR");
+        let why = format!("{address}: it speaks TLS; write tls: before its address");
+        asker.program.stderr_wait(&why);
+    }
+    let (daemon, _certificate) = exec_door();
+    let address = format!("localhost:{}", daemon.addr().port());
+    let (status, _, stderr) = iotcpd(&["call", &address, "true"]).finish();
+    assert_eq!(status.code(), Some(125));
+    assert!(
+        stderr.contains("is no answer of an exec door: it speaks TLS; write tls: before its address"),
+        "{stderr}"
+    );
+}
+
 // ---- other servers ---------------------------------------------------------------------------------------------
 
 /// A server that answers each line with the line, and reports the kind of each handshake.
@@ -272,7 +292,9 @@ fn a_line_is_given_up_at_once_where_no_server_will_be_trusted_however_often_it_i
                 let (status, _, stderr) = asker.program.finish();
                 assert_eq!(status.code(), Some(1), "{stderr}");
                 assert!(
-                    stderr.contains("compare --ca, --cert and --server-name with the certificates"),
+                    stderr.contains(
+                        "see that TLS is spoken there, and compare --ca, --cert and --server-name with the certificates"
+                    ),
                     "{stderr}"
                 );
             }

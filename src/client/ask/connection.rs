@@ -19,7 +19,7 @@
 
 use std::io::{self, ErrorKind};
 
-use super::super::server::Server;
+use super::super::server::{Server, is_disagreement};
 use super::super::target::Target;
 use super::core::{AttemptId, ConnectionId, Fault};
 use super::cutter::{Cut, Cutter};
@@ -27,7 +27,6 @@ use super::reply::{Collector, Flaw};
 use crate::framing::channel::Prefix;
 use crate::framing::multiplex;
 use crate::net::conn::{Conn, Received, Sent};
-use crate::net::tls::error;
 
 /// The number of reads that one connection gets in one turn.
 const READS_PER_TURN: usize = 4;
@@ -206,9 +205,9 @@ pub(super) fn cannot_connect(error: &io::Error) -> Fault {
 
 /// Classifies an error of TLS by the chances of another attempt.
 fn tls_fault(error: &io::Error) -> Fault {
-    let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<error::Fault>());
-    match reason {
-        Some(reason) if reason.is_lasting() => Fault::Disagreed,
-        _ => Fault::Tls,
+    if is_disagreement(error) {
+        Fault::Disagreed
+    } else {
+        Fault::Tls
     }
 }

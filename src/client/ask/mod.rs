@@ -159,8 +159,9 @@ fn outcome(mode: Mode, end: RunEnd, shell: &Shell) -> Result<(), Error> {
                 Some(Cause::Fault(_, Fault::Unresolved)) => {
                     "see that the name is spelled right, and that its name server answers (getent hosts NAME)"
                 }
-                Some(Cause::Fault(_, Fault::Tls | Fault::Disagreed)) => {
-                    "compare --ca, --cert and --server-name with the certificates and the log of the pool"
+                Some(Cause::Fault(_, Fault::Disagreed)) => {
+                    "see that TLS is spoken there, and compare --ca, --cert and --server-name with the certificates and the log \
+                     of the pool"
                 }
                 Some(Cause::LineTooLong) => "send shorter lines",
                 _ => {

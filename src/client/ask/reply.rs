@@ -16,6 +16,7 @@
 
 use crate::framing::Progress;
 use crate::framing::line::LineFramer;
+use crate::framing::tls_alert::is_alert;
 
 use super::options::Mode;
 
@@ -37,6 +38,8 @@ pub enum Flaw {
     TooLong,
     /// The reply holds a NUL.
     Nul,
+    /// The reply is an alert of TLS.
+    Tls,
 }
 
 /// A reply that is being received.
@@ -60,13 +63,15 @@ impl Collector {
     /// after an error.
     ///
     /// # Errors
-    /// [`Flaw::TooLong`].
+    /// [`Flaw::TooLong`] and [`Flaw::Tls`].
     pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, Flaw> {
         self.bytes.extend_from_slice(bytes);
         match self.framer.advance(&self.bytes) {
             Progress::NeedMore => Ok(None),
             // LineFramer never returns `Malformed`.
             Progress::TooLong | Progress::Malformed(_) => Err(Flaw::TooLong),
+            // The description of an alert may be 10, which is LF.
+            Progress::Frame(_) if is_alert(&self.bytes) => Err(Flaw::Tls),
             Progress::Frame(frame) => {
                 self.bytes.truncate(frame.payload.end);
                 Ok(Some(std::mem::take(&mut self.bytes)))
@@ -78,6 +83,8 @@ impl Collector {
     pub fn flaw_at_end(&self) -> Flaw {
         if self.bytes.is_empty() {
             Flaw::Empty
+        } else if is_alert(&self.bytes) {
+            Flaw::Tls
         } else {
             Flaw::Unfinished
         }

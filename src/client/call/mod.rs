@@ -143,7 +143,7 @@ fn failed(name: &str, failure: &Failure) -> Error {
         Failure::Tls(why) => Error::new(
             Blame::Peer,
             format_args!("{cannot}: {why}"),
-            "compare --ca, --cert and --server-name with the certificates and the log of that door",
+            "see that TLS is spoken there, and compare --ca, --cert and --server-name with the certificates and the log of that door",
         ),
         Failure::TimedOut => Error::new(
             Blame::Peer,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use log::warn;
 use mio::Interest;
 
-use super::super::server::Server;
+use super::super::server::{Server, is_disagreement};
 use super::super::stdio::{self, Chunk};
 use super::super::target::{self, Target};
 use super::core::{Call, CallAction, CallEvent, ConnectError, InputSource, Outcome, Output, WriteError};
@@ -257,7 +257,7 @@ impl Shell {
 fn connect_error(error: &io::Error) -> ConnectError {
     match error.kind() {
         ErrorKind::WouldBlock => ConnectError::Full,
-        ErrorKind::InvalidData => ConnectError::Tls(error_text(error)),
+        ErrorKind::InvalidData if is_disagreement(error) => ConnectError::Tls(error_text(error)),
         _ => ConnectError::Other(error_text(error)),
     }
 }

@@ -113,7 +113,7 @@ impl Fault {
             Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::Shortage(_) => true,
             Fault::Tls | Fault::Ended | Fault::Garbled => true,
             Fault::Flawed(Flaw::Empty) => true,
-            Fault::Flawed(Flaw::Unfinished | Flaw::TooLong | Flaw::Nul) => false,
+            Fault::Flawed(Flaw::Unfinished | Flaw::TooLong | Flaw::Nul | Flaw::Tls) => false,
             Fault::Disagreed | Fault::TimedOut => false,
         }
     }
@@ -122,7 +122,7 @@ impl Fault {
     pub(super) fn blames_address(self) -> bool {
         match self {
             Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::TimedOut | Fault::Garbled => true,
-            Fault::Tls | Fault::Disagreed | Fault::Flawed(Flaw::Empty | Flaw::Unfinished) => true,
+            Fault::Tls | Fault::Disagreed | Fault::Flawed(Flaw::Empty | Flaw::Unfinished | Flaw::Tls) => true,
             // The address answers, only not this question.
             Fault::Flawed(Flaw::TooLong | Flaw::Nul) => false,
             Fault::Shortage(_) | Fault::Ended => false,
@@ -142,6 +142,7 @@ impl fmt::Display for Fault {
             Fault::Flawed(Flaw::Unfinished) => f.write_str("connection closed within the answer"),
             Fault::Flawed(Flaw::TooLong) => f.write_str("the answer is too long"),
             Fault::Flawed(Flaw::Nul) => f.write_str("the answer holds a NUL"),
+            Fault::Flawed(Flaw::Tls) => f.write_str("it speaks TLS; write tls: before its address"),
             Fault::Shortage(reason) => write!(f, "no connection to be had on this machine: {reason}"),
             Fault::TimedOut => f.write_str("no answer in time"),
             Fault::Ended => f.write_str("connection ended before the answer"),

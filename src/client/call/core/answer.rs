@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use crate::framing::netstring_pieces::{NetstringPieces, Piece};
 use crate::framing::signals::number_of;
+use crate::framing::tls_alert::is_alert;
 
 /// The longest name of a type, in bytes.
 const LONGEST_TYPE: u64 = 16;
@@ -63,6 +64,8 @@ pub enum Finding {
 pub enum AnswerError {
     /// They are not netstrings.
     Malformed(&'static str),
+    /// They are an alert of TLS.
+    Tls,
     /// A string is longer than its type allows.
     TooLong,
     /// The type of a pair is unknown.
@@ -77,6 +80,7 @@ impl fmt::Display for AnswerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             AnswerError::Malformed(why) => why,
+            AnswerError::Tls => "it speaks TLS; write tls: before its address",
             AnswerError::TooLong => "a string is longer than anything of its kind",
             AnswerError::Type => "a pair is neither stdout nor stderr, exitcode nor termsig",
             AnswerError::Status => "the exit code is no number from 0 to 255",
@@ -166,6 +170,7 @@ impl AnswerReader {
                     }
                 }
                 Piece::TooLong => self.state = ReaderState::Invalid(AnswerError::TooLong),
+                Piece::Malformed(_) if is_alert(rest) => self.state = ReaderState::Invalid(AnswerError::Tls),
                 Piece::Malformed(why) => self.state = ReaderState::Invalid(AnswerError::Malformed(why)),
             }
             at += taken;
