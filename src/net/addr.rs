@@ -398,6 +398,7 @@ enum Mistake {
     BadPort(String),
     NoInterface(String),
     TlsOnUnixSocket,
+    Url,
 }
 
 impl fmt::Display for AddrError {
@@ -433,6 +434,7 @@ impl fmt::Display for AddrError {
                 name.escape_debug()
             ),
             Mistake::BadPort(port) => write!(f, "the port is a number from 0 to 65535, not {port:?}"),
+            Mistake::Url => return write!(f, "it is no URL; write tls:{}", text.trim_start_matches('/')),
             Mistake::TlsOnUnixSocket => {
                 let path = text.strip_prefix("unix:").unwrap_or(&text);
                 return write!(

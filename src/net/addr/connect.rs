@@ -54,6 +54,7 @@ mod tests {
         for (text, remedy) in [
             ("tls:unix:/x", "needs no TLS; write unix:/x"),
             ("tls:/x", "needs no TLS; write unix:/x"),
+            ("tls://pool.example:9443", "it is no URL; write tls:pool.example:9443"),
             (
                 "tls:pool.example",
                 "the port is missing; write pool.example:PORT (behind tls:)",

@@ -72,6 +72,7 @@ pub(super) fn behind_transport<T>(
         None => (Transport::Plain, text),
     };
     let parsed = match transport {
+        Transport::Tls if address.starts_with("//") => Err(Mistake::Url),
         Transport::Tls if address.starts_with("unix:") || address.starts_with('/') => Err(Mistake::TlsOnUnixSocket),
         _ => parse(address),
     };
