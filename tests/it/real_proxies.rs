@@ -84,10 +84,10 @@ pub(crate) fn haproxy_tls(files: &Certificate, shows: bool) -> String {
 }
 
 /// The same for nginx, which sends a header in front of it, in a `server` of its configuration.
-pub(crate) fn nginx_tls(files: &Certificate, shows: bool) -> String {
+pub(crate) fn nginx_tls(files: &Certificate, versions: &str, shows: bool) -> String {
     let (ca, own) = (files.path("cert.pem"), files.path("client.pem"));
     let mut lines = format!(
-        "proxy_protocol on;\nproxy_ssl on;\nproxy_ssl_protocols TLSv1.2 TLSv1.3;\nproxy_ssl_verify on;\n\
+        "proxy_protocol on;\nproxy_ssl on;\nproxy_ssl_protocols {versions};\nproxy_ssl_verify on;\n\
          proxy_ssl_trusted_certificate {ca};\nproxy_ssl_server_name on;\nproxy_ssl_name localhost;\n"
     );
     if shows {
@@ -321,7 +321,7 @@ fn the_health_checks_of_haproxy_by_tls_are_answered_and_are_no_refusals() {
 fn nginx_names_its_clients_in_front_of_tls_with_a_certificate_of_its_own_and_without() {
     for shows in [false, true] {
         let (pool, files) = secured_pool(shows);
-        let proxy = Proxy::nginx(&pool, "", &nginx_tls(&files, shows));
+        let proxy = Proxy::nginx(&pool, "", &nginx_tls(&files, "TLSv1.2 TLSv1.3", shows));
         assert_names_its_clients(&pool, &proxy.addresses[0], &shown("TLSv1.3", shows));
         let stats = pool.usr1();
         let counted = ["refused proxy", "refused tls", "refused subject", "tls failed"].map(|row| stats.count(row));

@@ -11,7 +11,7 @@ use crate::ask::Asker;
 use crate::command::torc;
 use crate::exec_client::request;
 use crate::harness::{Certificate, Client, Daemon, Program, worker_command};
-use crate::real_proxies::{Proxy, haproxy_tls};
+use crate::real_proxies::{Proxy, haproxy_tls, nginx_tls};
 use crate::tls_client_certificates::Authority;
 
 /// The name in the certificate of clients.
@@ -428,6 +428,14 @@ fn haproxy_leads_to_every_door() {
     });
 }
 
+#[test]
+fn nginx_leads_to_every_door() {
+    assert_leads_to_every_door(&["--accept-proxy", "127.0.0.1"], |door, version, shows| {
+        let version = format!("TLSv{}", version.number());
+        Proxy::nginx(&door.daemon, "", &nginx_tls(&door.files, &version, shows))
+    });
+}
+
 // ---- one matter at a time --------------------------------------------------------------------------------------
 
 /// Makes a request on a connection of its own by s_client with these arguments. Returns all that it said.
@@ -497,6 +505,52 @@ fn the_name_that_a_client_asks_for_chooses_its_certificate() {
         &door,
         &["-noservername", "-verify_hostname", "localhost", "-CAfile", &ca],
     );
+}
+
+/// Makes the authority's answer of OCSP about the certificate in `server.pem`, and puts it where the daemon looks for it.
+#[track_caller]
+fn answer_by_ocsp(files: &Certificate) {
+    let path = |name: &str| files.path(name);
+    let openssl = |arguments: &[&str]| {
+        let (status, stdout, stderr) = Program::start(Command::new("openssl").args(arguments)).finish();
+        assert!(status.success(), "{arguments:?}: {stderr}");
+        stdout
+    };
+    let serial = openssl(&["x509", "-noout", "-serial", "-in", &path("server.pem")]);
+    let serial = serial.trim_start_matches("serial=");
+    let index = files.write(
+        "index",
+        &format!("V\t491231235959Z\t\t{serial}\tunknown\t/CN=localhost\n"),
+    );
+    let (ca, key) = (path("ca.pem"), path("ca.key"));
+    let signed = ["-index", &index, "-CA", &ca, "-rsigner", &ca, "-rkey", &key];
+    let asked = ["-issuer", &ca, "-cert", &path("server.pem"), "-ndays", "7", "-noverify"];
+    openssl(&[&["ocsp"], &signed[..], &asked, &["-respout", &path("server.pem.ocsp")]].concat());
+}
+
+#[test]
+fn the_answer_of_ocsp_is_good_for_openssl_and_for_curl() {
+    let (files, authority) = (Certificate::new(), Authority::named("authority"));
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "localhost");
+    // curl looks for the authority in the chain that it is sent.
+    let chain = authority.identify(&params).pem() + &authority.pem;
+    let server = files.write("server.pem", &chain);
+    let ca = files.write("ca.pem", &authority.pem);
+    files.write("ca.key", &authority.key_pem());
+    answer_by_ocsp(&files);
+    let daemon = Kind::Line.start(&["--listen", "tls:127.0.0.1:0", "--cert", &server, "--key", &server]);
+    let door = Door { daemon, files };
+    let said = s_client(&door, &["-status", "-servername", "localhost", "-CAfile", &ca]);
+    assert!(said.contains("OCSP Response Status: successful"), "{said}");
+    assert!(said.contains("Cert Status: good"), "{said}");
+    let reach = Reach {
+        ca,
+        ..door.reach(Version::V1_3, false)
+    };
+    let talk = ["--cert-status", "-X", "echo"];
+    let (status, stdout, stderr) = Program::start(&mut curl(&reach, &talk)).finish();
+    assert!(status.success() && stdout.contains("/ HTTP/1.1"), "{stdout}: {stderr}");
 }
 
 // ---- `ask`, with TLS that others speak for a pool --------------------------------------------------------------
@@ -592,6 +646,33 @@ fn ask_passes_by_stunnel() {
 #[test]
 fn ask_passes_by_haproxy() {
     assert_ask_passes(haproxy_server);
+}
+
+/// The words of a proxy about the certificate of its client are shown, and nothing depends on them.
+#[test]
+fn haproxy_that_speaks_tls_tells_the_version_and_the_subject_of_its_client() {
+    let (files, _) = files(true);
+    let flags = ["--persistent", "--queue-timeout", "600s", "--accept-proxy", "127.0.0.1"];
+    let pool = Daemon::pool(2, &worker_command(&[]), &flags);
+    let both = ["cert.pem", "key.pem"].map(|name| fs::read_to_string(files.path(name)).unwrap());
+    let (own, clients) = (files.write("server.pem", &both.concat()), files.path("clients.pem"));
+    let bind = format!("ssl crt {own} ca-file {clients} verify required");
+    let proxy = Proxy::haproxy_bound(&pool, &bind, ["send-proxy-v2-ssl-cn"]);
+    for version in [Version::V1_2, Version::V1_3] {
+        let reach = Reach {
+            port: proxy.addresses[0].port(),
+            ca: files.path("cert.pem"),
+            identity: Some(files.path("client.pem")),
+            version,
+        };
+        let mut program = Program::start(&mut openssl(&reach));
+        program.stdin.as_mut().unwrap().write_all(b"echo one\n").unwrap();
+        program.stdout.wait_from(0, |line| line == "one").unwrap();
+        let shown = format!(", with \"TLSv{}\", subject \"{NAME}\")", version.number());
+        let dump = pool.usr2();
+        let is_shown = |line: &String| line.contains("client = 127.0.0.1:") && line.ends_with(&shown);
+        assert!(dump.iter().any(is_shown), "{shown}: {dump:#?}");
+    }
 }
 
 #[test]
