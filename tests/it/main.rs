@@ -132,6 +132,8 @@ mod pool_shutdown;
 #[cfg(test)]
 mod pool_supervision;
 #[cfg(test)]
+mod pool_system_calls;
+#[cfg(test)]
 mod pool_worker_deaths;
 #[cfg(test)]
 mod pool_worker_selection;
