@@ -27,8 +27,8 @@ use super::names::Names;
 use super::records::{RECORD, Records, Side};
 use super::{Established, Version};
 
-/// The largest number of bytes that are taken at once: those of the longest record in use and some more.
-const STEP: usize = (16 << 10) + 512;
+/// The largest number of bytes that are taken at once.
+const STEP: usize = 64 << 10;
 
 /// The most plaintext in bytes that is encrypted before its ciphertext is drained.
 const ENCRYPTED: usize = 64 << 10;
@@ -203,21 +203,25 @@ impl Engine {
         }
     }
 
-    /// Reads plaintext. Everything but bytes is returned again and again.
+    /// Reads plaintext, as much as is there and has room. Everything but bytes is returned again and again.
     pub fn read(&mut self, to: &mut [u8]) -> Plain {
         if to.is_empty() {
             return Plain::Nothing;
         }
-        if self.has_plaintext() {
-            let mut count = 0;
+        let mut count = 0;
+        while let Some(room) = to.get_mut(count..).filter(|room| !room.is_empty())
+            && self.has_plaintext()
+        {
             let outcome = self.watch(0, |records| {
-                let outcome;
-                (count, outcome) = records.read(to);
+                let (read, outcome) = records.read(room);
+                count += read;
                 outcome
             });
             if let Err(fault) = outcome {
                 self.fail(fault);
             }
+        }
+        if count > 0 {
             return Plain::Bytes(count);
         }
         match &self.receiving {

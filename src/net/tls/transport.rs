@@ -1,6 +1,6 @@
 //! TLS on a socket: the [`Engine`] with the system calls around it.
 //!
-//! The life of a byte from the peer: [`read`](Secured::read) receives it into memory on the stack, feeds it to the
+//! The life of a byte from the peer: [`read`](Secured::read) receives it into the memory for the plaintext, feeds it to the
 //! engine, and returns the plaintext. The engine takes no more while plaintext waits; the bytes that it leaves are kept,
 //! and come first next time. A byte for the peer is encrypted by [`write_messages`](Secured::write_messages) and written
 //! at once.
@@ -31,8 +31,9 @@ use crate::net::origin::Origin;
 use crate::net::stream::Stream;
 use crate::net::sys;
 
-/// The number of bytes that one call receives at most: those of the longest record in use and some more.
-const RECEIVED: usize = (16 << 10) + 512;
+/// The smallest number of bytes that one call asks for. A call asks for as many as its caller wants of plaintext, which
+/// is less than its ciphertext: so nothing but the part of a record stays here.
+const SMALLEST: usize = 4 << 10;
 
 /// The number of pieces that are encrypted together at most.
 const PIECES: usize = 16;
@@ -119,7 +120,7 @@ impl Secured {
         if !self.engine.is_handshaking() {
             return Ok(Step::Done);
         }
-        match self.take_in() {
+        match self.take_in(&mut []) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Step::Waiting),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Step::MoreLater),
@@ -155,13 +156,14 @@ impl Secured {
                 Plain::End => return Ok(0),
                 Plain::Cut => return Err(ErrorKind::UnexpectedEof.into()),
                 Plain::Failed(fault) => return Err(fault.into()),
-                Plain::Nothing => self.take_in()?,
+                Plain::Nothing => self.take_in(to)?,
             }
         }
     }
 
-    /// Gives the engine the bytes that are kept, or else what one call receives. The engine keeps its faults.
-    fn take_in(&mut self) -> io::Result<()> {
+    /// Gives the engine the bytes that are kept, or else what one call receives, for which `room` is used. The engine
+    /// keeps its faults.
+    fn take_in(&mut self, room: &mut [u8]) -> io::Result<()> {
         if !self.undecrypted.is_empty() {
             let taken = self.engine.feed(self.undecrypted.bytes());
             self.undecrypted.consume(taken.unwrap_or(self.undecrypted.len()));
@@ -170,10 +172,18 @@ impl Secured {
             }
             return Ok(());
         }
-        let mut received = [0; RECEIVED];
-        let count = recv(self.socket.as_raw_fd(), &mut received, MsgFlags::MSG_DONTWAIT)?;
-        self.is_socket_drained = count < RECEIVED;
-        let received = received.get(..count).unwrap_or_default();
+        if room.len() < SMALLEST {
+            self.receive(&mut [0; SMALLEST])
+        } else {
+            self.receive(room)
+        }
+    }
+
+    /// Gives the engine what one call receives into `room`.
+    fn receive(&mut self, room: &mut [u8]) -> io::Result<()> {
+        let count = recv(self.socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)?;
+        self.is_socket_drained = count < room.len();
+        let received = room.get(..count).unwrap_or_default();
         if received.is_empty() {
             self.engine.feed_end();
         } else if let Ok(taken) = self.engine.feed(received) {
