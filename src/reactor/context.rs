@@ -8,6 +8,7 @@ use mio::{Interest, Registry};
 
 use super::helper::{self, Mailbox, Sender};
 use super::run_queue::RunQueue;
+use super::tasks::{Task, Tasks};
 use super::timers::{Alarm, Timers};
 use super::token::{ServiceId, Source, Token};
 
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     pub(super) registry: Registry,
     pub(super) timers: Timers,
     pub(super) run_queue: RunQueue,
+    pub(super) tasks: Tasks,
     pub(super) waker: Arc<mio::Waker>,
     /// The buffers that are not lent.
     pub(super) read_buffers: Vec<Vec<u8>>,
@@ -115,6 +117,25 @@ impl Context<'_> {
     /// Returns a channel from helper threads to this loop that holds at most `capacity` values.
     pub fn mailbox<T>(&self, capacity: usize) -> (Sender<T>, Mailbox<T>) {
         helper::mailbox(Arc::clone(&self.shared.waker), capacity)
+    }
+
+    /// Makes sure that there is a helper thread for tasks. Must be called before a task is given.
+    ///
+    /// # Errors
+    /// clone(2): no thread can be started. The caller has to do its task itself, or without it.
+    pub fn prepare_tasks(&mut self) -> io::Result<()> {
+        self.shared.tasks.prepare()
+    }
+
+    /// Gives a task to the helper threads. No other task of this service that waits may have the same number. Returns
+    /// the number of a waiting task of this service that had to make room, if too many wait: it was dropped.
+    pub fn give_task(&mut self, number: u64, task: Task) -> Option<u64> {
+        self.shared.tasks.give(self.service, number, task)
+    }
+
+    /// Withdraws a task of this service if it waits. One that has begun goes on to its end.
+    pub fn withdraw_task(&mut self, number: u64) {
+        self.shared.tasks.withdraw(self.service, number);
     }
 
     fn token(&self, source: Source) -> Token {

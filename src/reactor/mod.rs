@@ -5,7 +5,8 @@
 //! 1. The poll waits until the next deadline, or not at all while the run queue holds something. Then the clock is read
 //!    once.
 //! 2. Each event is delivered to the service that its token names. If a helper thread has sent something, every
-//!    service's `receive_mail` is called. Signals are collected for the caller of the turn.
+//!    service's `receive_mail` is called, and waiting tasks are given to free threads. Signals are collected for the
+//!    caller of the turn.
 //! 3. Alarms that are due go off, unless the loop was away ([`lateness`]).
 //! 4. The sources on the run queue are resumed.
 //! 5. Every service's `end_turn` is called, where writes that were gathered during the turn leave together.
@@ -14,7 +15,8 @@
 //!
 //! * mio is edge-triggered: a service drains a source to `WouldBlock` or puts it on the run queue.
 //! * One source gets a bounded share of a turn. The service enforces that, and the run queue makes it possible.
-//! * A service never blocks. Work that may block is done on a helper thread ([`helper`]).
+//! * A service never blocks. Work that may block is done on a helper thread ([`helper`]), and so are [`tasks`] that need
+//!   a processor for long.
 //! * An event for a source that no longer exists has a stale generation and is dropped ([`token`]).
 //!
 //! The reactor knows nothing of sockets, processes or protocols.
@@ -26,6 +28,8 @@ mod readiness;
 mod run_queue;
 pub mod slab;
 mod source_kind;
+mod sys;
+mod tasks;
 mod timers;
 mod token;
 
@@ -51,6 +55,7 @@ pub use token::{Key, Kind, ServiceId, Source};
 use context::Shared;
 use lateness::{Lateness, Polled};
 use run_queue::RunQueue;
+use tasks::{MOST_THREADS, Tasks};
 use timers::Timers;
 use token::{MAX_SERVICES, REACTOR, Token};
 
@@ -137,6 +142,7 @@ impl<S: Service + ?Sized> Reactor<S> {
             registry: poll.registry().try_clone()?,
             timers: Timers::default(),
             run_queue: RunQueue::default(),
+            tasks: Tasks::new(helper::mailbox(Arc::clone(&waker), MOST_THREADS)),
             waker,
             read_buffers: Vec::new(),
         };
@@ -275,7 +281,10 @@ impl<S: Service + ?Sized> Reactor<S> {
             match token {
                 SIGNALS => self.received.extend(self.signals.pending()),
                 QUIET => self.read_quiet_signals(),
-                WAKER => self.each(now, |service, cx| service.receive_mail(cx)),
+                WAKER => {
+                    self.shared.tasks.go_on();
+                    self.each(now, |service, cx| service.receive_mail(cx));
+                }
                 _ => {
                     let readiness = Readiness::from(event);
                     self.call(token.service, now, |service, cx| {
