@@ -70,14 +70,16 @@ impl<'d> Dump<'d> {
             self.line(format_args!("arrivals: {total} whose {awaited} is awaited"));
             let lines = arrivals.map(|it| {
                 let (peer, connected, received) = (it.peer, amount::span(it.connected), it.received);
-                match it.awaited {
+                let stage = match it.awaited {
                     Awaited::Preface => {
-                        format!("arrival: by way of = {peer}, connected for = {connected}, received = {received}")
+                        return format!(
+                            "arrival: by way of = {peer}, connected for = {connected}, received = {received}"
+                        );
                     }
-                    Awaited::Handshake => {
-                        format!("arrival: peer = {peer}, connected for = {connected}, stage = handshake")
-                    }
-                }
+                    Awaited::Handshake => "handshake",
+                    Awaited::Signature => "signature",
+                };
+                format!("arrival: peer = {peer}, connected for = {connected}, stage = {stage}")
             });
             self.list(FIRST, total, lines);
         }

@@ -342,6 +342,16 @@ pub trait Door: Service {
         self.follow_admission(cx, admission);
     }
 
+    /// Must be called when a helper thread may have made a signature. Returns true if there was one.
+    fn take_signatures(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while let Some(admission) = self.front_mut().take_signature(cx) {
+            self.follow_admission(cx, admission);
+            any = true;
+        }
+        any
+    }
+
     /// Admits a connection whose preface was read, or turns it away.
     fn follow_admission(&mut self, cx: &mut Context<'_>, admission: Admission) {
         match admission {

@@ -2,7 +2,7 @@
 //!
 //! The life of a task: a service [gives](super::Context::give_task) it with a number of its own choice. It waits until a
 //! thread is free. Services take turns then, so that none waits for all the tasks of another, and the lowest number of a
-//! service comes first. The task sends its result through a [`Sender`](super::helper::Sender) that it owns. Until it has
+//! service comes first. The task sends its result through a [`Sender`] that it owns. Until it has
 //! begun it can be withdrawn.
 //!
 //! The invariants:

@@ -182,6 +182,8 @@ mod tls_clients;
 #[cfg(test)]
 mod tls_renewal;
 #[cfg(test)]
+mod tls_slow_keys;
+#[cfg(test)]
 mod unresponsive_file_system;
 #[cfg(test)]
 mod upgrade;

@@ -46,6 +46,7 @@ const HEALTH_CHECKS: Topic = Topic::new("health checks of proxies");
 const FAILED_HANDSHAKES: Topic = Topic::new("connections whose TLS handshake fails");
 const NOT_LISTED: Topic = Topic::new("connections that --allow-subject refuses");
 const HEALTH_CHECKS_OF_TLS: Topic = Topic::new("connections that close before their TLS handshake");
+const NO_HELPER: Topic = Topic::new("signatures that no helper thread makes");
 const UNWATCHABLE: Topic = Topic::new("connections that cannot be watched");
 
 /// The decision about an arrival.
@@ -165,6 +166,12 @@ impl Front {
         self.conclude(cx, ended)
     }
 
+    /// Goes on with the arrival of the next signature that a helper thread has made. `None` if there is none.
+    pub(in crate::doors) fn take_signature(&mut self, cx: &mut Context<'_>) -> Option<Admission> {
+        let ended = self.arrivals.take_signature(cx)?;
+        Some(self.conclude(cx, ended))
+    }
+
     fn preface(&self) -> Preface {
         Preface::ProxyHeader {
             is_optional: self.options.proxies.is_optional,
@@ -174,6 +181,10 @@ impl Front {
     /// Counts and logs the end of an arrival, if it has ended, and holds the client against the access lists. They may
     /// have changed since the preface.
     fn conclude(&mut self, cx: &mut Context<'_>, ended: Option<Ended>) -> Admission {
+        if let Some(error) = self.arrivals.take_lack() {
+            let line = format_args!("no helper thread can be started, and signatures make all clients wait: {error}");
+            self.note(cx, Level::Error, NO_HELPER, line);
+        }
         let Some(Ended { place, mut outcome }) = ended else {
             return Admission::Nothing;
         };
@@ -199,7 +210,7 @@ impl Front {
                 let line = format_args!("{peer} has closed before its PROXY header, as health checks do");
                 self.note(cx, Level::Debug, HEALTH_CHECKS, line);
             }
-            Outcome::Closed(Awaited::Handshake) => {
+            Outcome::Closed(Awaited::Handshake | Awaited::Signature) => {
                 let line = format_args!("{peer} has closed before its TLS handshake, as health checks do");
                 self.note(cx, Level::Debug, HEALTH_CHECKS_OF_TLS, line);
             }

@@ -1,8 +1,10 @@
 //! One arrival: a connection on its way through the stages in front of its door.
 //!
 //! ```text
-//! accepted ──▸ Preface ──client known──▸ Handshake ──done──▸ complete
-//!     │           └──without TLS────────────────────────────────▴
+//!                                              ┌──▸ Signature
+//!                                              │        │
+//! accepted ──▸ Preface ──client known──▸ Handshake ◂────┘ ──done──▸ complete
+//!     │           └──without TLS───────────────────────────────────────▴
 //!     └──────without a preface───────────────▴
 //! ```
 //!
@@ -20,7 +22,11 @@ use crate::net::access::AccessList;
 use crate::net::addr::PeerAddr;
 use crate::net::conn::{Conn, Received};
 use crate::net::origin::{Asserted, Origin};
+use crate::net::stream::PeerState;
+use crate::net::tls::engine::Engine;
+use crate::net::tls::error::Fault;
 use crate::net::tls::server::ServerTls;
+use crate::net::tls::signature::Unsigned;
 use crate::net::tls::transport::Step;
 use crate::reactor::{Alarm, Context};
 
@@ -48,6 +54,8 @@ pub(super) enum Stage {
     Preface(Reading),
     /// The client is known, and its handshake is being made.
     Handshake(Origin),
+    /// Its handshake waits for a signature that a helper thread makes. What comes from the client is left in the kernel.
+    Signature(Origin),
 }
 
 /// A preface that is being read.
@@ -87,6 +95,8 @@ pub(super) enum Plan {
 pub(in crate::doors) enum Awaited {
     Preface,
     Handshake,
+    /// A signature, for the handshake.
+    Signature,
 }
 
 /// The reason to end an arrival, before it is taken out of the poll.
@@ -104,6 +114,8 @@ pub(super) enum End {
 pub(super) enum Progress {
     Waits(Arrival),
     MoreLater(Arrival),
+    /// A helper thread has to make a signature first.
+    NeedsSignature(Arrival, Unsigned),
     Ends(Arrival, End),
 }
 
@@ -144,6 +156,7 @@ impl Arrival {
         match self.stage {
             Stage::Preface(_) => Awaited::Preface,
             Stage::Handshake(_) => Awaited::Handshake,
+            Stage::Signature(_) => Awaited::Signature,
         }
     }
 
@@ -160,6 +173,7 @@ impl Arrival {
         let verdict = match &mut self.stage {
             Stage::Preface(reading) => reading.read(&mut self.conn, cx),
             Stage::Handshake(_) => return Progress::MoreLater(self),
+            Stage::Signature(_) => return self.await_signature(),
         };
         self.follow(verdict, access, cx)
     }
@@ -167,7 +181,7 @@ impl Arrival {
     /// Goes as far as possible.
     pub(super) fn advance(self, cx: &mut Context<'_>, share: &mut Share, access: &AccessList) -> Progress {
         match &self.stage {
-            Stage::Preface(_) => self.read(cx, access),
+            Stage::Preface(_) | Stage::Signature(_) => self.read(cx, access),
             Stage::Handshake(_) => self.advance_handshake(cx, share),
         }
     }
@@ -213,7 +227,7 @@ impl Arrival {
                 let verdict = preface.judge_rest(received, Ending::Deadline);
                 self.follow(verdict, access, cx)
             }
-            Stage::Handshake(_) => Progress::Ends(self, End::Fail(Failure::TooSlow)),
+            Stage::Handshake(_) | Stage::Signature(_) => Progress::Ends(self, End::Fail(Failure::TooSlow)),
         }
     }
 
@@ -244,6 +258,7 @@ impl Arrival {
             let end = match step {
                 Ok(Step::Waiting) => return Progress::Waits(self),
                 Ok(Step::MoreLater) => continue,
+                Ok(Step::NeedsSignature) => return self.ask_for_signature(),
                 Ok(Step::Done) => self.completed(),
                 Err(error) => {
                     let has_begun = self.conn.has_begun_handshake();
@@ -255,6 +270,60 @@ impl Arrival {
         Progress::MoreLater(self)
     }
 
+    fn ask_for_signature(mut self) -> Progress {
+        match (self.conn.take_unsigned(), self.stage) {
+            (Some(unsigned), Stage::Handshake(origin)) => {
+                let stage = Stage::Signature(origin);
+                let arrival = Self { stage, ..self };
+                // The event for its end may have come before.
+                match arrival.end_of_client() {
+                    None => Progress::NeedsSignature(arrival, unsigned),
+                    Some(end) => Progress::Ends(arrival, end),
+                }
+            }
+            // It is asked for already.
+            (_, stage) => Progress::Waits(Self { stage, ..self }),
+        }
+    }
+
+    /// Must be called after an event.
+    fn await_signature(self) -> Progress {
+        match self.end_of_client() {
+            None => Progress::Waits(self),
+            Some(end) => Progress::Ends(self, end),
+        }
+    }
+
+    /// Returns the end of an arrival whose client has ended its side: it cannot answer what would be signed.
+    fn end_of_client(&self) -> Option<End> {
+        match self.conn.socket().peer_state() {
+            PeerState::Connected => None,
+            PeerState::HalfClosed | PeerState::Gone => {
+                let fault = Fault::Left { has_begun: true };
+                Some(End::Fail(Failure::Fault(fault)))
+            }
+        }
+    }
+
+    /// Goes on with the engine that has made the signature, and sends it. The next step has to wait for its
+    /// [turn](Self::advance).
+    pub(super) fn take_signature(mut self, signed: Result<Engine, Fault>) -> Progress {
+        let Stage::Signature(origin) = self.stage else {
+            return Progress::Waits(self);
+        };
+        self.stage = Stage::Handshake(origin);
+        let taken = signed
+            .map_err(Into::into)
+            .and_then(|engine| self.conn.go_on_with(engine));
+        match taken {
+            Ok(()) => Progress::MoreLater(self),
+            Err(error) => {
+                let end = Failure::from_error(error, true).map_or(End::Close, End::Fail);
+                Progress::Ends(self, end)
+            }
+        }
+    }
+
     /// The end of an arrival whose handshake is done.
     fn completed(&self) -> End {
         match &self.stage {
@@ -262,7 +331,7 @@ impl Arrival {
                 tls: self.conn.established().map(Into::into),
                 ..origin.clone()
             }),
-            Stage::Preface(_) => End::Close,
+            Stage::Preface(_) | Stage::Signature(_) => End::Close,
         }
     }
 }

@@ -16,6 +16,8 @@
 //!   in the table is the one that has waited longest, and must make room when there are too many: a proxy sends its
 //!   header at once, and a client its handshake, so the newest are the likeliest to be real.
 //! - The way of an arrival is decided when it is accepted: a reload changes it no more.
+//! - An arrival whose handshake needs a signature with a slow key waits for that in the table, and its deadline counts.
+//!   If it ends, the signature is withdrawn, or its result dropped. Nothing waits for a helper thread.
 //!
 //! Access lists, counts and the log do not belong here: [`admission`](super::admission) has them.
 
@@ -29,11 +31,13 @@ use super::handshake::{Failure, Share};
 #[cfg(doc)]
 use super::preface::Preface;
 use super::preface::Refusal;
+use super::signatures::{Signatures, Signed};
 use crate::net::access::AccessList;
 use crate::net::addr::PeerAddr;
 use crate::net::conn::Conn;
 use crate::net::origin::Origin;
 use crate::net::tls::server::ServerTls;
+use crate::net::tls::signature::Unsigned;
 use crate::reactor::{Context, Key, Kind, Readiness, Source};
 
 /// All arrivals of one door that are not complete.
@@ -43,6 +47,9 @@ pub(super) struct Arrivals {
     table: BTreeMap<u64, Arrival>,
     next_number: u64,
     share: Share,
+    signatures: Signatures,
+    /// The reason why no helper thread could be started, if that was lately.
+    lack: Option<io::Error>,
     /// The time by which all arrivals must be complete, once the door drains.
     hastened: Option<Instant>,
 }
@@ -89,6 +96,8 @@ impl Arrivals {
             table: BTreeMap::new(),
             next_number: 0,
             share: Share::default(),
+            signatures: Signatures::default(),
+            lack: None,
             hastened: None,
         }
     }
@@ -97,11 +106,18 @@ impl Arrivals {
         self.table.len()
     }
 
-    /// The number of arrivals that are in their handshake.
-    pub(super) fn handshaking(&self) -> u64 {
-        let awaited = self.table.values().map(Arrival::awaited);
-        let handshakes = awaited.filter(|awaited| *awaited == Awaited::Handshake);
-        handshakes.map(|_| 1).sum()
+    /// The number of arrivals that are in their handshake, and of those among them that wait for a signature.
+    pub(super) fn handshaking(&self) -> (u64, u64) {
+        let (mut handshakes, mut signatures) = (0, 0);
+        for arrival in self.table.values() {
+            match arrival.awaited() {
+                Awaited::Preface => continue,
+                Awaited::Handshake => {}
+                Awaited::Signature => signatures += 1,
+            }
+            handshakes += 1;
+        }
+        (handshakes, signatures)
     }
 
     pub(super) fn views(&self, now: Instant) -> impl Iterator<Item = ArrivalView> {
@@ -110,7 +126,7 @@ impl Arrivals {
             connected: now.saturating_duration_since(arrival.accepted),
             received: match &arrival.stage {
                 Stage::Preface(reading) => reading.received.len(),
-                Stage::Handshake(_) => 0,
+                Stage::Handshake(_) | Stage::Signature(_) => 0,
             },
             awaited: arrival.awaited(),
         })
@@ -136,6 +152,7 @@ impl Arrivals {
         let (arrival, resumes) = match progress {
             Progress::Waits(arrival) => (arrival, false),
             Progress::MoreLater(arrival) => (arrival, true),
+            Progress::NeedsSignature(arrival, unsigned) => return self.order_signature(cx, arrival, unsigned),
             Progress::Ends(arrival, end) => return Some(self.end(cx, arrival, end)),
         };
         let number = arrival.number;
@@ -144,6 +161,39 @@ impl Arrivals {
             cx.resume_later(self.source(number));
         }
         ended
+    }
+
+    /// Has a signature made for an arrival. May refuse another one, which has waited longest for its own.
+    fn order_signature(&mut self, cx: &mut Context<'_>, arrival: Arrival, unsigned: Unsigned) -> Option<Ended> {
+        if let Err(error) = cx.prepare_tasks() {
+            self.lack = Some(error);
+            let progress = arrival.take_signature(unsigned.sign());
+            return self.settle(cx, progress);
+        }
+        let number = arrival.number;
+        let ended = self.add(cx, arrival);
+        if ended.is_some() {
+            return ended;
+        }
+        let displaced = self.signatures.order(cx, number, unsigned)?;
+        let displaced = self.table.remove(&displaced)?;
+        Some(self.end(cx, displaced, End::Fail(Failure::Unsigned)))
+    }
+
+    /// Takes the next signature that was made, and goes on with its arrival. `None` if there is none.
+    pub(super) fn take_signature(&mut self, cx: &mut Context<'_>) -> Option<Option<Ended>> {
+        let Signed { number, engine } = self.signatures.take()?;
+        // The arrival may have ended.
+        let ended = self.table.remove(&number).and_then(|arrival| {
+            let progress = arrival.take_signature(engine);
+            self.settle(cx, progress)
+        });
+        Some(ended)
+    }
+
+    /// Takes the reason why signatures were made here and not by a helper thread, if they were lately.
+    pub(super) fn take_lack(&mut self) -> Option<io::Error> {
+        self.lack.take()
     }
 
     fn add(&mut self, cx: &mut Context<'_>, mut arrival: Arrival) -> Option<Ended> {
@@ -171,7 +221,7 @@ impl Arrivals {
         let (_, oldest) = self.table.pop_first()?;
         let end = match oldest.awaited() {
             Awaited::Preface => End::Refuse(Refusal::Displaced),
-            Awaited::Handshake => End::Fail(Failure::Displaced),
+            Awaited::Handshake | Awaited::Signature => End::Fail(Failure::Displaced),
         };
         Some(self.end(cx, oldest, end))
     }
@@ -215,7 +265,7 @@ impl Arrivals {
     /// Ends an arrival that is not in the table.
     fn end(&mut self, cx: &mut Context<'_>, mut arrival: Arrival, end: End) -> Ended {
         if arrival.is_registered {
-            self.disarm(cx, &mut arrival);
+            self.detach(cx, &mut arrival);
             // Its next owner registers it for events of its own. An error would mean that it is not registered.
             let _ = cx.deregister(&mut arrival.conn);
         }
@@ -231,7 +281,9 @@ impl Arrivals {
             (End::Complete(origin), Stage::Preface(Reading { received, .. })) => {
                 Outcome::Complete(conn.restart(received), origin, tls)
             }
-            (End::Complete(origin), Stage::Handshake(_)) => Outcome::Complete(conn.restart(Vec::new()), origin, tls),
+            (End::Complete(origin), Stage::Handshake(_) | Stage::Signature(_)) => {
+                Outcome::Complete(conn.restart(Vec::new()), origin, tls)
+            }
             (End::NotPermitted(origin), _) => Outcome::NotPermitted(origin),
             (End::Refuse(refusal), _) => {
                 conn.turn_away(&[], true);
@@ -240,7 +292,7 @@ impl Arrivals {
             (End::Fail(failure), stage) => {
                 conn.turn_away(&[], true);
                 let origin = match stage {
-                    Stage::Handshake(origin) => origin,
+                    Stage::Handshake(origin) | Stage::Signature(origin) => origin,
                     Stage::Preface(_) => Origin::direct(place.peer()),
                 };
                 Outcome::Failed(origin, failure)
@@ -267,15 +319,19 @@ impl Arrivals {
         let mut closed = Vec::new();
         for number in leaving {
             if let Some(mut arrival) = self.table.remove(&number) {
-                self.disarm(cx, &mut arrival);
+                self.detach(cx, &mut arrival);
                 closed.push(arrival.place);
             }
         }
         closed
     }
 
-    fn disarm(&self, cx: &mut Context<'_>, arrival: &mut Arrival) {
+    /// Disarms the alarm of an arrival, and withdraws its signature.
+    fn detach(&self, cx: &mut Context<'_>, arrival: &mut Arrival) {
         cx.set_alarm(&mut arrival.alarm, self.source(arrival.number), None);
+        if arrival.awaited() == Awaited::Signature {
+            cx.withdraw_task(arrival.number);
+        }
     }
 
     fn source(&self, number: u64) -> Source {

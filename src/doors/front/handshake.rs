@@ -11,7 +11,8 @@ use crate::net::tls::error::Fault;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The number of steps of handshakes that one turn makes for all arrivals of a door. A step may sign with the key of a
-/// certificate, which takes a tenth of a millisecond with an elliptic curve.
+/// certificate, which takes a tenth of a millisecond with an elliptic curve. With other keys it is left to
+/// [helper threads](super::signatures).
 const STEPS_PER_TURN: usize = 8;
 
 /// The share that the handshakes of a door have in a turn of the loop.
@@ -46,6 +47,8 @@ pub(super) enum Failure {
     TooSlow,
     /// The handshake was not complete, and newer connections needed the place.
     Displaced,
+    /// The handshake waited for a signature, and too many newer ones did as well.
+    Unsigned,
 }
 
 impl Failure {
@@ -72,6 +75,9 @@ impl fmt::Display for Failure {
             Failure::TooSlow => f.write_str("its TLS handshake was not complete in time"),
             Failure::Displaced => f.write_str(
                 "its TLS handshake was not complete, and as many wait for theirs as half of --max-connections allows",
+            ),
+            Failure::Unsigned => f.write_str(
+                "its TLS handshake waited for a signature with an RSA key, and too many newer ones wait for theirs",
             ),
         }
     }

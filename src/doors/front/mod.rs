@@ -18,6 +18,7 @@ mod handshake;
 mod journal;
 pub mod options;
 mod preface;
+mod signatures;
 pub mod tls;
 
 use std::fmt;

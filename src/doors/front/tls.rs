@@ -304,7 +304,9 @@ impl Front {
         snapshot.count("tls resumed", counts.resumed);
         snapshot.count("tls failed", counts.meter.failed());
         snapshot.count("tls cut", counts.meter.cut());
-        snapshot.count("tls waiting", self.arrivals.handshaking());
+        let (handshakes, signatures) = self.arrivals.handshaking();
+        snapshot.count("tls waiting", handshakes);
+        snapshot.count("tls signing", signatures);
         if let Some(first) = self.tls().and_then(|tls| tls.first_to_end()) {
             let days = first.names().days_left(SystemTime::now());
             snapshot.count("tls days left", days.unwrap_or(0));

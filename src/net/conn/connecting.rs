@@ -54,7 +54,8 @@ impl Conn {
         }
         while self.connecting == Connecting::Handshake {
             match self.advance_handshake()? {
-                Step::Waiting => break,
+                // A client signs at once.
+                Step::Waiting | Step::NeedsSignature => break,
                 // The engine takes a bounded number of bytes for a handshake.
                 Step::MoreLater => {}
                 Step::Done => self.connecting = Connecting::Over,

@@ -11,6 +11,7 @@ use super::super::tls::engine::Engine;
 use super::super::tls::error::Fault;
 use super::super::tls::meter::Meter;
 use super::super::tls::server::ServerTls;
+use super::super::tls::signature::Unsigned;
 use super::super::tls::transport::{Secured, Step};
 use super::Conn;
 
@@ -42,9 +43,29 @@ impl Conn {
             Ok(Step::Waiting) => (self.is_readable, self.reads_to_end) = (false, false),
             // The peer's first bytes may have come with its last message.
             Ok(Step::Done) => self.is_readable = true,
-            Ok(Step::MoreLater) | Err(_) => {}
+            Ok(Step::MoreLater | Step::NeedsSignature) | Err(_) => {}
         }
         step
+    }
+
+    /// Takes the handshake that is to be signed. There is one, once, when a step has said that a signature is needed. No
+    /// further step may be made until [that is there](Self::go_on_with).
+    pub fn take_unsigned(&mut self) -> Option<Unsigned> {
+        match &mut self.stream {
+            Stream::Tls(secured) => secured.take_unsigned(),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+        }
+    }
+
+    /// Goes on with the engine that has made the signature.
+    ///
+    /// # Errors
+    /// The handshake has failed, see [`advance_handshake`](Self::advance_handshake).
+    pub fn go_on_with(&mut self, signed: Engine) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Tls(secured) => secured.go_on_with(signed),
+            Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
+        }
     }
 
     /// Returns true if the peer has sent a byte of the handshake. Must be called during that.

@@ -48,12 +48,32 @@ impl Choice {
         let rank = |identity: &&Identity| (!can_sign(identity), fit(identity.names().hosts(), name));
         self.identities().min_by_key(rank).unwrap_or(&self.first)
     }
+
+    /// Returns the identity for the client of this hello.
+    fn choose_for(&self, hello: &ClientHello<'_>) -> &Identity {
+        let can_sign = |identity: &Identity| identity.can_sign(hello.signature_schemes());
+        self.choose(hello.server_name(), can_sign)
+    }
 }
 
 impl ResolvesServerCert for Choice {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let can_sign = |identity: &Identity| identity.can_sign(hello.signature_schemes());
-        Some(self.choose(hello.server_name(), can_sign).certified(SystemTime::now()))
+        Some(self.choose_for(&hello).certified(SystemTime::now()))
+    }
+}
+
+/// The same choice, but slow keys refuse to sign.
+#[derive(Debug)]
+pub(super) struct Reserving(pub(super) Arc<Choice>);
+
+impl ResolvesServerCert for Reserving {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let identity = self.0.choose_for(&hello);
+        Some(if identity.is_slow() {
+            identity.reserved()
+        } else {
+            identity.certified(SystemTime::now())
+        })
     }
 }
 

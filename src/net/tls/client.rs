@@ -30,7 +30,8 @@ pub struct ClientTls {
 
 impl ClientTls {
     /// Builds the client. It trusts the authorities in `roots`, and shows the certificate of `identity` to a server
-    /// that asks for one.
+    /// that asks for one. Its signatures are made on the loop, those of slow keys too: only connections of this one
+    /// program to its own servers wait for them, and none is made where a session is resumed.
     ///
     /// # Errors
     /// rustls cannot speak the versions of TLS that this program speaks.

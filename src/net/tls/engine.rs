@@ -9,6 +9,9 @@
 //! 4. [`drain`](Engine::drain) writes what is to go to the peer. Anything may have put something there: a handshake, an
 //!    alert because of a fault, a ticket. So the caller asks [`has_unsent`](Engine::has_unsent) after every call.
 //!
+//! On a server with a slow key, an engine may stop within the handshake for a [`signature`]: it takes
+//! and sends nothing any more, and another engine takes its place.
+//!
 //! The invariants: at most [`Engine::LONGEST_QUIET`] bytes are taken without a byte of plaintext (during a handshake,
 //! as many as the constructor was given), so that a peer cannot keep this side busy or fill its memory with messages of
 //! TLS itself. The first fault stays, and what comes behind it, or behind the peer's end, is dropped. Behind the end of
@@ -25,6 +28,7 @@ use rustls::{ClientConfig, Error, HandshakeKind, ProtocolVersion, ServerConfig};
 use super::error::Fault;
 use super::names::Names;
 use super::records::{RECORD, Records, Side};
+use super::signature::{self, Unsigned};
 use super::{Established, Version};
 
 /// The largest number of bytes that are taken at once.
@@ -87,6 +91,18 @@ pub struct Engine {
     longest_handshake: usize,
     /// The number of records encrypted.
     encrypted: u64,
+    signing: Signing,
+}
+
+/// The signature of a server within its handshake.
+#[derive(Debug)]
+enum Signing {
+    /// It is made here, or was, or none is made.
+    Here,
+    /// It may turn out that a slow key is to make it.
+    Open(Box<Unsigned>),
+    /// A slow key is to make it. `None` once that was taken.
+    Needed(Option<Box<Unsigned>>),
 }
 
 impl Engine {
@@ -101,6 +117,21 @@ impl Engine {
     pub fn server(config: Arc<ServerConfig>, longest_handshake: usize) -> Result<Self, Fault> {
         let connection = UnbufferedServerConnection::new(config)?;
         Self::new(Side::Server(connection), longest_handshake)
+    }
+
+    /// Creates the side of a server that stops for a signature with a slow key. `reserved` is the configuration with
+    /// these keys reserved, `config` the one with the keys.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub(super) fn server_that_stops(
+        reserved: Arc<ServerConfig>,
+        config: Arc<ServerConfig>,
+        longest_handshake: usize,
+    ) -> Result<Self, Fault> {
+        let engine = Self::server(reserved, longest_handshake)?;
+        let signing = Signing::Open(Box::new(Unsigned::new(config, longest_handshake)));
+        Ok(Self { signing, ..engine })
     }
 
     /// Creates the side of a client, with a message for the server unsent. `name` is the name that the server's
@@ -125,11 +156,12 @@ impl Engine {
             quiet: 0,
             longest_handshake,
             encrypted: 0,
+            signing: Signing::Here,
         })
     }
 
     /// Takes bytes from the peer, and returns the number taken: fewer than there are if plaintext has to be read first,
-    /// else all. What comes behind the peer's end is taken and dropped.
+    /// or a [signature is needed](Self::needs_signature), else all. What comes behind the peer's end is taken and dropped.
     ///
     /// # Errors
     /// The first fault of the connection, in this call and all later ones. The plaintext in front of it was read before.
@@ -139,7 +171,7 @@ impl Engine {
             match &self.receiving {
                 Receiving::Failed(fault) => return Err(fault.clone()),
                 Receiving::Ended | Receiving::Cut => return Ok(ciphertext.len()),
-                Receiving::Open if self.has_plaintext() => break,
+                Receiving::Open if self.has_plaintext() || self.needs_signature() => break,
                 Receiving::Open => {}
             }
             let step = rest.get(..STEP).unwrap_or(rest);
@@ -153,7 +185,18 @@ impl Engine {
         if self.is_handshaking() && !self.has_begun() && !begins_tls(ciphertext) {
             return Err(Fault::NotTls(ciphertext.iter().take(QUOTED).copied().collect()));
         }
-        self.watch(ciphertext.len(), |records| records.receive(ciphertext))
+        if let Signing::Open(unsigned) = &mut self.signing {
+            unsigned.note_received(ciphertext);
+        }
+        match self.watch(ciphertext.len(), |records| records.receive(ciphertext)) {
+            Err(Fault::Tls(error)) if signature::is_needed(&error) => self.stop_for_signature(),
+            outcome => outcome?,
+        }
+        let kind = self.records.state().handshake_kind();
+        if matches!(kind, Some(HandshakeKind::Full | HandshakeKind::Resumed)) && !self.needs_signature() {
+            self.signing = Signing::Here;
+        }
+        Ok(())
     }
 
     /// Calls something that may use up bytes of the peer, to which it adds `more`, and holds the peer to what it may
@@ -179,6 +222,28 @@ impl Engine {
         match self.quiet + self.records.kept() > limit {
             true => Err(Fault::TooLong(limit)),
             false => Ok(()),
+        }
+    }
+
+    fn stop_for_signature(&mut self) {
+        self.signing = match std::mem::replace(&mut self.signing, Signing::Here) {
+            Signing::Open(unsigned) => Signing::Needed(Some(unsigned)),
+            Signing::Here | Signing::Needed(_) => Signing::Needed(None),
+        };
+    }
+
+    /// Returns true if the handshake has stopped for a signature with a slow key.
+    #[must_use]
+    pub const fn needs_signature(&self) -> bool {
+        matches!(self.signing, Signing::Needed(_))
+    }
+
+    /// Takes the handshake that is to be signed. There is one, once, if a [signature is
+    /// needed](Self::needs_signature).
+    pub fn take_unsigned(&mut self) -> Option<Unsigned> {
+        match &mut self.signing {
+            Signing::Needed(unsigned) => unsigned.take().map(|unsigned| *unsigned),
+            Signing::Here | Signing::Open(_) => None,
         }
     }
 
@@ -343,7 +408,8 @@ impl Engine {
     /// Returns true if there is something to drain.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
-        self.sending != Sending::Ended && !self.records.outgoing().is_empty()
+        // Behind the place where it has stopped, the beginning of a message may stand that has no end.
+        self.sending != Sending::Ended && !self.needs_signature() && !self.records.outgoing().is_empty()
     }
 
     /// Writes what is to go to the peer until nothing is left.
@@ -354,7 +420,12 @@ impl Engine {
         while self.has_unsent() {
             match to.write(self.records.outgoing()) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => self.records.consume(count),
+                Ok(count) => {
+                    self.records.consume(count);
+                    if let Signing::Open(unsigned) = &mut self.signing {
+                        unsigned.note_sent(count);
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

@@ -13,6 +13,7 @@ use super::error::is_version_1;
 use super::names::Names;
 use super::ocsp::{self, Useless};
 use super::provider::provider;
+use super::signature::reserved;
 
 /// That by which one side proves its names to the other.
 #[derive(Debug)]
@@ -152,8 +153,14 @@ impl Identity {
         self.certified.key.choose_scheme(schemes).is_some()
     }
 
+    /// The same with a key that refuses to sign, and without the certificates.
+    pub(super) fn reserved(&self) -> Arc<CertifiedKey> {
+        Arc::new(reserved(&self.certified))
+    }
+
     /// Returns true if a signature takes so long that other connections would have to wait for it: from 0.7 ms
-    /// (RSA-2048) to 4 ms (RSA-4096), and 0.1 ms for the other kinds of keys.
+    /// (RSA-2048) to 4 ms (RSA-4096), and 0.1 ms for the other kinds of keys. To check a signature of RSA takes 0.1 ms
+    /// at most, so that the certificates of clients need no such care.
     #[must_use]
     pub fn is_slow(&self) -> bool {
         self.certified.key.algorithm() == SignatureAlgorithm::RSA

@@ -10,8 +10,8 @@
 //! The life of a connection: [`Engine`](engine::Engine) gets the bytes of the peer, makes the handshake, and says what
 //! to send back. When the handshake is over, it knows what was [`Established`], and from then on it decrypts what comes
 //! and encrypts what goes, until each side has said its end. [`transport`] joins it to a socket, and a [`meter`]
-//! counts the connections that go wrong. [`provider`] names the
-//! cryptography below it, and [`error`] the ways in which all this fails.
+//! counts the connections that go wrong. A [`signature`] with a slow key is made elsewhere than the rest of its handshake.
+//! [`provider`] names the cryptography below it, and [`error`] the ways in which all this fails.
 //!
 //! The invariants: whatever a peer sends has a bound in memory. The end of a stream is believed only if the peer has
 //! said it by TLS (close_notify): any other end may be the work of a third party. A fault ends the connection, and
@@ -32,6 +32,7 @@ mod ocsp;
 pub mod provider;
 mod records;
 pub mod server;
+pub mod signature;
 pub mod subjects;
 pub mod transport;
 pub mod verifier;

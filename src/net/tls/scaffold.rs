@@ -174,11 +174,15 @@ pub(super) fn drained(engine: &mut Engine) -> Vec<u8> {
     ciphertext
 }
 
-/// Moves bytes both ways until neither side has any.
+/// Moves bytes both ways until neither side has any. A signature that is needed is made.
 pub(super) fn exchange(engine: &mut Engine, peer: &mut Peer) -> Result<(), Fault> {
     loop {
         let ciphertext = peer.ciphertext();
-        engine.feed(&ciphertext)?;
+        let taken = engine.feed(&ciphertext)?;
+        if let Some(unsigned) = engine.take_unsigned() {
+            *engine = unsigned.sign()?;
+            engine.feed(&ciphertext[taken..])?;
+        }
         let answer = drained(engine);
         // Its failure is told by an alert.
         let _ = peer.take(&answer);

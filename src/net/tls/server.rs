@@ -8,7 +8,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
 use super::Version;
-use super::choice::Choice;
+use super::choice::{Choice, Reserving};
 use super::engine::Engine;
 use super::error::Fault;
 use super::identity::Identity;
@@ -28,7 +28,8 @@ pub struct ServerTls {
     choice: Arc<Choice>,
     /// `None` if clients need no certificate.
     clients: Option<Arc<ClientVerifier>>,
-    is_slow: bool,
+    /// The configuration whose slow keys refuse to sign; `None` if there is no slow key.
+    reserving: Option<Arc<ServerConfig>>,
 }
 
 impl ServerTls {
@@ -64,15 +65,20 @@ impl ServerTls {
             Some(_) | None => ticketer()?,
         };
         let is_slow = choice.identities().any(Identity::is_slow);
+        let reserving = is_slow.then(|| {
+            let mut reserving = config.clone();
+            reserving.cert_resolver = Arc::new(Reserving(Arc::clone(&choice)));
+            Arc::new(reserving)
+        });
         Ok(Self {
-            is_slow,
+            reserving,
             config: Arc::new(config),
             choice,
             clients,
         })
     }
 
-    /// Begins a connection.
+    /// Begins a connection. Its engine stops for a signature with a slow key.
     ///
     /// # Errors
     /// rustls cannot use the configuration.
@@ -81,7 +87,11 @@ impl ServerTls {
             Some(_) => LONGEST_WITH_CERTIFICATES,
             None => LONGEST_HANDSHAKE,
         };
-        Engine::server(Arc::clone(&self.config), longest)
+        let config = Arc::clone(&self.config);
+        match &self.reserving {
+            Some(reserving) => Engine::server_that_stops(Arc::clone(reserving), config, longest),
+            None => Engine::server(config, longest),
+        }
     }
 
     /// Judges a client whose handshake is done. Must be called for each whose session was resumed, since no certificate
@@ -111,12 +121,6 @@ impl ServerTls {
     #[must_use]
     pub fn has_same_rule(&self, other: &Self) -> bool {
         has_same_rule(self.clients.as_deref(), other.clients.as_deref())
-    }
-
-    /// Returns true if a handshake may take longer than a turn of the loop should.
-    #[must_use]
-    pub const fn is_slow(&self) -> bool {
-        self.is_slow
     }
 
     /// The rule about the certificates of clients; `None` if they need none.
@@ -208,7 +212,6 @@ mod tests {
             identity(authority.certify_rsa_pem(&["a"])),
         );
         let server = server([fast, slow], None);
-        assert!(server.is_slow());
         let mut provider = (*provider()).clone();
         let accepted = &mut provider.signature_verification_algorithms;
         let is_rsa = |scheme: &SignatureScheme| scheme.as_str().is_some_and(|name| name.starts_with("RSA"));
@@ -289,6 +292,5 @@ mod tests {
         let earliest = server.identities().nth(1).unwrap().names().not_after;
         let first = server.first_to_end().map(|identity| identity.names().not_after);
         assert_eq!(first, Some(earliest));
-        assert!(!server.is_slow());
     }
 }

@@ -26,6 +26,7 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use super::engine::{Engine, Plain};
 use super::meter::{Account, Meter};
+use super::signature::Unsigned;
 use crate::buffer::Buffer;
 use crate::net::origin::Origin;
 use crate::net::stream::Stream;
@@ -65,6 +66,8 @@ pub enum Step {
     Waiting,
     /// The peer's bytes were taken, and there may be more.
     MoreLater,
+    /// The handshake has stopped for a signature with a slow key, and goes on with [another engine](Secured::go_on_with).
+    NeedsSignature,
     /// The handshake is over: bytes may be read and written.
     Done,
 }
@@ -102,6 +105,25 @@ impl Secured {
         &self.engine
     }
 
+    /// Takes the handshake that is to be signed, if it has stopped for that.
+    pub(in crate::net) fn take_unsigned(&mut self) -> Option<Unsigned> {
+        self.engine.take_unsigned()
+    }
+
+    /// Goes on with the engine that has made the signature.
+    ///
+    /// # Errors
+    /// InvalidData with the [`Fault`](super::error::Fault) of that engine, of which the peer is told if it can be.
+    pub(in crate::net) fn go_on_with(&mut self, signed: Engine) -> io::Result<()> {
+        self.engine = signed;
+        // An error shows in the next read.
+        let _ = self.push();
+        match self.engine.fault() {
+            Some(fault) => Err(fault.clone().into()),
+            None => Ok(()),
+        }
+    }
+
     // ---- reading -----------------------------------------------------------------------------------------------
 
     /// Makes a step of the handshake: one call that receives, and whatever the engine does with its bytes.
@@ -128,6 +150,7 @@ impl Secured {
         }
         match self.engine.fault() {
             Some(fault) => Err(fault.clone().into()),
+            None if self.engine.needs_signature() => Ok(Step::NeedsSignature),
             None if self.engine.is_handshaking() => Ok(Step::MoreLater),
             None => Ok(Step::Done),
         }

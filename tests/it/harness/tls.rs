@@ -8,10 +8,12 @@ use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 
@@ -27,16 +29,34 @@ pub(crate) struct Certificate {
 impl Certificate {
     pub(crate) fn new() -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-        let directory = temp_dir();
+        Self::from_pem(&made.cert.pem(), &made.signing_key.serialize_pem())
+    }
+
+    /// One with a key of RSA, of 4096 bits: a signature takes milliseconds. All tests share the key.
+    pub(crate) fn rsa() -> Self {
+        let (certificate, key) = &*RSA;
+        Self::from_pem(certificate, key)
+    }
+
+    fn from_pem(pem: &str, key: &str) -> Self {
         let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).expect("a root");
+        let own = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+        roots.add(own).expect("a root");
         let certificate = Self {
-            directory,
+            directory: temp_dir(),
             config: config(roots, &[&TLS13, &TLS12]),
         };
-        certificate.write("key.pem", &made.signing_key.serialize_pem());
-        certificate.write("cert.pem", &made.cert.pem());
+        certificate.write("key.pem", key);
+        certificate.write("cert.pem", pem);
         certificate
+    }
+
+    /// Puts another certificate into the files.
+    pub(crate) fn replace_by(&self, other: &Self) {
+        for name in ["key.pem", "cert.pem"] {
+            let text = fs::read_to_string(other.file(name)).expect("read a file");
+            self.write(name, &text);
+        }
     }
 
     /// Writes another file beside them, which no other user may read. Returns its path.
@@ -80,6 +100,24 @@ impl Certificate {
         hello
     }
 }
+
+/// A certificate for `localhost` with a key of RSA, and the key: rcgen cannot make one.
+static RSA: LazyLock<(String, String)> = LazyLock::new(|| {
+    let directory = temp_dir();
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|name| directory.path().join(name));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:4096", "-nodes", "-days", "100", "-subj"])
+        .args(["/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-out"])
+        .arg(&certificate)
+        .arg("-keyout")
+        .arg(&key)
+        .output()
+        .expect("openssl is installed");
+    assert!(made.status.success(), "{made:?}");
+    let read = |file| fs::read_to_string(file).expect("openssl has written it");
+    (read(certificate), read(key))
+});
 
 fn config(roots: RootCertStore, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
     let provider = rustls::crypto::ring::default_provider();

@@ -138,6 +138,10 @@ impl Service for CommandDoor {
         }
     }
 
+    fn receive_mail(&mut self, cx: &mut Context<'_>) {
+        self.take_signatures(cx);
+    }
+
     fn end_turn(&mut self, _cx: &mut Context<'_>) {
         // Bytes are written when they come.
     }

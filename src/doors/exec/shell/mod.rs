@@ -135,6 +135,7 @@ impl Service for ExecDoor {
 
     fn receive_mail(&mut self, cx: &mut Context<'_>) {
         self.take_answers(cx);
+        self.take_signatures(cx);
     }
 
     fn end_turn(&mut self, _cx: &mut Context<'_>) {

@@ -155,6 +155,12 @@ impl Service for Pool {
         self.end_step(cx);
     }
 
+    fn receive_mail(&mut self, cx: &mut Context<'_>) {
+        if self.take_signatures(cx) {
+            self.end_step(cx);
+        }
+    }
+
     fn end_turn(&mut self, cx: &mut Context<'_>) {
         self.clients.stop_holding_back();
         // A write may find out that its reader has gone, whose worker then gets more to do; each can find it out once.
