@@ -7,7 +7,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -333,6 +334,38 @@ fn a_directory_that_is_replaced_by_another_is_followed() {
     });
 }
 
+/// Mounts and unmounts are no events of the files below.
+#[test]
+fn a_directory_that_is_mounted_over_another_is_read() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let (files, authority) = (Files::new(), Authority::new());
+    let [below, above] = ["below", "above"].map(|name| {
+        files.make(name);
+        let issued = authority.issue(&format!("{name}.example"));
+        files.write_pair(&format!("{name}/cert"), &format!("{name}/key"), &issued);
+        issued
+    });
+    let file = files.configure(&files.keys("below/cert", "below/key"));
+    let daemon = Daemon::with(["run", "--config", &file]).through(&ALONE).start();
+    assert_shows(&daemon, &authority, &below);
+    let pid = daemon.pid().to_string();
+    let change = |words: &[&str]| {
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--target", &pid]).args(words);
+        assert!(command.status().unwrap().success(), "{words:?}");
+    };
+    let (place, source) = (files.path("below"), files.path("above"));
+    for round in 1..3 {
+        change(&["mount", "--bind", &source, &place]);
+        daemon.stderr_wait_nth("was read again: it is for above.example", round);
+        assert_shows(&daemon, &authority, &above);
+        change(&["umount", &place]);
+        daemon.stderr_wait_nth("was read again: it is for below.example", round);
+    }
+}
+
 /// As the private keys of Debian, whose directory a group may pass but not list.
 #[test]
 fn files_in_a_directory_that_may_not_be_listed_are_read_when_they_are_replaced() {
@@ -349,6 +382,24 @@ fn files_in_a_directory_that_may_not_be_listed_are_read_when_they_are_replaced()
     assert_renews(&files, "private/cert", "private/key", &first, &|issued, _| {
         replace(issued)
     });
+}
+
+#[test]
+fn a_file_that_is_written_all_the_time_does_not_keep_the_others_from_being_read() {
+    let (files, authority) = (Files::new(), Authority::new());
+    files.write_pair("cert", "key", &authority.issue("a.example"));
+    let daemon = files.start("cert", "key");
+    let (end, ended) = mpsc::channel::<()>();
+    let place = files.place("cert.ocsp");
+    let writer = std::thread::spawn(move || {
+        while ended.recv_timeout(Duration::from_millis(10)) == Err(RecvTimeoutError::Timeout) {
+            fs::write(&place, "nonsense").unwrap();
+        }
+    });
+    files.write_pair("cert", "key", &authority.issue("b.example"));
+    daemon.stderr_wait("was read again: it is for b.example");
+    drop(end);
+    writer.join().unwrap();
 }
 
 // ---- files that cannot be used ---------------------------------------------------------------------------------
@@ -621,6 +672,16 @@ fn an_answer_of_ocsp_that_ends_is_told_once_and_not_sent_any_more() {
 
 // ---- HUP, the end, an upgrade ----------------------------------------------------------------------------------
 
+/// Waits for something that no event tells.
+#[track_caller]
+fn wait_until(is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < WATCHDOG, "it does not come");
+        std::thread::yield_now();
+    }
+}
+
 /// Returns true if the process has a thread that waits for changes.
 fn watches(pid: i32) -> bool {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -645,7 +706,7 @@ fn the_watched_files_follow_the_configuration() {
     assert!(!watches(pid), "there is nothing to watch");
     files.configure(&files.keys("cert1", "key1"));
     reload(&daemon, 1);
-    assert!(watches(pid));
+    wait_until(|| watches(pid));
     files.write_pair("cert1", "key1", &issued("c"));
     daemon.stderr_wait("cert1 was read again: it is for c.example");
     files.configure(&files.keys("cert2", "key2"));
@@ -655,9 +716,7 @@ fn the_watched_files_follow_the_configuration() {
     daemon.stderr_wait("cert2 was read again: it is for e.example");
     files.configure("listen = '127.0.0.1:0'\n");
     reload(&daemon, 3);
-    while watches(pid) {
-        std::thread::yield_now();
-    }
+    wait_until(|| !watches(pid));
     files.configure(&files.keys("cert1", "key1"));
     reload(&daemon, 4);
     daemon.stderr_wait("cert1 is for d.example");
@@ -704,10 +763,8 @@ fn an_upgrade_leaves_the_watch_to_the_successor() {
     let mut living = connect(&daemon, &authority.client(None)).unwrap();
     let old = daemon.pid();
     let new = upgrade(&daemon, old, 1);
-    while watches(old) {
-        std::thread::yield_now();
-    }
-    assert!(watches(new));
+    wait_until(|| !watches(old));
+    wait_until(|| watches(new));
     let issued = authority.issue("b.example");
     files.write_pair("cert", "key", &issued);
     daemon.stderr_wait("was read again: it is for b.example");
@@ -729,7 +786,7 @@ fn a_program_inherits_nothing_of_the_watch() {
         .args(&["--listen", "tls:127.0.0.1:0", "--cert", &cert, "--key", &key])
         .args(&program)
         .start();
-    assert!(watches(daemon.pid()));
+    wait_until(|| watches(daemon.pid()));
     let descriptors = run(&daemon, &["/bin/ls", "-l", "/proc/self/fd"], b"").text();
     assert!(
         descriptors.contains("0 ->") && !descriptors.contains("inotify"),
@@ -798,9 +855,7 @@ fn a_file_system_that_does_not_answer_holds_up_neither_hup_nor_the_end() {
     files.link("new link", "silent/cert");
     fs::rename(files.place("new link"), files.place("link")).unwrap();
     // The thread is asleep in the file system, and no longer in poll(2).
-    while !hangs(daemon.pid()) {
-        std::thread::yield_now();
-    }
+    wait_until(|| hangs(daemon.pid()));
     assert_shows_any(&daemon, &authority);
     files.write_pair("cert2", "key2", &authority.issue("b.example"));
     files.configure(&files.keys("cert2", "key2"));

@@ -1,7 +1,7 @@
 //! The thread that waits for changes of certificate files, by inotify(7), and reads them.
 //!
-//! It sleeps in poll(2) until the kernel reports a change of a step that leads to one of the files ([`trail`](super::trail)).
-//! Then it follows all paths again, waits until the changes have settled ([`settling`](super::settling)), and reads.
+//! It sleeps in poll(2) until the kernel reports a change of a step that leads to one of the files ([`trail`](super::trail)),
+//! or that something was mounted or unmounted. Then it follows all paths again, waits until the changes have settled ([`settling`](super::settling)), and reads.
 //! Nothing is looked at without such a report, save at the beginning, for what has changed since the files were read for
 //! the doors, and where the machine was short of something.
 //!
@@ -9,9 +9,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::io::PipeReader;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -58,14 +58,15 @@ fn watch(certificates: Vec<Certificates>, report: &impl Fn(Finding) -> bool, sto
     let files: BTreeSet<PathBuf> = files.collect();
     let mut doors: Vec<DoorFiles> = certificates.into_iter().map(DoorFiles::new).collect();
     let mut watches = Watches::new(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?);
-    let (mut settling, mut told, mut has_changed) = (Settling::default(), BTreeSet::new(), true);
+    let (mut settling, mut told) = (Settling::default(), BTreeSet::new());
+    let (mut has_changed, mut is_remounted) = (true, false);
     loop {
-        if has_changed {
-            settling.note(Instant::now());
-            let new = watches
-                .follow(&files)
-                .into_iter()
-                .filter(|line| told.insert(line.clone()));
+        if has_changed || is_remounted {
+            let (leads_elsewhere, lines) = watches.follow(&files);
+            if has_changed || leads_elsewhere {
+                settling.note(Instant::now());
+            }
+            let new = lines.into_iter().filter(|line| told.insert(line.clone()));
             if !new.map(Finding::Blind).all(report) {
                 return Ok(());
             }
@@ -78,26 +79,31 @@ fn watch(certificates: Vec<Certificates>, report: &impl Fn(Finding) -> bool, sto
                 settling.retry(Instant::now());
             }
         }
-        if !sleep(&[stop.as_fd(), watches.inotify.as_fd()], settling.deadline())?
-            || !sleep(&[stop.as_fd()], Some(Instant::now() + LOOK_AWAY))?
+        let mut sources = watches.sources();
+        if !sleep(stop, &mut sources, settling.deadline())? || !sleep(stop, &mut [], Some(Instant::now() + LOOK_AWAY))?
         {
             return Ok(());
         }
+        is_remounted = sources.get(1).is_some_and(|mounts| mounts.any() == Some(true));
         has_changed = watches.take_changes()?;
     }
 }
 
-/// Waits until one of the descriptors is readable, or until a time. Returns false if the first one is.
-fn sleep(descriptors: &[BorrowedFd<'_>], until: Option<Instant>) -> Result<bool, Errno> {
+/// Waits until one of the sources has something, or until a time. Returns false if `stop` is closed.
+fn sleep<'s>(stop: &'s PipeReader, sources: &mut [PollFd<'s>], until: Option<Instant>) -> Result<bool, Errno> {
     let timeout = until.map_or(PollTimeout::NONE, |until| {
         let left = until.saturating_duration_since(Instant::now());
         // In whole milliseconds, and not too early.
         PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     });
-    let polled = descriptors.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
-    let mut polled: Vec<PollFd<'_>> = polled.collect();
+    let mut polled = vec![PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+    polled.extend_from_slice(sources);
     match poll(&mut polled, timeout) {
-        Ok(_) => Ok(polled.first().is_some_and(|first| first.any() == Some(false))),
+        Ok(_) => {
+            let (stop, others) = polled.split_at(1);
+            sources.clone_from_slice(others);
+            Ok(stop.iter().all(|stop| stop.any() == Some(false)))
+        }
         Err(Errno::EINTR) => Ok(true),
         Err(error) => Err(error),
     }
@@ -148,19 +154,31 @@ impl DoorFiles {
 struct Watches {
     inotify: Inotify,
     names: BTreeMap<WatchDescriptor, BTreeSet<OsString>>,
+    /// The table of mounts, which can be polled for its changes (proc_pid_mountinfo(5)): inotify does not report what is
+    /// mounted over a directory or file. `None` without /proc.
+    mounts: Option<File>,
 }
 
 impl Watches {
-    const fn new(inotify: Inotify) -> Self {
+    fn new(inotify: Inotify) -> Self {
         Self {
             inotify,
             names: BTreeMap::new(),
+            mounts: File::open("/proc/self/mountinfo").ok(),
         }
     }
 
-    /// Watches the ways to these files, and nothing else. Returns what the log should say about changes that will not
-    /// be seen.
-    fn follow(&mut self, files: &BTreeSet<PathBuf>) -> Vec<String> {
+    /// The descriptors to wait for: of events, and of the table of mounts, if there is one.
+    fn sources(&self) -> Vec<PollFd<'_>> {
+        let events = PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN);
+        let mounts = self.mounts.iter();
+        let mounts = mounts.map(|mounts| PollFd::new(mounts.as_fd(), PollFlags::POLLPRI));
+        std::iter::once(events).chain(mounts).collect()
+    }
+
+    /// Watches the ways to these files, and nothing else. Returns true if they lead through other directories or files
+    /// than before, with what the log should say about changes that will not be seen.
+    fn follow(&mut self, files: &BTreeSet<PathBuf>) -> (bool, Vec<String>) {
         let before = std::mem::take(&mut self.names);
         let unwatched = files.iter().filter_map(|file| Some((file, follow(file, self).err()?)));
         let unwatched: Vec<_> = unwatched.collect();
@@ -171,7 +189,8 @@ impl Watches {
         let remote = files
             .iter()
             .filter_map(|file| Some((&**file, blindness::network(file)?)));
-        blindness::lines(&unwatched, &remote.collect::<Vec<_>>())
+        let lines = blindness::lines(&unwatched, &remote.collect::<Vec<_>>());
+        (self.names != before, lines)
     }
 
     /// Takes the events that the kernel has. Returns true if one of them matters.

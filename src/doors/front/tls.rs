@@ -83,8 +83,8 @@ impl TlsOptions {
         })
     }
 
-    /// Reads the files that have changed since `before` was read, of which stays what cannot be replaced. Returns the
-    /// outcome, if there is one, and every mistake in the files. Blocks on the file system without a limit.
+    /// Reads the files of `before` again, of which stays what cannot be replaced. Returns the outcome, if there is one,
+    /// and every mistake in the files. Blocks on the file system without a limit.
     pub fn read_again(&self, before: &PreparedTls) -> (Option<PreparedTls>, Vec<FileError>) {
         let Self {
             identities,
