@@ -10,7 +10,7 @@ use std::process::Command;
 
 use crate::command::{ECHO, torc};
 use crate::exec_client::request;
-use crate::harness::{Client, Daemon, is_over_tls, over_tls, worker_command};
+use crate::harness::{Certificate, Client, Daemon, is_over_tls, over_tls, worker_command};
 
 /// A client of another machine.
 const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
@@ -207,7 +207,96 @@ fn the_limit_for_one_address_counts_clients_where_they_are_known_and_else_the_pr
         }
     });
 }
+const ANYTHING: &str = "it is another machine, which without --allow-program could run anything here";
+
+/// A packet filter may lead another machine to a loopback address, which needs no list of programs.
+#[test]
+fn without_a_list_of_programs_an_exec_door_runs_nothing_for_another_machine() {
+    in_own_network(
+        "without_a_list_of_programs_an_exec_door_runs_nothing_for_another_machine",
+        || {
+            let daemon = Daemon::with(["exec", "127.0.0.1:0"]).start();
+            let request = [request(&["echo", "served"]), b"0:,".to_vec()].concat();
+            assert!(ask(&daemon, LOCAL, b"", &request).contains("7:served\n,"));
+            assert_eq!(ask(&daemon, REMOTE, b"", &request), "");
+            let line = daemon.stderr_wait(ANYTHING);
+            assert!(line.contains("refused 192.0.2.7:"), "{line}");
+            assert_eq!(daemon.usr1().count("refused denied"), 1);
+        },
+    );
+}
+
+#[test]
+fn no_certificate_makes_a_client_of_another_machine_local() {
+    in_own_network("no_certificate_makes_a_client_of_another_machine_local", || {
+        for subject in ["127.0.0.1", "localhost", "root", "unix"] {
+            let certificate = Certificate::of_clients(subject);
+            let (cert, key) = (certificate.path("cert.pem"), certificate.path("key.pem"));
+            let daemon = Daemon::with(["exec", "tls:127.0.0.1:0", "--cert", &cert, "--key", &key])
+                .args(&["--client-ca", &cert, "--allow-subject", subject, "--deny", "192.0.2.5"])
+                .start();
+            let ask = |from| {
+                let mut client = Client::connect_from(from, &daemon.addr()).secure(&certificate);
+                let _ = client.try_send([request(&["echo", "served"]), b"0:,".to_vec()].concat());
+                String::from_utf8_lossy(&client.read_to_end_or_reset()).into_owned()
+            };
+            assert!(ask(LOCAL).contains("7:served\n,"), "{subject}");
+            assert_eq!(ask(REMOTE), "", "{subject}");
+            let line = daemon.stderr_wait(ANYTHING);
+            let named = format!(" (TLSv1.3, subject \"CN={subject}\"): ");
+            assert!(line.contains("refused 192.0.2.7:") && line.contains(&named), "{line}");
+            // Nor does it pass a list of addresses, which is held before it is shown.
+            assert_eq!(Client::connect_from(PROXY, &daemon.addr()).read_to_end_or_reset(), b"");
+            daemon.stderr_wait("refused 192.0.2.5:");
+        }
+    });
+}
+
+#[test]
+fn programs_are_listed_wherever_a_proxy_or_another_machine_may_come_from() {
+    let certificate = Certificate::of_clients("root");
+    let (cert, key) = (certificate.path("cert.pem"), certificate.path("key.pem"));
+    let secured = ["--cert", &cert, "--key", &key];
+    let asking = [
+        "--cert",
+        &cert,
+        "--key",
+        &key,
+        "--client-ca",
+        &cert,
+        "--allow-subject",
+        "root",
+    ];
+    for (listen, flags) in [
+        ("0.0.0.0:0", &[][..]),
+        ("[::]:0", &[]),
+        ("*:0", &[]),
+        ("tls:0.0.0.0:0", &secured),
+        ("tls:*:0", &asking),
+        ("127.0.0.1:0", &["--accept-proxy", "127.0.0.5"]),
+        (
+            "127.0.0.1:0",
+            &["--accept-proxy", "127.0.0.5", "--accept-proxy-optional"],
+        ),
+        ("unix:@iotcpd-never", &["--accept-proxy", "unix"]),
+    ] {
+        let (status, _, said) = Daemon::with(["exec", listen]).args(flags).spawn().finish();
+        assert_eq!(status.code(), Some(2), "{listen}: {said}");
+        assert!(
+            said.contains("could run anything") && said.contains("allow-program"),
+            "{said}"
+        );
+    }
+    let proxied = [&asking[..], &["--accept-proxy", "127.0.0.5"]].concat();
+    let (status, _, said) = Daemon::with([&["exec", "tls:127.0.0.1:0"][..], &proxied].concat())
+        .spawn()
+        .finish();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("--accept-proxy: whoever reached the proxy"), "{said}");
+}
+
 over_tls! {
+    without_a_list_of_programs_an_exec_door_runs_nothing_for_another_machine,
     the_access_lists_of_each_door_hold_the_client_and_no_other_address,
     the_limit_for_one_address_counts_clients_where_they_are_known_and_else_the_proxy,
 }

@@ -571,6 +571,49 @@ fn an_exec_door_that_others_reach_needs_its_list_of_programs_all_the_same() {
         stderr.contains("whoever reached tls:0.0.0.0:0 from another machine could run anything here"),
         "{stderr}"
     );
+    let file = files.write(
+        "exec.toml",
+        &format!("[exec.main]\nlisten = 'tls:*:9443'\ncert = '{both}'\nclient-ca = '{authorities}'\n"),
+    );
+    let (status, _, stderr) = Daemon::with(["check", "--config", &file]).spawn().finish();
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("could run anything here"), "{stderr}");
+}
+
+#[test]
+fn an_exec_door_warns_of_clients_without_a_password_only_where_they_need_no_certificate() {
+    let files = Files::new();
+    let authorities = files.write("clients.pem", &Authority::named("authority").pem);
+    let (cert, key) = (files.path("cert.pem"), files.path("key.pem"));
+    let door = || {
+        Daemon::with(["exec", "tls:0.0.0.0:0", "--allow-program", "/bin/echo"]).args(&["--cert", &cert, "--key", &key])
+    };
+    let warning = "can be reached from other machines";
+    let (asking, open) = (door().args(&["--client-ca", &authorities]).start(), door().start());
+    open.stderr_wait(warning);
+    asking.stderr_wait("exec: ready");
+    assert!(!asking.stderr.text().contains(warning), "{}", asking.stderr.text());
+}
+
+#[test]
+fn a_proxy_that_reaches_a_socket_of_the_service_manager_brings_no_one_round_the_certificates() {
+    let files = Files::new();
+    let flags = ["--listen", "tls:127.0.0.1:0", "--listen", "systemd"];
+    for (proxy, is_refused) in [("127.0.0.5", true), ("192.0.2.5", false)] {
+        let local = TcpListener::bind("127.0.0.1:0").unwrap();
+        let daemon = pool(&files, &flags)
+            .args(&["--accept-proxy", proxy])
+            .inherit(local)
+            .spawn();
+        if is_refused {
+            let (status, _, stderr) = daemon.finish();
+            assert_eq!(status.code(), Some(2), "{stderr}");
+            let why = "whoever reached the proxy from another machine would need no certificate of client-ca";
+            assert!(stderr.contains(why), "{stderr}");
+        } else {
+            daemon.stderr_wait("listening on tls:127.0.0.1:");
+        }
+    }
 }
 
 // ---- what the administrator and the programs learn -------------------------------------------------------------

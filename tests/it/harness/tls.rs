@@ -12,10 +12,11 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::{TempDir, temp_dir};
 
@@ -29,22 +30,30 @@ pub(crate) struct Certificate {
 impl Certificate {
     pub(crate) fn new() -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-        Self::from_pem(&made.cert.pem(), &made.signing_key.serialize_pem())
+        Self::from_pem(&made.cert.pem(), &made.signing_key.serialize_pem(), false)
     }
 
     /// One with a key of RSA, of 4096 bits: a signature takes milliseconds. All tests share the key.
     pub(crate) fn rsa() -> Self {
         let (certificate, key) = &*RSA;
-        Self::from_pem(certificate, key)
+        Self::from_pem(certificate, key, false)
     }
 
-    fn from_pem(pem: &str, key: &str) -> Self {
-        let mut roots = RootCertStore::empty();
+    /// One with this common name, which clients show as well: it is its own authority.
+    pub(crate) fn of_clients(name: &str) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        params.distinguished_name.push(DnType::CommonName, name);
+        let made = params.self_signed(&key).expect("a certificate");
+        Self::from_pem(&made.pem(), &key.serialize_pem(), true)
+    }
+
+    fn from_pem(pem: &str, key: &str, is_shown_by_clients: bool) -> Self {
         let own = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
-        roots.add(own).expect("a root");
+        let shown = is_shown_by_clients.then(|| PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key"));
         let certificate = Self {
             directory: temp_dir(),
-            config: config(roots, &[&TLS13, &TLS12]),
+            config: config(own, shown),
         };
         certificate.write("key.pem", key);
         certificate.write("cert.pem", pem);
@@ -119,13 +128,21 @@ static RSA: LazyLock<(String, String)> = LazyLock::new(|| {
     (read(certificate), read(key))
 });
 
-fn config(roots: RootCertStore, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+/// The settings of clients that trust this certificate, and show it if they have its key.
+fn config(own: CertificateDer<'static>, key: Option<PrivateKeyDer<'static>>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(own.clone()).expect("a root");
     let provider = rustls::crypto::ring::default_provider();
     let config = ClientConfig::builder_with_provider(provider.into())
-        .with_protocol_versions(versions)
+        .with_protocol_versions(&[&TLS13, &TLS12])
         .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match key {
+        Some(key) => config
+            .with_client_auth_cert(vec![own], key)
+            .expect("a certificate with its key"),
+        None => config.with_no_client_auth(),
+    };
     Arc::new(config)
 }
 
