@@ -714,3 +714,91 @@ fn openssl_is_served_with_both_versions() {
         );
     }
 }
+
+// ---- ends ------------------------------------------------------------------------------------------------------
+
+/// A door of each kind with these flags, and one with sessions. Beside each a request, and the end of its answer.
+fn doors(flags: &[&str]) -> [(Door, Vec<u8>, &'static str); 4] {
+    let certificate = Certificate::new();
+    let tls = certificate.flags();
+    let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
+    let torc = torc(&[ECHO]);
+    let file = torc.path("torc.cfg");
+    let daemon = Daemon::with(["command", "--config", file.to_str().unwrap()])
+        .args(&tls)
+        .args(flags)
+        .start();
+    let exec = Certificate::new();
+    let (cert, key) = (exec.path("cert.pem"), exec.path("key.pem"));
+    let of_exec = Daemon::with(["exec", "tls:127.0.0.1:0", "--cert", &cert, "--key", &key])
+        .args(flags)
+        .start();
+    [
+        (Door::pool(1, flags), b"echo served\n".to_vec(), "served\n"),
+        (
+            Door::with(&["-n", "1", "-d", "cat", "--mode", "session"]),
+            b"served".to_vec(),
+            "served",
+        ),
+        (
+            Door {
+                daemon: of_exec,
+                certificate: exec,
+            },
+            request(&["echo", "served"]),
+            "7:served\n,8:exitcode,1:0,",
+        ),
+        (
+            Door { daemon, certificate },
+            b"echo\nserved\nb\n".to_vec(),
+            "served b\n",
+        ),
+    ]
+}
+
+#[test]
+fn a_request_with_both_ends_behind_it_in_one_packet_is_answered_with_a_clean_end() {
+    for (door, request, answer) in doors(&[]) {
+        for is_cut_into_bytes in [false, true] {
+            let mut stream = door.stream();
+            while stream.conn.is_handshaking() {
+                stream.conn.complete_io(&mut stream.sock).unwrap();
+            }
+            stream.conn.writer().write_all(&request).unwrap();
+            stream.conn.send_close_notify();
+            let mut wire = Vec::new();
+            while stream.conn.wants_write() {
+                stream.conn.write_tls(&mut wire).unwrap();
+            }
+            if is_cut_into_bytes {
+                stream.sock.set_nodelay(true).unwrap();
+                wire.iter().for_each(|byte| stream.sock.write_all(&[*byte]).unwrap());
+            } else {
+                stream.sock.write_all(&wire).unwrap();
+            }
+            stream.sock.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut read = String::new();
+            stream.read_to_string(&mut read).unwrap();
+            assert!(read.ends_with(answer), "{read:?}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_wants_nothing_finds_a_clean_end() {
+    for (door, ..) in doors(&[]) {
+        let mut client = door.client();
+        client.half_close();
+        client.read_to_end();
+        door.daemon.usr1_until(|stats| stats.count("connections") == 0);
+    }
+}
+
+#[test]
+fn a_client_that_says_nothing_in_time_finds_a_clean_end() {
+    // A session waits for no byte of its client.
+    let [pool, _, exec, command] = doors(&["--read-timeout", "100ms"]);
+    for (door, ..) in [pool, exec, command] {
+        door.client().read_to_end();
+    }
+}

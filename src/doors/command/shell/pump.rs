@@ -211,6 +211,12 @@ impl CommandDoor {
             connection.peer.input_ends = true;
         }
         self.complete(cx, id);
+        // A client that has named no command is closed without an answer.
+        if self.has_named_nothing(id)
+            && let Some(connection) = self.connections.get_mut(&id)
+        {
+            connection.peer.conn.say_end_before_close();
+        }
         self.tell_client(cx, id, ClientEvent::Left);
     }
 
@@ -220,6 +226,11 @@ impl CommandDoor {
         if let Some(message) = message.filter(|_| self.asks(id)) {
             self.tell_client(cx, id, ClientEvent::Message(message));
         }
+    }
+
+    fn has_named_nothing(&self, id: ClientId) -> bool {
+        let state = self.scheduler.client(id);
+        matches!(state, Some(ClientState::Asking(asking)) if asking.request.name.is_none())
     }
 
     fn asks(&self, id: ClientId) -> bool {

@@ -117,7 +117,10 @@ impl Connection {
             return Moved::Event(ClientEvent::Left);
         }
         match self.reader.end() {
-            End::Nothing => Moved::Event(ClientEvent::Left),
+            End::Nothing => {
+                self.peer.conn.say_end_before_close();
+                Moved::Event(ClientEvent::Left)
+            }
             End::Unfinished => Moved::Event(ClientEvent::Wrong(Wrong::Unfinished)),
             End::Arguments(arguments) => {
                 self.arguments = arguments;
