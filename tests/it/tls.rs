@@ -1,16 +1,18 @@
 //! TLS in front of every door: whatever a plain connection can do works over it, and a client that does not complete its
 //! handshake costs no one else anything.
 
-use std::io::{Read, Write};
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::command::{ECHO, torc};
-use crate::exec_client::request;
-use crate::harness::{Address, Certificate, Client, Daemon, Gate, Installation, WATCHDOG, done, worker_command};
+use crate::exec_client::{netstring, request};
+use crate::harness::{Address, Certificate, Client, Daemon, Gate, WATCHDOG, done, worker_command};
 use crate::upgrade::upgrade;
 
 /// A daemon with a listener on TLS, and the certificate for it.
@@ -655,24 +657,35 @@ fn a_handshake_that_was_begun_is_completed_after_hup() {
 }
 
 #[test]
-fn a_connection_stays_with_the_old_process_after_an_upgrade() {
-    let (certificate, installation, gate) = (Certificate::new(), Installation::new(), Gate::new());
-    let tls = certificate.flags();
-    let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
-    let command = worker_command(&[]);
-    let daemon = Daemon::with(["-n", "1", "-d", &command, "--queue-timeout", "600s"])
-        .args(&tls)
-        .installed_at(&installation.program())
-        .start();
-    let mut old = daemon.client().secure(&certificate);
-    old.send(format!("wait {} old\n", gate.path()));
-    let arrival = gate.arrival();
-    upgrade(&daemon, daemon.pid(), 1);
-    let mut new = daemon.client().secure(&certificate);
-    new.send("echo new\n");
-    assert_eq!(new.read_to_end(), b"new\n");
-    arrival.open();
-    assert_eq!(old.read_to_end(), b"old\n");
+fn a_connection_stays_with_the_old_process_after_an_upgrade_until_it_ends() {
+    let cat = [request(&["cat"]), netstring(b"ser")].concat();
+    let begun: [(&[u8], &str); 4] = [
+        (b"echo ser", ""),
+        (b"ser", "ser"),
+        (&cat, "6:stdout,3:ser,"),
+        (b"echo\n", "torcd>"),
+    ];
+    let end = [netstring(b"ved"), b"0:,".to_vec()].concat();
+    let ends: [(&[u8], &str); 4] = [
+        (b"ved\n", "served\n"),
+        (b"ved", "ved"),
+        (&end, "6:stdout,3:ved,8:exitcode,1:0,"),
+        (b"served\nb\n", "torcd>served b\n"),
+    ];
+    for (((door, whole, answer), (first, said)), (rest, last)) in doors(&[]).into_iter().zip(begun).zip(ends) {
+        let mut old = door.client();
+        old.send(first);
+        old.read_text(said);
+        upgrade(&door.daemon, door.daemon.pid(), 1);
+        let mut new = door.client();
+        new.send(whole);
+        new.half_close();
+        assert!(text(new.read_to_end()).ends_with(answer));
+        old.send(rest);
+        old.half_close();
+        assert_eq!(text(old.read_to_end()), last);
+        assert!(door.daemon.wait_exit().success());
+    }
 }
 
 // ---- others ----------------------------------------------------------------------------------------------------
@@ -717,42 +730,38 @@ fn openssl_is_served_with_both_versions() {
 
 // ---- ends ------------------------------------------------------------------------------------------------------
 
-/// A door of each kind with these flags, and one with sessions. Beside each a request, and the end of its answer.
+/// A door of each kind with these flags, and one with sessions, that may be upgraded. Beside each a request, and the end
+/// of its answer.
 fn doors(flags: &[&str]) -> [(Door, Vec<u8>, &'static str); 4] {
-    let certificate = Certificate::new();
-    let tls = certificate.flags();
-    let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
-    let torc = torc(&[ECHO]);
-    let file = torc.path("torc.cfg");
-    let daemon = Daemon::with(["command", "--config", file.to_str().unwrap()])
-        .args(&tls)
-        .args(flags)
-        .start();
-    let exec = Certificate::new();
-    let (cert, key) = (exec.path("cert.pem"), exec.path("key.pem"));
-    let of_exec = Daemon::with(["exec", "tls:127.0.0.1:0", "--cert", &cert, "--key", &key])
-        .args(flags)
-        .start();
+    let command = worker_command(&[]);
+    let commands = fs::read_to_string(torc(&[ECHO]).path("torc.cfg")).unwrap();
+    let door = |arguments: &[&str], flags: &[&str]| {
+        let certificate = Certificate::new();
+        let (cert, key) = (certificate.path("cert.pem"), certificate.path("key.pem"));
+        let file = certificate.write("torc.cfg", &commands);
+        let arguments = arguments
+            .iter()
+            .map(|word| if *word == "FILE" { &*file } else { *word });
+        let daemon = Daemon::with(arguments)
+            .args(&["--cert", &cert, "--key", &key])
+            .args(flags)
+            .installed_at(Path::new(env!("CARGO_BIN_EXE_iotcpd")))
+            .start();
+        Door { daemon, certificate }
+    };
+    const LISTEN: [&str; 2] = ["--listen", "tls:127.0.0.1:0"];
+    let pool = [&["-n", "1", "-d", &command][..], &LISTEN].concat();
+    let session = [&["-n", "1", "-d", "cat", "--mode", "session"][..], &LISTEN].concat();
+    let command = [&["command", "--config", "FILE"][..], &LISTEN].concat();
     [
-        (Door::pool(1, flags), b"echo served\n".to_vec(), "served\n"),
+        (door(&pool, flags), b"echo served\n".to_vec(), "served\n"),
+        (door(&session, &[]), b"served".to_vec(), "served"),
         (
-            Door::with(&["-n", "1", "-d", "cat", "--mode", "session"]),
-            b"served".to_vec(),
-            "served",
-        ),
-        (
-            Door {
-                daemon: of_exec,
-                certificate: exec,
-            },
+            door(&["exec", "tls:127.0.0.1:0"], flags),
             request(&["echo", "served"]),
             "7:served\n,8:exitcode,1:0,",
         ),
-        (
-            Door { daemon, certificate },
-            b"echo\nserved\nb\n".to_vec(),
-            "served b\n",
-        ),
+        (door(&command, flags), b"echo\nserved\nb\n".to_vec(), "served b\n"),
     ]
 }
 
@@ -782,6 +791,22 @@ fn a_request_with_both_ends_behind_it_in_one_packet_is_answered_with_a_clean_end
             assert!(read.ends_with(answer), "{read:?}");
         }
     }
+}
+
+#[test]
+fn an_answer_that_is_cut_off_has_no_clean_end() {
+    let door = Door::pool(1, &["--max-reply", "100MiB", "--write-timeout", "100ms"]);
+    let mut client = door.client();
+    client.send("big 50000000\n");
+    door.daemon
+        .stderr_wait("it took nothing of its answer within --write-timeout");
+    let mut rest = Vec::new();
+    let error = Read::read_to_end(&mut client, &mut rest).unwrap_err();
+    assert!(
+        matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset),
+        "{error}"
+    );
+    assert!(rest.len() < 50_000_000, "{}", rest.len());
 }
 
 #[test]
