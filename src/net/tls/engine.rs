@@ -183,6 +183,9 @@ impl Engine {
 
     fn take(&mut self, ciphertext: &[u8]) -> Result<(), Fault> {
         if self.is_handshaking() && !self.has_begun() && !begins_tls(ciphertext) {
+            if self.records.is_server() {
+                self.records.refuse_clear_text();
+            }
             return Err(Fault::NotTls(ciphertext.iter().take(QUOTED).copied().collect()));
         }
         if let Signing::Open(unsigned) = &mut self.signing {

@@ -28,6 +28,10 @@ const OVERHEAD: usize = 64;
 /// The most plaintext in a record, in bytes.
 pub(super) const RECORD: usize = 16 * 1024;
 
+/// A fatal alert that is not encrypted: protocol_version (RFC 8446, section 6). OpenSSL says the same to a client that
+/// speaks no TLS. No byte of it is the end of a line.
+const TLS_IS_SPOKEN_HERE: [u8; 7] = [21, 3, 3, 0, 2, 2, 70];
+
 /// One side of a connection.
 pub(super) enum Side {
     Server(UnbufferedServerConnection),
@@ -173,6 +177,11 @@ impl Records {
         if self.outgoing.is_empty() {
             self.outgoing.clear();
         }
+    }
+
+    /// Tells a client that has begun without TLS that it is spoken here.
+    pub(super) fn refuse_clear_text(&mut self) {
+        self.outgoing.end().extend_from_slice(&TLS_IS_SPOKEN_HERE);
     }
 
     /// Drops what the peer has sent and is not decrypted. Nothing is taken in or encrypted any more.

@@ -467,7 +467,7 @@ fn a_key_of_tls_1_2_encrypts_a_limited_number_of_records() {
 }
 
 #[test]
-fn a_client_that_speaks_no_tls_gets_no_answer() {
+fn a_client_that_speaks_no_tls_gets_an_alert_and_nothing_else() {
     for (bytes, quoted) in [
         (&b"GET / HTTP/1.1\r\nHost: a\r\n"[..], "GET / HTTP/1.1\\r\\n"),
         (b"line\n", "line\\n"),
@@ -479,7 +479,10 @@ fn a_client_that_speaks_no_tls_gets_no_answer() {
             fault.to_string(),
             format!("it speaks no TLS: it begins with \"{quoted}\"")
         );
-        assert!(!pair.engine.has_unsent());
+        let mut said = Vec::new();
+        pair.engine.drain(&mut said).unwrap();
+        assert_eq!(said, b"\x15\x03\x03\x00\x02\x02\x46");
+        assert!(pair.engine.feed(bytes).is_err() && !pair.engine.has_unsent());
     }
 }
 
