@@ -676,6 +676,32 @@ fn haproxy_that_speaks_tls_tells_the_version_and_the_subject_of_its_client() {
 }
 
 #[test]
+fn haproxy_that_speaks_tls_on_both_sides_is_told_from_its_client() {
+    let authority = Authority::named("authority");
+    let (door, clients) = {
+        let door = Door::with(Kind::Lines, true, &["--accept-proxy", "127.0.0.1"]);
+        let clients = door.files.write("authority.pem", &authority.pem);
+        (door, clients)
+    };
+    let both = ["cert.pem", "key.pem"].map(|name| fs::read_to_string(door.files.path(name)).unwrap());
+    let own = door.files.write("server.pem", &both.concat());
+    let bind = format!("ssl crt {own} ca-file {clients} verify required");
+    let server = format!("{} send-proxy-v2-ssl-cn", haproxy_tls(&door.files, true));
+    let proxy = Proxy::haproxy_bound(&door.daemon, &bind, [&server]);
+    let reach = Reach {
+        port: proxy.addresses[0].port(),
+        identity: Some(door.files.write("browser.pem", &authority.name("browser").pem())),
+        ..door.reach(Version::V1_2, true)
+    };
+    let mut program = Program::start(&mut openssl(&reach));
+    program.stdin.as_mut().unwrap().write_all(b"echo one\n").unwrap();
+    program.stdout.wait_from(0, |line| line == "one").unwrap();
+    let dump = door.daemon.usr2();
+    let shown = ", with \"TLSv1.2\", subject \"browser\", TLSv1.3, subject \"CN=peer-1\")";
+    assert!(dump.iter().any(|line| line.ends_with(shown)), "{dump:#?}");
+}
+
+#[test]
 fn ask_passes_by_nginx() {
     assert_ask_passes(nginx_server);
 }

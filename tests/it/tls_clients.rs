@@ -13,7 +13,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 
 use crate::ask::Asker;
-use crate::harness::{Certificate, Daemon, Gate, Program, worker_command};
+use crate::harness::{Certificate, Daemon, Gate, Program, free_port, worker_command};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
@@ -299,6 +299,34 @@ fn a_line_is_given_up_at_once_where_no_server_will_be_trusted_however_often_it_i
                 );
             }
         }
+    }
+}
+
+/// The line that was given up has made the address one to be avoided, and there is no other.
+#[test]
+fn the_next_line_reaches_a_server_whose_certificate_was_mended() {
+    let (certificate, stranger, command) = (Certificate::new(), Certificate::new(), worker_command(&[]));
+    let port = free_port();
+    let listen = format!("tls:127.0.0.1:{port}");
+    let pool = |shown: &Certificate| {
+        let (cert, key) = (shown.path("cert.pem"), shown.path("key.pem"));
+        let tls = ["--listen", &listen, "--cert", &cert, "--key", &key];
+        Daemon::with(["-n", "1", "-d", &command, "--queue-timeout", "600s"])
+            .args(&tls)
+            .start()
+    };
+    let (ca, address) = (certificate.path("cert.pem"), format!("tls:localhost:{port}"));
+    for connections in ["0", "1"] {
+        let mut daemon = pool(&certificate);
+        let flags = ["--connections", connections, "--timeout", "1h", "--ca", &ca, &address];
+        let mut asker = Asker::start(&[&["--squid", "--channel-ids", "no"], &flags[..]].concat());
+        assert_eq!(asker.ask("echo one"), "one");
+        for (shown, answer) in [(&stranger, "ERR"), (&stranger, "ERR"), (&certificate, "two")] {
+            drop(daemon);
+            daemon = pool(shown);
+            assert_eq!(asker.ask("echo two"), answer);
+        }
+        asker.program.stderr_wait(&format!("{address} answers again"));
     }
 }
 
