@@ -10,7 +10,9 @@ use std::process::Command;
 
 use crate::command::{ECHO, torc};
 use crate::exec_client::request;
-use crate::harness::{Certificate, Client, Daemon, is_over_tls, over_tls, worker_command};
+use crate::harness::{
+    Certificate, Client, Daemon, is_over_tls, leave_daemons_to_another_process, over_tls, worker_command,
+};
 
 /// A client of another machine.
 const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
@@ -27,6 +29,7 @@ fn in_own_network(test: &str, run: impl FnOnce()) {
     if std::env::var_os(VARIABLE).is_some() {
         return run();
     }
+    leave_daemons_to_another_process();
     let test = if is_over_tls() {
         format!("origin::over_tls::{test}")
     } else {
@@ -207,6 +210,25 @@ fn the_limit_for_one_address_counts_clients_where_they_are_known_and_else_the_pr
         }
     });
 }
+#[test]
+fn each_door_says_that_a_limit_is_reached_and_then_its_end() {
+    let flags = [&["--max-connections-per-ip", "1"][..], &PROXIES].concat();
+    let [local, remote] = [4, 7].map(|number| headers().swap_remove(number).0);
+    for ((daemon, ..), refusal) in doors(&flags)
+        .into_iter()
+        .zip(["ERR\n", "(--max-connections-per-ip)", "busy"])
+    {
+        let _holder = connect(&daemon, LOCAL_PROXY, &local);
+        daemon.usr1_until(|stats| stats.count("connections") == 1);
+        let said = connect(&daemon, LOCAL_PROXY, &local).read_to_end();
+        assert!(String::from_utf8_lossy(&said).contains(refusal), "{said:?}");
+        let _other = connect(&daemon, LOCAL_PROXY, &remote);
+        daemon.usr1_until(|stats| stats.count("connections") == 2);
+        let line = daemon.stderr_wait("--max-connections-per-ip");
+        assert!(line.contains("refused 127.0.0.1:56324 (by way of 127.0.0.5:"), "{line}");
+    }
+}
+
 const ANYTHING: &str = "it is another machine, which without --allow-program could run anything here";
 
 /// A packet filter may lead another machine to a loopback address, which needs no list of programs.
@@ -296,6 +318,7 @@ fn programs_are_listed_wherever_a_proxy_or_another_machine_may_come_from() {
 }
 
 over_tls! {
+    each_door_says_that_a_limit_is_reached_and_then_its_end,
     without_a_list_of_programs_an_exec_door_runs_nothing_for_another_machine,
     the_access_lists_of_each_door_hold_the_client_and_no_other_address,
     the_limit_for_one_address_counts_clients_where_they_are_known_and_else_the_proxy,

@@ -35,7 +35,7 @@ impl Held {
             .start();
         assert!(matches!(
             (daemon.addr(), farewell),
-            (Address::Tcp(_), Farewell::Reset) | (Address::Unix(_), Farewell::Close)
+            (Address::Tcp(_) | Address::Tls(..), Farewell::Reset) | (Address::Unix(_), Farewell::Close)
         ));
         let gate = Gate::new();
         let mut holder = daemon.watched_client();
@@ -187,5 +187,8 @@ fn a_client_that_leaves_in_the_middle_of_its_line_costs_nothing() {
 }
 
 crate::harness::over_tls! {
+    after_a_client_has_hung_up_the_next_client_of_its_worker_gets_its_own_answer,
+    the_request_of_a_client_that_left_the_queue_reaches_no_worker,
+    a_client_that_ends_its_input_is_answered_all_the_same,
     a_client_that_leaves_in_the_middle_of_its_line_costs_nothing,
 }

@@ -218,6 +218,20 @@ fn a_session_carries_both_directions_at_once_and_each_to_its_end() {
 }
 
 #[test]
+fn the_end_of_a_worker_is_passed_on_while_its_client_goes_on() {
+    let door = Door::sessions("head -c 20000000 /dev/zero; exec >&-; sum=$(wc -c); echo had $sum bytes >&2");
+    let mut client = door.client();
+    client.send("a");
+    assert_eq!(client.read_to_end().len(), 20_000_000);
+    for piece in noise(20_000_000).chunks(1_000_003) {
+        client.send(piece);
+    }
+    client.half_close();
+    door.daemon.stderr_wait("had 20000001 bytes");
+    door.daemon.usr1_until(|stats| stats.count("connections") == 0);
+}
+
+#[test]
 fn a_session_whose_client_is_cut_off_ends_with_its_worker() {
     let door = Door::sessions("read line; echo got $line; read more; echo more $more; exec sleep 600");
     let mut client = door.client();

@@ -32,7 +32,7 @@ pub(crate) use processes::{children_of, name_of, program_of, wait_all_gone, wait
 pub(crate) use program::Program;
 pub(crate) use squidguard::{BLOCKED_DOMAIN, SquidGuard};
 pub(crate) use stats::StatsBlock;
-pub(crate) use tls::{Certificate, done, is_over_tls, over_tls, run_over_tls};
+pub(crate) use tls::{Certificate, done, is_over_tls, leave_daemons_to_another_process, over_tls, run_over_tls};
 pub(crate) use transcript::untimed;
 pub(crate) use worker::{ScriptedWorker, worker_command, worker_path};
 
