@@ -13,7 +13,7 @@ use crate::buffer::Buffer;
 const MOVE: usize = 1 << 20;
 /// The number of bytes that one read takes at most, and so the most that a direction holds unless its owner raises the
 /// limit.
-pub const PIECE: usize = 16 << 10;
+pub const PIECE: usize = 64 << 10;
 /// The share of one direction in a turn ends at this number of bytes or of system calls, whichever comes first.
 const BYTES_PER_TURN: usize = 1 << 20;
 const CALLS_PER_TURN: usize = 32;
@@ -366,7 +366,7 @@ mod tests {
         let (mut pump, mut scratch) = (Pump::new(Transfer::Copy, Vec::new()), vec![0; PIECE]);
         for turn in 1..4 {
             assert_eq!(pump.run(&endless, &bottomless, &mut scratch), PumpEnd::MoreLater);
-            assert_eq!(pump.direction().delivered(), turn * (CALLS_PER_TURN * PIECE) as u64);
+            assert_eq!(pump.direction().delivered(), turn * BYTES_PER_TURN as u64);
         }
     }
 
