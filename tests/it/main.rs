@@ -184,6 +184,8 @@ mod tls_renewal;
 #[cfg(test)]
 mod tls_slow_keys;
 #[cfg(test)]
+mod tls_wire;
+#[cfg(test)]
 mod unresponsive_file_system;
 #[cfg(test)]
 mod upgrade;

@@ -57,15 +57,21 @@ impl Door {
         Self { daemon, certificate }
     }
 
-    /// The side of a client before its first byte.
+    /// A connection without a byte of TLS on it.
     #[track_caller]
-    fn stream(&self) -> StreamOwned<ClientConnection, TcpStream> {
+    pub(crate) fn socket(&self) -> TcpStream {
         let Address::Tcp(address) = self.daemon.addr() else {
             panic!("TLS goes over TCP")
         };
         let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(WATCHDOG)).unwrap();
-        self.certificate.client(socket)
+        socket
+    }
+
+    /// The side of a client before its first byte.
+    #[track_caller]
+    pub(crate) fn stream(&self) -> StreamOwned<ClientConnection, TcpStream> {
+        self.certificate.client(self.socket())
     }
 
     #[track_caller]

@@ -220,6 +220,10 @@ fn write_lack(lack: &PeerIncompatible, f: &mut fmt::Formatter<'_>) -> fmt::Resul
         | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig => {
             f.write_str("it offers no version of TLS that is allowed here")
         }
+        // Clients of TLS 1.1 and before do not know this extension.
+        PeerIncompatible::SignatureAlgorithmsExtensionRequired => {
+            f.write_str("it offers no version of TLS that is allowed here, or only signatures with SHA-1")
+        }
         PeerIncompatible::NoCipherSuitesInCommon => f.write_str("it has no cipher suite in common with this side"),
         PeerIncompatible::NoKxGroupsInCommon => f.write_str("it has no key exchange in common with this side"),
         PeerIncompatible::NoSignatureSchemesInCommon

@@ -169,11 +169,16 @@ impl Client {
 
     /// Returns true if there is something to be read right now, be it the end.
     pub(crate) fn has_input(&mut self) -> bool {
-        if let Stream::Tls(stream) = &mut self.stream {
-            return stream.has_input();
+        match &mut self.stream {
+            Stream::Tls(stream) => stream.has_input(),
+            Stream::Tcp(_) | Stream::Unix(_) => self.has_bytes_within(0),
         }
+    }
+
+    /// Waits this number of milliseconds for bytes on the wire, or for the end, and returns true if they come.
+    pub(crate) fn has_bytes_within(&self, milliseconds: u8) -> bool {
         let mut wanted = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
-        poll(&mut wanted, PollTimeout::ZERO).expect("poll a connection") == 1
+        poll(&mut wanted, PollTimeout::from(milliseconds)).expect("poll a connection") == 1
     }
 
     /// Sends these bytes and nothing else; on TCP as a packet of their own, over TLS as records of their own.

@@ -16,7 +16,7 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 
 use super::{TempDir, temp_dir};
 
@@ -53,7 +53,7 @@ impl Certificate {
         let shown = is_shown_by_clients.then(|| PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key"));
         let certificate = Self {
             directory: temp_dir(),
-            config: config(own, shown),
+            config: config(own, shown, &[&TLS13, &TLS12]),
         };
         certificate.write("key.pem", key);
         certificate.write("cert.pem", pem);
@@ -100,6 +100,18 @@ impl Certificate {
         StreamOwned::new(connection, socket)
     }
 
+    /// The same for a client that speaks one version, and has no session of an earlier one.
+    pub(crate) fn client_of(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        socket: TcpStream,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
+        let own = CertificateDer::from_pem_file(self.file("cert.pem")).expect("the certificate");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let connection = ClientConnection::new(config(own, None, &[version]), name).expect("a client");
+        StreamOwned::new(connection, socket)
+    }
+
     /// The first message of a client.
     pub(crate) fn hello(&self) -> Vec<u8> {
         let name = ServerName::try_from("localhost").expect("a name");
@@ -129,20 +141,26 @@ static RSA: LazyLock<(String, String)> = LazyLock::new(|| {
 });
 
 /// The settings of clients that trust this certificate, and show it if they have its key.
-fn config(own: CertificateDer<'static>, key: Option<PrivateKeyDer<'static>>) -> Arc<ClientConfig> {
+fn config(
+    own: CertificateDer<'static>,
+    key: Option<PrivateKeyDer<'static>>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(own.clone()).expect("a root");
     let provider = rustls::crypto::ring::default_provider();
     let config = ClientConfig::builder_with_provider(provider.into())
-        .with_protocol_versions(&[&TLS13, &TLS12])
+        .with_protocol_versions(versions)
         .expect("versions")
         .with_root_certificates(roots);
-    let config = match key {
+    let mut config = match key {
         Some(key) => config
             .with_client_auth_cert(vec![own], key)
             .expect("a certificate with its key"),
         None => config.with_no_client_auth(),
     };
+    // Some tests forge records.
+    config.enable_secret_extraction = true;
     Arc::new(config)
 }
 
