@@ -461,6 +461,7 @@ impl World {
                 8..10 => Err(Fault::Flawed(Flaw::TooLong)),
                 10..14 => Err(RESET),
                 14..16 => Err(Fault::Disagreed),
+                16..19 => Err(Fault::Tls),
                 _ => Ok(reply(&self.lines[&line].question, address).into_bytes()),
             },
         };
@@ -487,6 +488,7 @@ impl World {
         let Shared { address, phase, .. } = self.shared[&id];
         match (self.moods[address], phase) {
             (Mood::Hanging, _) => {}
+            (Mood::Gone, Phase::Connecting) if self.dice.percent(30) => self.end(id, Fault::Tls),
             (Mood::Gone, Phase::Connecting) => self.end(id, REFUSED),
             (Mood::Gone, _) if self.dice.percent(50) => self.end(id, Fault::Flawed(Flaw::Empty)),
             (Mood::Gone, _) => self.end(id, RESET),
@@ -522,7 +524,10 @@ impl World {
     fn talk(&mut self, id: ConnectionId) {
         match self.dice.below(100) {
             0..2 if !self.calm => self.tell(AskEvent::Received(id, b"!drain\n")),
-            2..3 if !self.calm => self.end(id, RESET),
+            2..3 if !self.calm => {
+                let fault = self.dice.pick(&[RESET, Fault::Tls]).unwrap_or(RESET);
+                self.end(id, fault);
+            }
             3..5 if !self.calm => self.end(id, Fault::Flawed(Flaw::Empty)),
             5..6 if !self.calm => self.tell(AskEvent::Received(id, b"what is that\n")),
             6..9 => self.tell(AskEvent::Received(id, b"!later\n")),
