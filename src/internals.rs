@@ -78,10 +78,23 @@ pub mod log {
 /// Addresses, access lists, the header of a proxy, and the list of sockets that a predecessor hands over.
 pub mod net {
     pub use crate::net::access::{AccessList, parse_net};
-    pub use crate::net::addr::{ConnectAddr, Listen, PeerAddr};
+    pub use crate::net::addr::{Connect, Listen, PeerAddr};
     pub use crate::net::handover;
     pub use crate::net::origin::{Asserted, Origin};
     pub use crate::net::proxy;
+}
+
+/// TLS without a socket, and the readers of certificates.
+pub mod tls {
+    pub use crate::net::tls::Version;
+    pub use crate::net::tls::choice::Choice;
+    pub use crate::net::tls::engine::{Engine, Plain};
+    pub use crate::net::tls::error::Fault;
+    pub use crate::net::tls::identity::{Identity, certificates_from_pem};
+    pub use crate::net::tls::names::Names;
+    pub use crate::net::tls::ocsp;
+    pub use crate::net::tls::server::ServerTls;
+    pub use crate::net::tls::subjects::{Subjects, shown};
 }
 
 /// Spawning, and the standard error of children.

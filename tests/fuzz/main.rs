@@ -237,6 +237,21 @@ fn command_exchange() {
     run("command_exchange");
 }
 
+#[test]
+fn tls_server() {
+    run("tls_server");
+}
+
+#[test]
+fn tls_records() {
+    run("tls_records");
+}
+
+#[test]
+fn certificate_file() {
+    run("certificate_file");
+}
+
 /// A target that one of the places has forgotten would never run.
 #[test]
 fn every_target_is_in_every_place() {

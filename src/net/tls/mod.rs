@@ -19,7 +19,7 @@
 //!
 //! Deadlines and the decision which client may connect do not belong here.
 
-mod choice;
+pub mod choice;
 pub mod client;
 pub mod engine;
 pub mod error;
@@ -28,7 +28,7 @@ pub mod files;
 pub mod identity;
 pub mod meter;
 pub mod names;
-mod ocsp;
+pub mod ocsp;
 pub mod provider;
 mod records;
 pub mod server;

@@ -22,6 +22,7 @@ mod net;
 mod pool;
 mod process;
 mod readings;
+mod tls;
 
 pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker, fuzz_multiplexed_stream};
 pub use call::fuzz_call_answer;
@@ -34,6 +35,7 @@ pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks, fuzz_proxy_header};
 pub use pool::fuzz_dispatcher;
 pub use process::fuzz_stderr_log;
 pub use readings::{fuzz_heads, fuzz_line_rules};
+pub use tls::{fuzz_certificate_file, fuzz_tls_records, fuzz_tls_server};
 
 use choices::Choices;
 
@@ -66,4 +68,7 @@ pub const TARGETS: &[Target] = &[
     ("sockproc_request", fuzz_sockproc_request),
     ("call_answer", fuzz_call_answer),
     ("command_exchange", fuzz_command_exchange),
+    ("tls_server", fuzz_tls_server),
+    ("tls_records", fuzz_tls_records),
+    ("certificate_file", fuzz_certificate_file),
 ];

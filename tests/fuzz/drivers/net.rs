@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use iotcpd::internals::net::{AccessList, Asserted, ConnectAddr, Listen, Origin, PeerAddr, handover, parse_net, proxy};
+use iotcpd::internals::net::{AccessList, Asserted, Connect, Listen, Origin, PeerAddr, handover, parse_net, proxy};
 
-/// `Listen` and `ConnectAddr`: what can be read is written back as text that means the same, and neither that text
+/// `Listen` and `Connect`: what can be read is written back as text that means the same, and neither that text
 /// nor an error holds control characters, which would break a line of the log.
 pub fn fuzz_addresses(input: &[u8]) {
     let text = &*String::from_utf8_lossy(input);
@@ -15,14 +15,12 @@ pub fn fuzz_addresses(input: &[u8]) {
     if let Ok(address) = listen {
         assert_eq!(written.parse(), Ok(address), "{text:?} is written as {written:?}");
     }
-    let connect = text.parse::<ConnectAddr>();
+    let connect = text.parse::<Connect>();
     let written = shown(&connect);
-    if let Ok(address) = connect {
-        assert!(
-            address.to_socket_addr().is_none_or(|figures| figures.port() > 0),
-            "nobody is at port 0"
-        );
-        assert_eq!(written.parse(), Ok(address), "{text:?} is written as {written:?}");
+    if let Ok(connect) = connect {
+        let figures = connect.address.to_socket_addr();
+        assert!(figures.is_none_or(|figures| figures.port() > 0), "nothing is at port 0");
+        assert_eq!(written.parse(), Ok(connect), "{text:?} is written as {written:?}");
     }
 }
 
