@@ -178,6 +178,14 @@ impl Conn {
         early
     }
 
+    /// Puts bytes back that were read last: the next reads return them first.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let behind = self.take_early();
+            self.early = Buffer::from([bytes, &behind].concat());
+        }
+    }
+
     /// Gives the connection up as failed. Nothing is read or written any more, and bytes that wait to be are dropped.
     pub fn abandon(&mut self) {
         self.end = Some(End::Failed);

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::{SpliceFFlags, splice};
 use nix::unistd::{read, write};
 
-use super::direction::{Direction, Event, Todo, Transfer};
+use super::direction::{Cut, Direction, Event, Todo, Transfer};
 use crate::buffer::Buffer;
 
 /// The number of bytes that one splice is asked to move. A pipe holds fewer unless its owner has widened it.
@@ -58,7 +58,20 @@ impl Pump {
     /// Reports an event that [`run`](Self::run) does not see by itself, above all an edge of one of the ends.
     pub fn handle(&mut self, event: Event) {
         self.direction.handle(event);
-        if self.direction.is_over() {
+        self.drop_useless();
+    }
+
+    /// Takes what was read for a sink that had closed before it took anything: another one may get it.
+    pub fn take_undelivered(&mut self) -> Vec<u8> {
+        let bytes = self.held.bytes().to_vec();
+        self.held.clear();
+        bytes
+    }
+
+    /// Drops the held bytes of a direction that is over, unless the sink has closed before it took any.
+    fn drop_useless(&mut self) {
+        let is_untouched = self.direction.cut() == Some(Cut::SinkClosed) && self.direction.delivered() == 0;
+        if self.direction.is_over() && !is_untouched {
             self.held.clear();
         }
     }
@@ -108,7 +121,7 @@ impl Pump {
                 Todo::SignalEnd => return PumpEnd::AtEnd,
                 Todo::Wait => return PumpEnd::Waiting,
                 Todo::Nothing => {
-                    self.held.clear();
+                    self.drop_useless();
                     return PumpEnd::Over;
                 }
             }
@@ -233,7 +246,6 @@ mod tests {
     use nix::fcntl::OFlag;
     use nix::unistd::pipe2;
 
-    use super::super::direction::Cut;
     use super::*;
 
     fn pair() -> (UnixStream, UnixStream) {
@@ -296,6 +308,25 @@ mod tests {
             );
             assert_eq!(second.direction().delivered(), 1_000_005, "{transfer:?}");
         }
+    }
+
+    #[test]
+    fn bytes_for_a_sink_that_took_none_are_there_for_another() {
+        let (mut scratch, mut unread) = (vec![0; PIECE], &b"second"[..]);
+        for first in [&b""[..], b"first "] {
+            let mut pump = Pump::new(Transfer::Copy, first.to_vec());
+            let mut read = |to: &mut [u8]| unread.read(to).map_err(|_| Event::Failed);
+            let end = pump.run_with(&mut read, |_| Event::SinkClosed, &mut scratch);
+            assert_eq!(end, PumpEnd::Over);
+            let expected = if first.is_empty() { &b"second"[..] } else { first };
+            assert_eq!(pump.take_undelivered(), expected);
+            assert_eq!(pump.take_undelivered(), b"");
+        }
+        let mut pump = Pump::new(Transfer::Copy, b"first".to_vec());
+        let mut outcomes = [Event::Wrote(2), Event::SinkClosed].into_iter();
+        let write = |_: &[u8]| outcomes.next().unwrap_or(Event::Failed);
+        pump.run_with(|_| Err(Event::SourceEmpty), write, &mut scratch);
+        assert_eq!(pump.take_undelivered(), b"", "a part of it was taken");
     }
 
     /// A connection that encrypts has taken bytes that its socket has not: it wants to see them again until they are gone.

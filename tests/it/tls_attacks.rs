@@ -14,6 +14,8 @@ use std::thread;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 
@@ -65,6 +67,33 @@ fn the_worker_of_a_session_does_not_take_a_part_of_its_input_for_the_whole() {
     drop(client);
     gone(2);
     assert_eq!(door.daemon.usr1().count("tls cut"), 1);
+}
+
+/// The first worker takes nothing of the client's input, which is decrypted by then.
+#[test]
+fn a_session_loses_nothing_when_its_worker_ends_before_it_has_read() {
+    let home = temp_dir();
+    let (first, gate) = (home.path().join("first"), home.path().join("gate"));
+    mkfifo(&gate, Mode::S_IRWXU).unwrap();
+    let script = format!(
+        "mkdir {} 2>/dev/null || exec cat; exec <&-; read line <{}",
+        first.display(),
+        gate.display()
+    );
+    let command = shell_words::join(["sh", "-c", &script]);
+    let flags = ["-n", "1", "-d", &command, "--mode", "session", "--queue-timeout", "60s"];
+    let door = Door::with(&flags);
+    // Its input is closed by now, for it opens the gate behind that.
+    let mut gate = fs::OpenOptions::new().write(true).open(&gate).unwrap();
+    let mut client = door.client();
+    client.send("all of it\n");
+    door.daemon.usr1_until(|stats| stats.count("sessions") == 1);
+    client.send("and this\n");
+    gate.write_all(b"go\n").unwrap();
+    assert_eq!(client.read_line(), "all of it");
+    assert_eq!(client.read_line(), "and this");
+    client.half_close();
+    assert_eq!(client.read_to_end(), b"");
 }
 
 #[test]

@@ -145,13 +145,14 @@ impl Sessions {
         worker
     }
 
-    /// Ends what a session has with its worker, which is returned.
+    /// Ends what a session has with its worker, which is returned. What was read for it and not delivered is for the next.
     pub(crate) fn leave_worker(&mut self, key: Key) -> Option<WorkerId> {
-        let Session { stage, .. } = self.table.get_mut(key)?;
+        let Session { conn, stage, .. } = self.table.get_mut(key)?;
         let Stage::Running(running) = stage else {
             return None;
         };
         running.standstill.watch.leave(&mut self.hoard);
+        conn.put_back(&running.take_undelivered());
         let (worker, request) = (running.worker, running.request);
         *stage = Stage::Waiting(Some(request));
         worker

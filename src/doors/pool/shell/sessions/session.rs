@@ -152,6 +152,11 @@ impl Running {
         self.up.direction().has_ended()
     }
 
+    /// Takes what was read from the client for a worker that had ended before it took anything.
+    pub(crate) fn take_undelivered(&mut self) -> Vec<u8> {
+        self.up.take_undelivered()
+    }
+
     /// The number of bytes that the client has sent and that are held.
     pub(crate) fn held(&self) -> usize {
         self.up.direction().held()
