@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::harness::Program;
 
 /// The modes, in parts that a small machine can bear at a time.
-const PARTS: [&[&str]; 2] = [
+const PARTS: [&[&str]; 3] = [
     &[
         "line",
         "ahead",
@@ -36,6 +36,14 @@ const PARTS: [&[&str]; 2] = [
         "multiplexed-netstring",
         "multiplexed-cache",
         "ask",
+    ],
+    &[
+        "tls",
+        "tls-kept",
+        "tls-netstring",
+        "tls-multiplexed",
+        "tls-ask",
+        "tls-session",
     ],
 ];
 

@@ -19,7 +19,7 @@ use nix::unistd::mkfifo;
 use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 
-use crate::command::{quoted, torc};
+use crate::command::{CAT, quoted, torc};
 use crate::exec_client::{netstring, request};
 use crate::harness::{Address, Certificate, Client, Daemon, StatsBlock, WATCHDOG, temp_dir, worker_command};
 use crate::tls::{Door, text};
@@ -846,6 +846,28 @@ fn a_flood_of_events_in_other_handshakes_keeps_no_client_waiting() {
         flooding.join().unwrap();
     });
     door.daemon.usr1_until(|stats| stats.count("connections") == 0);
+}
+
+/// A client that has said its end waits for the daemon's, and takes anything else for a cut.
+#[test]
+fn a_client_that_ends_and_is_owed_nothing_finds_a_clean_end_at_every_door() {
+    let pool = Door::pool(1, &["--persistent"]);
+    let mut asked = pool.client();
+    asked.send("echo up\n");
+    assert_eq!(asked.read_line(), "up");
+    let mut many = pool.client();
+    many.send("iotcpd-multiplex 1\n");
+    assert!(many.read_line().starts_with("iotcpd-multiplex 1 "));
+    let exec = Door::exec("/bin/echo");
+    let certificate = Certificate::new();
+    let flags = certificate.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let command = torc(&[CAT]).serve(&flags);
+    let at_command = Client::connect(&command.nth_addr(2)).secure(&certificate);
+    for mut client in [asked, many, pool.client(), exec.client(), at_command] {
+        client.half_close();
+        assert_eq!(client.read_to_end(), b"");
+    }
 }
 
 // ---- the wrong door --------------------------------------------------------------------------------------------
