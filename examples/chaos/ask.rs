@@ -1,15 +1,15 @@
 //! `iotcpd ask --squid` between a client and its pool, on a socket, as Squid starts its helpers.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::client::Target;
 use crate::daemon;
+use crate::secured;
 
 /// The time that it allows a line: longer than a pool may take.
 const TIMEOUT: &str = "10s";
@@ -21,17 +21,24 @@ pub(crate) struct AskProcess(Child);
 
 impl AskProcess {
     /// Starts one that asks a pool over both its addresses. Returns the client's end of its standard streams as well.
-    pub(crate) fn start(tcp: SocketAddr, unix: &Path) -> io::Result<(Self, UnixStream)> {
+    pub(crate) fn start(target: &Target) -> io::Result<(Self, UnixStream)> {
         let (ours, its) = UnixStream::pair()?;
         let its = OwnedFd::from(its);
         let mut command = Command::new(daemon::binary().map_err(|error| io::Error::other(error.to_string()))?);
         command
             .args(["ask", "--squid", "--channel-ids", "yes", "--timeout", TIMEOUT])
-            .arg(tcp.to_string())
-            .arg(format!("unix:{}", unix.display()))
+            .arg(format!("{}{}", target.mode.transport(), target.tcp))
+            .arg(format!("unix:{}", target.unix.display()))
             .stdin(its.try_clone()?)
             .stdout(its)
             .stderr(Stdio::null());
+        if target.mode.is_secured {
+            let (certificate, _) = secured::files(&target.mode.home);
+            command
+                .arg("--ca")
+                .arg(certificate)
+                .args(["--server-name", secured::NAME]);
+        }
         Ok((Self(command.spawn()?), ours))
     }
 

@@ -1,20 +1,22 @@
 //! One connection: its plan carried out, and what came of it.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use rustls::ClientConfig;
 
 use crate::ask::AskProcess;
 use crate::mode::{IDLE_TIMEOUT, Mode};
 use crate::numbered::{self, Numbered};
 use crate::plan::{Exchange, Finish, Plan, Protocol, Step, Via};
 use crate::request::Expect;
+use crate::secured::Stream;
 use crate::timeline::Timeline;
 use crate::wire::Wire;
 use crate::worker;
@@ -28,6 +30,8 @@ pub(crate) struct Target {
     pub(crate) mode: Mode,
     pub(crate) tcp: SocketAddr,
     pub(crate) unix: PathBuf,
+    /// The settings of clients over TCP, if they speak TLS.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
     /// The longest time from the last byte sent to the end of the connection.
     pub(crate) patience: Duration,
     /// The longest time that a worker may be sick and serve.
@@ -90,7 +94,11 @@ pub(crate) fn perform(plan: &Plan, target: &Target, timeline: &Timeline) -> Seen
     let (upgrades, oldest_allowed) = (timeline.upgrades_done(), timeline.oldest_allowed());
     let mut connection = match Connection::begin(plan, target) {
         Ok(connection) => connection,
-        Err(error) => return not_connected(plan, &error, timeline.is_ending()),
+        Err(error) => {
+            // Of a process that finishes, a handshake gets less time.
+            let is_excused = target.tls.is_some() && timeline.was_upgraded_since(upgrades);
+            return not_connected(plan, &error, is_excused, timeline.is_ending());
+        }
     };
     // A daemon that has refused already may close while this one still sends; what it said is there to be read.
     let sent = connection.carry_out(plan, target.patience);
@@ -117,10 +125,11 @@ pub(crate) fn perform(plan: &Plan, target: &Target, timeline: &Timeline) -> Seen
     connection.judge(plan, target, &conditions, &end, sent.err(), took)
 }
 
-fn not_connected(plan: &Plan, error: &io::Error, is_ending: bool) -> Seen {
-    let outcome = || match is_ending {
-        true => Outcome::TooLate,
-        false => Outcome::Lost(format!("cannot connect: {error}")),
+fn not_connected(plan: &Plan, error: &io::Error, is_excused: bool, is_ending: bool) -> Seen {
+    let outcome = || match (is_ending, is_excused) {
+        (true, _) => Outcome::TooLate,
+        (false, true) => Outcome::Unserved,
+        (false, false) => Outcome::Lost(format!("cannot connect: {error}")),
     };
     Seen {
         outcomes: plan.exchanges.iter().map(|_| outcome()).collect(),
@@ -129,10 +138,9 @@ fn not_connected(plan: &Plan, error: &io::Error, is_ending: bool) -> Seen {
     }
 }
 
-/// A stream and what has come on it. The type is that of UNIX sockets for both families: what is done with it here
-/// (send, receive, shut down, set a time-out) is the same call for every connected socket.
+/// A stream and what has come on it.
 struct Connection {
-    stream: UnixStream,
+    stream: Stream,
     ask: Option<AskProcess>,
     /// Before its last bytes were sent.
     last_sent: Instant,
@@ -148,16 +156,21 @@ impl Connection {
     fn begin(plan: &Plan, target: &Target) -> io::Result<Self> {
         let (stream, ask) = match plan.via {
             Via::Tcp => {
-                let stream = TcpStream::connect_timeout(&target.tcp, target.patience)?;
-                (OwnedFd::from(stream).into(), None)
+                let socket = TcpStream::connect_timeout(&target.tcp, target.patience)?;
+                let socket = OwnedFd::from(socket).into();
+                let stream = match &target.tls {
+                    Some(clients) => Stream::secured(socket, clients, target.patience)?,
+                    None => Stream::plain(socket),
+                };
+                (stream, None)
             }
-            Via::Unix => (UnixStream::connect(&target.unix)?, None),
+            Via::Unix => (Stream::plain(UnixStream::connect(&target.unix)?), None),
             Via::Ask => {
-                let (process, stream) = AskProcess::start(target.tcp, &target.unix)?;
-                (stream, Some(process))
+                let (process, stream) = AskProcess::start(target)?;
+                (Stream::plain(stream), Some(process))
             }
         };
-        stream.set_write_timeout(Some(target.patience))?;
+        stream.set_write_timeout(target.patience)?;
         let is_numbered = plan.protocol == Protocol::Numbered;
         Ok(Self {
             stream,
@@ -205,7 +218,7 @@ impl Connection {
         if self.numbered.as_ref().is_some_and(Numbered::is_inside_line) {
             self.send(rest)?;
         }
-        self.stream.shutdown(Shutdown::Write)
+        self.stream.end()
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -227,18 +240,13 @@ impl Connection {
             }
             Step::Await(count) => self.wait(Instant::now() + patience, |this| this.answers.len() >= *count),
             Step::AwaitWelcome => self.wait(Instant::now() + patience, Self::is_welcome),
-            Step::EndInput => self.stream.shutdown(Shutdown::Write),
+            Step::EndInput => self.stream.end(),
         }
     }
 
     fn leave(&self, finish: Finish) {
         if finish == Finish::Resets {
-            let linger = libc::linger {
-                l_onoff: 1,
-                l_linger: 0,
-            };
-            // Without effect on a UNIX socket, whose peer sees a reset when something is left unread.
-            setsockopt(&self.stream, sockopt::Linger, &linger).ok();
+            self.stream.reset_on_drop();
         }
     }
 
@@ -374,12 +382,12 @@ fn in_order(mut answers: Vec<Vec<u8>>, requests: usize) -> (Vec<Option<Vec<u8>>>
     (laid, surplus)
 }
 
-fn read_before(stream: &mut UnixStream, piece: &mut [u8], deadline: Instant) -> io::Result<usize> {
+fn read_before(stream: &mut Stream, piece: &mut [u8], deadline: Instant) -> io::Result<usize> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(ErrorKind::TimedOut.into());
     }
-    stream.set_read_timeout(Some(left))?;
+    stream.set_read_timeout(left)?;
     match stream.read(piece) {
         Err(error) if error.kind() == ErrorKind::Interrupted => read_before(stream, piece, deadline),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::TimedOut.into()),

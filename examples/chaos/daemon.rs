@@ -25,6 +25,7 @@ use tempfile::TempDir;
 use crate::clock;
 use crate::log::{Log, News};
 use crate::mode::Mode;
+use crate::secured;
 use crate::statistics::{Statistics, read_blocks};
 use crate::timeline::Timeline;
 
@@ -85,6 +86,7 @@ impl Daemon {
     pub(crate) fn start(home: TempDir, modes: &[Mode]) -> Result<Self, Box<dyn Error>> {
         // A successor outlives the process that started it: it becomes a child of this process then.
         nix::sys::prctl::set_child_subreaper(true)?;
+        secured::make_certificate(home.path())?;
         let born = clock::now();
         let mut child = command(home.path(), modes)?.spawn()?;
         let pid = Pid::from_raw(i32::try_from(child.id())?);

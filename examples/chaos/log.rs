@@ -86,5 +86,6 @@ fn understand(line: &str) -> Option<News> {
         return Some(News::Replaced(name_in(before)));
     }
     let (before, address) = line.split_once(LISTENING)?;
+    let address = address.strip_prefix("tls:").unwrap_or(address);
     Some(News::Listening(name_in(before), address.parse().ok()?))
 }

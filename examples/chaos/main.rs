@@ -50,6 +50,7 @@ mod mode;
 mod numbered;
 mod plan;
 mod request;
+mod secured;
 mod statistics;
 mod tally;
 mod timeline;
@@ -76,7 +77,7 @@ use crate::tally::Tally;
 use crate::timeline::Timeline;
 
 /// In each mode.
-const CLIENTS: u64 = 12;
+const CLIENTS: u64 = 10;
 /// Milliseconds between two connections of one client, at most.
 const PAUSE: u64 = 600;
 /// The time that the clients of a mode with lulls all stay away, after they have all been there for as long.
@@ -167,6 +168,7 @@ impl Chaos {
             Ok(Target {
                 tcp: daemon.tcp(&mode)?,
                 unix: mode.socket(),
+                tls: mode.is_secured.then(|| secured::clients(&mode.home)).transpose()?,
                 patience: promised + MARGIN + if mode.numbered > 0 { for_more } else { Duration::ZERO },
                 sickness: sickness + MARGIN,
                 mode,

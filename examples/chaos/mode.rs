@@ -6,6 +6,7 @@ use crate::request::{
     BINARY, CHANNELS, DEADLY, DEADLY_INSIDE, GARBAGE, Group, LASTING, LINES, LONG, MAX_REPLY, MAX_REQUEST, OUT_OF_STEP,
     PROBED, RequestKind, SESSION, SHARED, SOUND, TOO_MANY, UNSAYABLE,
 };
+use crate::secured;
 use crate::wire::Wire;
 use crate::worker::{HEALTHY, PROBE};
 
@@ -39,6 +40,8 @@ pub(crate) struct Mode {
     pub(crate) numbered: usize,
     /// True if these do not connect to the pool, but to an `iotcpd ask --squid` that does.
     pub(crate) is_asked: bool,
+    /// True if its clients over TCP speak TLS.
+    pub(crate) is_secured: bool,
     /// True if its clients come and go all at once.
     pub(crate) has_lulls: bool,
     pub(crate) most_workers: u64,
@@ -84,7 +87,7 @@ const EXAMINED: &[Group] = &[SOUND, LONG, DEADLY, DEADLY_INSIDE, LASTING, PROBED
 /// Every mode; `home` is the daemon's directory.
 fn all(home: &Path) -> Result<Vec<Mode>, String> {
     let line = |name, kinds| Mode::new(home, name, BY_LINE, kinds);
-    let framed = |name, kinds| Mode::new(home, name, [name; 4], kinds);
+    let framed = |name, kinds| Mode::new(home, name, [name.trim_start_matches("tls-"); 4], kinds);
     let modes = vec![
         line("line", ALONE).workers(12),
         line("ahead", AHEAD).workers(4).pipeline(8),
@@ -132,6 +135,16 @@ fn all(home: &Path) -> Result<Vec<Mode>, String> {
         .multiplexed(),
         line("multiplexed-cache", KNOWN).workers(4).cached().multiplexed(),
         line("ask", AHEAD).workers(4).pipeline(8).asked(),
+        line("tls", ALONE).workers(4).secured(),
+        line("tls-kept", AHEAD).workers(4).kept().pipeline(8).secured(),
+        framed("tls-netstring", IN_NETSTRINGS).workers(4).kept().secured(),
+        line("tls-multiplexed", AHEAD)
+            .workers(4)
+            .pipeline(8)
+            .multiplexed()
+            .secured(),
+        line("tls-ask", AHEAD).workers(4).pipeline(8).asked().secured(),
+        Mode::session(home, "tls-session", TALKING).secured(),
     ];
     match modes.iter().find(|mode| mode.is_misnamed) {
         Some(mode) => Err(format!("mode {} has an unknown framing", mode.name)),
@@ -165,6 +178,7 @@ impl Mode {
             is_session: false,
             numbered: 0,
             is_asked: false,
+            is_secured: false,
             has_lulls: false,
             most_workers: 0,
             poison: None,
@@ -207,13 +221,19 @@ impl Mode {
         let socket = self.socket();
         let socket = socket.display();
         format!(
-            "[pool.{name}]\ndaemon = {daemon:?}\nlisten = [\"127.0.0.1:0\", \"unix:{socket}\"]\n\
+            "[pool.{name}]\ndaemon = {daemon:?}\nlisten = [\"{}127.0.0.1:0\", \"unix:{socket}\"]\n\
              env = [\"CHAOS_MODE={name}\"]\nchdir = \"{}\"\n\
              queue-size = 300\nqueue-timeout = \"{QUEUE_TIMEOUT}ms\"\n\
              max-age = \"20s\"\nalarm-interval = \"100ms\"\nkill-timeout = \"300ms\"\nstop-timeout = \"5s\"\n\
              {keys}\n",
+            self.transport(),
             home.display()
         )
+    }
+
+    /// The beginning of its address over TCP.
+    pub(crate) fn transport(&self) -> &'static str {
+        if self.is_secured { "tls:" } else { "" }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -258,6 +278,12 @@ impl Mode {
         let mut mode = self.multiplexed();
         (mode.numbered, mode.is_asked) = (100, true);
         mode
+    }
+
+    fn secured(mut self) -> Self {
+        self.is_secured = true;
+        let (certificate, key) = secured::files(&self.home);
+        self.with(&format!("cert = {certificate:?}\nkey = {key:?}"))
     }
 
     fn pipeline(mut self, depth: u32) -> Self {

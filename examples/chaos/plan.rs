@@ -201,7 +201,8 @@ impl Plan {
             Protocol::OneRequest => ONE_SHOT,
         };
         let drawn = dice.weighted(manners).unwrap_or(Manner::Plain);
-        let via = match dice.percent(50) {
+        // The other modes try the rest enough.
+        let via = match dice.percent(if mode.is_secured { 85 } else { 50 }) {
             _ if mode.is_asked => Via::Ask,
             true => Via::Tcp,
             false => Via::Unix,
