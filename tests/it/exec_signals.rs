@@ -138,6 +138,7 @@ fn a_client_that_reads_late_is_not_taken_for_a_held_output_and_all_that_it_gets_
 
 crate::harness::over_tls! {
     signals_reach_the_program_as_often_as_they_come,
+    a_signal_reaches_a_program_that_reads_nothing,
     a_signal_that_comes_before_the_program_has_started_is_kept_for_it,
     bytes_that_are_no_signal_are_ignored,
     a_signal_is_nothing_before_the_end_of_the_input_and_nothing_to_a_program_that_has_exited,
