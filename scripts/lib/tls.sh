@@ -1,6 +1,6 @@
 # The part `tls` of scripts/bench: a pool and a session with TLS beside the `ssl` stream of one nginx process, and beside the same
 # without TLS. To be sourced after scripts/lib/bench.sh.
-# shellcheck shell=sh disable=SC2154  # variables of scripts/bench and scripts/lib/bench.sh
+# shellcheck shell=sh disable=SC2154,SC2034  # variables of, and for, scripts/bench and scripts/lib/bench.sh
 
 # Server and load share the machine's processors, so servers are compared by the processor time that they take for the same
 # work; time by the clock is printed for information. Of nginx and of the daemon all threads are counted, and no other process:
@@ -105,7 +105,7 @@ measure_handshakes() {
     daemon=$process daemon_address=$address
     start_nginx new "proxy_pass $reference_address; ssl_session_cache off; ssl_session_tickets off;"
     nginx=$process nginx_address=$address
-    compare_tls new handshake "$handshakes" "$load" --ca "$work/tls/ecdsa.pem" ask @ $clients "$handshakes"
+    compare_tls new handshake "$handshakes" "$load" --ca "$work/tls/ecdsa.pem" ask @ "$clients" "$handshakes"
     stop "$nginx"
     start_nginx resumed "proxy_pass $reference_address; ssl_session_tickets on;"
     nginx=$process nginx_address=$address
@@ -208,7 +208,7 @@ TOML
 # hold_tls NAME CONNECTIONS: the bytes that each idle connection to the server in $process, $address adds, in $work/tls/NAME. The first
 # connections are not counted: they fill what later ones use again.
 hold_tls() {
-    "$load" --ca "$work/tls/ecdsa.pem" ask "$address" $clients 2000 >/dev/null
+    "$load" --ca "$work/tls/ecdsa.pem" ask "$address" "$clients" 2000 >/dev/null
     before=$(resident_bytes "$process")
     hold "$2" "$address" --ca "$work/tls/ecdsa.pem"
     echo $((($(resident_bytes "$process") - before) / $2)) >"$work/tls/$1"
@@ -221,7 +221,7 @@ measure_tls_memory() {
         start_tls_pool idle "$echo_worker"
         hold_tls "held-$held" "$held"
         start_pool idle "$echo_worker"
-        "$load" ask "$address" $clients 2000 >/dev/null
+        "$load" ask "$address" "$clients" 2000 >/dev/null
         before=$(resident_bytes "$process")
         hold "$held" "$address"
         echo $((($(resident_bytes "$process") - before) / held)) >"$work/tls/held-plain-$held"
@@ -239,8 +239,8 @@ measure_tls_memory() {
 measure_tls_calls() {
     start_tls_pool traced "$echo_worker"
     traced=$process
-    "$load" --ca "$work/tls/ecdsa.pem" ask "$address" $clients 500 >/dev/null
-    tls_calls=$(calls 2000 "$load" --ca "$work/tls/ecdsa.pem" ask "$address" $clients 2000)
+    "$load" --ca "$work/tls/ecdsa.pem" ask "$address" "$clients" 500 >/dev/null
+    tls_calls=$(calls 2000 "$load" --ca "$work/tls/ecdsa.pem" ask "$address" "$clients" 2000)
     stop "$traced"
 }
 
