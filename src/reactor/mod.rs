@@ -345,7 +345,7 @@ impl<S: Service + ?Sized> Reactor<S> {
 mod tests {
     use super::*;
 
-    struct Idle;
+    pub(super) struct Idle;
 
     impl Service for Idle {
         fn handle_ready(&mut self, _: &mut Context<'_>, _: Source, _: Readiness) {}

@@ -181,17 +181,9 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
 
-    use super::super::{Context, Reactor, Readiness, Service, Source};
+    use super::super::Reactor;
+    use super::super::tests::Idle;
     use super::*;
-
-    struct Idle;
-
-    impl Service for Idle {
-        fn handle_ready(&mut self, _: &mut Context<'_>, _: Source, _: Readiness) {}
-        fn handle_timeout(&mut self, _: &mut Context<'_>, _: Source) {}
-        fn resume(&mut self, _: &mut Context<'_>, _: Source) {}
-        fn end_turn(&mut self, _: &mut Context<'_>) {}
-    }
 
     /// A loop with two services, all of whose threads are kept in a task until `gates` is dropped.
     struct Scene {
