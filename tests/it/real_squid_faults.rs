@@ -258,6 +258,20 @@ fn squid(addresses: [&dyn std::fmt::Display; 2]) -> Squid {
     Squid::start(500, &format!("--channel-ids yes --timeout 600s {first} {second}"))
 }
 
+/// Installs the version of this round and upgrades to it. Returns the process that serves then.
+#[track_caller]
+fn replace(daemon: &Daemon, installation: &Installation, serving: i32, round: usize) -> i32 {
+    installation.install(&format!("v{}", round + 1));
+    let successor = upgrade(daemon, serving, round);
+    // The old process ends, whatever connections its clients would keep.
+    if serving == daemon.pid() {
+        assert!(daemon.wait_exit().success());
+    } else {
+        wait_orphan(serving);
+    }
+    successor
+}
+
 #[test]
 fn no_url_passes_and_none_gets_another_ones_answer_through_hup_upgrade_and_reset_connections() {
     let web = Web::start();
@@ -279,15 +293,7 @@ fn no_url_passes_and_none_gets_another_ones_answer_through_hup_upgrade_and_reset
         daemon.stderr_wait_nth(REPLACED, round);
         browsers.wait_for_all();
 
-        installation.install(&format!("v{}", round + 1));
-        let successor = upgrade(&daemon, serving, round);
-        // The old process ends, whatever connections its clients would keep.
-        if serving == daemon.pid() {
-            assert!(daemon.wait_exit().success());
-        } else {
-            wait_orphan(serving);
-        }
-        serving = successor;
+        serving = replace(&daemon, &installation, serving, round);
     }
     browsers.wait_for_all();
     // All of it at once.
@@ -314,14 +320,7 @@ fn no_url_passes_over_tls_with_a_certificate_through_hup_and_upgrade() {
         signal(serving, Signal::SIGHUP);
         daemon.stderr_wait_nth(REPLACED, round);
         browsers.wait_for_all();
-        installation.install(&format!("v{}", round + 1));
-        let successor = upgrade(&daemon, serving, round);
-        if serving == daemon.pid() {
-            assert!(daemon.wait_exit().success());
-        } else {
-            wait_orphan(serving);
-        }
-        serving = successor;
+        serving = replace(&daemon, &installation, serving, round);
     }
     browsers.wait_for_all();
     browsers.end();

@@ -413,22 +413,29 @@ fn the_statistics_count_connections_that_go_wrong_behind_their_handshake() {
     assert!(!door.daemon.stderr.text().contains(&answered_as), "it had its answer");
 }
 
-#[test]
-fn the_other_doors_count_the_same() {
-    let certificate = Certificate::new();
+/// An exec and a command door with this certificate, each of which has served a client over TLS, at its second address.
+pub(crate) fn other_doors(certificate: &Certificate) -> [Daemon; 2] {
     let flags = certificate.flags();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let exec = Daemon::with(["exec", "127.0.0.1:0", "--allow-program", "/bin/echo"])
         .args(&flags)
         .start();
-    for (daemon, request) in [
+    let doors = [
         (exec, request(&["/bin/echo", "hello"])),
         (torc(&[ECHO]).serve(&flags), b"echo\na\n".to_vec()),
-    ] {
-        let mut client = Client::connect(&daemon.nth_addr(2)).secure(&certificate);
+    ];
+    doors.map(|(daemon, request)| {
+        let mut client = Client::connect(&daemon.nth_addr(2)).secure(certificate);
         client.send(request);
         client.half_close();
         assert_ne!(client.read_to_end(), b"");
+        daemon
+    })
+}
+
+#[test]
+fn the_other_doors_count_the_same() {
+    for daemon in other_doors(&Certificate::new()) {
         let mut plain = Client::connect(&daemon.nth_addr(2));
         plain.send("in the clear\n");
         plain.read_to_end_or_reset();

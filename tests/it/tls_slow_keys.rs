@@ -15,11 +15,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SignatureScheme, StreamOwned, SupportedProtocolVersion};
 
-use crate::command::{ECHO, torc};
-use crate::exec_client::request;
-use crate::harness::{
-    Address, Builder, Certificate, Client, Daemon, Installation, WATCHDOG, reset_on_close, worker_command,
-};
+use crate::harness::{Address, Builder, Certificate, Daemon, Installation, WATCHDOG, reset_on_close, worker_command};
+use crate::tls::other_doors;
 use crate::upgrade::upgrade;
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -400,20 +397,7 @@ fn a_header_of_a_proxy_may_stand_in_front() {
 
 #[test]
 fn the_other_doors_are_told_of_signatures_as_well() {
-    let certificate = Certificate::rsa();
-    let flags = certificate.flags();
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let exec = Daemon::with(["exec", "127.0.0.1:0", "--allow-program", "/bin/echo"])
-        .args(&flags)
-        .start();
-    for (daemon, request) in [
-        (exec, request(&["/bin/echo", "hello"])),
-        (torc(&[ECHO]).serve(&flags), b"echo\na\n".to_vec()),
-    ] {
-        let mut client = Client::connect(&daemon.nth_addr(2)).secure(&certificate);
-        client.send(request);
-        client.half_close();
-        assert_ne!(client.read_to_end(), b"");
+    for daemon in other_doors(&Certificate::rsa()) {
         assert_eq!(helpers(daemon.pid()).len(), 1);
     }
 }
