@@ -19,6 +19,12 @@ pub struct RequestId {
     pub(super) ticket: u64,
 }
 
+#[cfg(test)]
+impl RequestId {
+    /// A request of tests that have no dispatcher.
+    pub(crate) const FIRST: Self = Self { index: 0, ticket: 0 };
+}
+
 /// One incarnation of a worker: a process, or the intention to start one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId {

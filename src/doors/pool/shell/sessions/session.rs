@@ -287,14 +287,16 @@ impl Running {
                 self.up.handle(Event::EndSignalled);
                 self.end_input(child, now);
             }
-            // The worker does not read any more: what its client sends stays where it is.
-            PumpEnd::Over if self.again.is_none() => self.stdin = None,
             PumpEnd::Over => {}
         }
         match self.up.direction().cut() {
-            Some(Cut::Failed) => Standing::Vanished,
-            Some(Cut::SinkClosed) | None => Standing::Over,
+            // The input stays open, so that the worker does not take its part for the whole: the pool ends it first.
+            Some(Cut::Failed) => return Standing::Vanished,
+            // The worker does not read any more: what its client sends stays where it is.
+            Some(Cut::SinkClosed) | None if self.again.is_none() => self.stdin = None,
+            Some(Cut::SinkClosed) | None => {}
         }
+        Standing::Over
     }
 
     fn run_up(&mut self, conn: &mut Conn, scratch: &mut [u8]) -> PumpEnd {
@@ -385,4 +387,51 @@ fn write_client(conn: &mut Conn, bytes: &[u8]) -> Event {
 /// Returns true if there is output that was not read.
 fn unread(stdout: &Receiver) -> bool {
     unread_bytes(stdout).is_ok_and(|unread| unread > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use mio::unix::pipe;
+
+    use super::*;
+    use crate::doors::pool::core::ClientId;
+    use crate::net::stream::Stream;
+
+    /// The worker of a client that was cut off must be ended before its input ends, or it takes the part for the whole.
+    #[test]
+    fn the_input_of_a_worker_stays_open_when_its_client_is_cut_off() {
+        let (mut served, client) = UnixStream::pair().unwrap();
+        served.set_nonblocking(true).unwrap();
+        (&client).write_all(b"a part").unwrap();
+        served.write_all(b"unread").unwrap();
+        // Closing a socket with unread bytes resets the connection (unix(7)).
+        drop(client);
+        let ((stdin, mut input), (_output, stdout)) = (pipe::new().unwrap(), pipe::new().unwrap());
+        let streams = Streams {
+            stdin,
+            stdout,
+            is_on_terminal: false,
+            said: Vec::new(),
+        };
+        let begun = Assignment {
+            worker: WorkerId {
+                index: 0,
+                incarnation: 0,
+            },
+            request: RequestId::FIRST,
+            client: ClientId(1),
+            channel: None,
+        };
+        let now = Instant::now();
+        let mut running = Running::new(begun, Vec::new(), streams, now);
+        let mut conn = Conn::new(Stream::Unix(mio::net::UnixStream::from_std(served)));
+        running.expect_edges(&mut conn);
+        assert_eq!(running.carry(&mut conn, None, &mut [0; 64], now), Standing::Vanished);
+        let mut taken = Vec::new();
+        let end = input.read_to_end(&mut taken).map_err(|error| error.kind());
+        assert_eq!(end, Err(ErrorKind::WouldBlock), "the input has ended after {taken:?}");
+    }
 }
