@@ -60,6 +60,11 @@ pub mod pool {
     pub use crate::doors::pool::options;
 }
 
+/// The pure core of the route door.
+pub mod route {
+    pub use crate::doors::route::core;
+}
+
 /// The framings, and the searches that they are built from.
 pub mod framing {
     pub use crate::framing::channel::{Channel, Prefix, channel};

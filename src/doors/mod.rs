@@ -15,6 +15,7 @@ pub mod pattern;
 pub mod pool;
 mod program_client;
 mod programs;
+pub mod route;
 mod run;
 mod standstill;
 pub mod waiters;

@@ -1,0 +1,3 @@
+//! The decisions of a route door, without I/O.
+
+pub mod table;

@@ -1,0 +1,668 @@
+//! The table: which service has a name, and by which of its rules a connection goes to which servers.
+//!
+//! A door has two tables ([`Tables`]), one from its file and one from its store. Each is built off the loop, is never
+//! changed afterwards, and is replaced as a whole. A name is looked up as it is written, then by its suffixes from the
+//! longest (`*.b.example` before `*.example`), then the service for all other names is taken ([`CATCH_ALL`]). In each
+//! of these steps the file goes before the store. The number of look-ups depends on the dots in the name and not on the
+//! size of a table, and no suffix longer than the longest one of a table is looked up in it.
+//!
+//! The first service found decides: if none of its rules takes the connection, no other service is tried.
+//!
+//! Names arrive in the form of [`Pattern`]: lower case, without a trailing dot. The state of servers, and which of
+//! several gets a connection, do not belong here (`upstreams`, `balance`).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The name of the service for every name that no other service has.
+pub const CATCH_ALL: &str = "CATCH_ALL";
+
+/// The greatest length of a name of the domain name system in bytes.
+const LONGEST_NAME: usize = 253;
+
+/// The names that a service has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pattern {
+    /// This name alone.
+    Exact(Box<str>),
+    /// Every name that ends with a dot and this suffix: `*.example.org` has the suffix `example.org`.
+    Suffix(Box<str>),
+    /// Every name that no other service has, and connections without a name.
+    CatchAll,
+}
+
+/// The reason for which a text is no name of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatternError {
+    /// The text, or the part behind `*.`, is empty.
+    Empty,
+    /// The name has more than 253 bytes.
+    TooLong,
+    /// A `*` stands elsewhere than alone in the first label.
+    Asterisk,
+    /// The name holds a byte that no name holds: a blank, a control byte, or one that is not ASCII.
+    Byte,
+    /// Two dots follow each other, or the name begins with a dot.
+    EmptyLabel,
+}
+
+impl fmt::Display for PatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PatternError::Empty => "the name is empty",
+            PatternError::TooLong => "the name has more than 253 bytes",
+            PatternError::Asterisk => "a * may only be the whole first label, as in *.example.org",
+            PatternError::Byte => "a name has only letters, digits and signs of ASCII",
+            PatternError::EmptyLabel => "a label of the name is empty",
+        })
+    }
+}
+
+impl std::error::Error for PatternError {}
+
+impl FromStr for Pattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Pattern, PatternError> {
+        if text == CATCH_ALL {
+            return Ok(Pattern::CatchAll);
+        }
+        match text.strip_prefix("*.") {
+            Some(suffix) => Ok(Pattern::Suffix(normal(suffix)?)),
+            None => Ok(Pattern::Exact(normal(text)?)),
+        }
+    }
+}
+
+/// Returns the name in the form in which it is looked up.
+fn normal(name: &str) -> Result<Box<str>, PatternError> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.is_empty() {
+        return Err(PatternError::Empty);
+    }
+    if name.len() > LONGEST_NAME {
+        return Err(PatternError::TooLong);
+    }
+    if name.contains('*') {
+        return Err(PatternError::Asterisk);
+    }
+    if !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(PatternError::Byte);
+    }
+    if name.split('.').any(str::is_empty) {
+        return Err(PatternError::EmptyLabel);
+    }
+    Ok(name.to_ascii_lowercase().into_boxed_str())
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pattern::Exact(name) => f.write_str(name),
+            Pattern::Suffix(suffix) => write!(f, "*.{suffix}"),
+            Pattern::CatchAll => f.write_str(CATCH_ALL),
+        }
+    }
+}
+
+/// The address of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// A port of a host.
+    Network {
+        /// An IP address without brackets, or a name that is resolved.
+        host: Box<str>,
+        /// The port, which is not 0.
+        port: u16,
+    },
+    /// The path of a UNIX socket.
+    Unix(Box<str>),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Network { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Network { host, port } => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// A server of a service, as its operator has written it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The address.
+    pub address: Address,
+    /// The server's share of the connections, relative to the weights of the others. A server with 0 gets none.
+    pub weight: u16,
+}
+
+/// The rule by which one of several servers is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// One after the other, by weight.
+    #[default]
+    RoundRobin,
+    /// The server with the fewest connections for its weight.
+    LeastConnections,
+    /// The same server for the same client, as long as the server is not out.
+    Sticky,
+}
+
+/// The servers that a connection may go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Servers {
+    /// The servers, each with another address.
+    pub list: Box<[Server]>,
+    /// The rule of choice.
+    pub balance: Balance,
+}
+
+/// The port of a service that a connection goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Way {
+    /// The port for TLS.
+    Tls,
+    /// The port for HTTP and for every protocol without TLS.
+    Http,
+}
+
+/// The end of the connections that a rule takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Servers that the door connects to. A way without servers is closed: the service cannot be reached that way.
+    Servers {
+        /// The servers for TLS, with their ports for it.
+        tls: Option<Arc<Servers>>,
+        /// The servers for everything else, with their ports for it.
+        http: Option<Arc<Servers>>,
+    },
+    /// The client of a tunnel, which presents the secret of the service. Such a client is never connected so far.
+    Tunnel,
+}
+
+/// A rule of a service: the connections that it takes, and their end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The protocol that a client must offer by ALPN; `None` for a rule that takes every connection.
+    pub alpn: Option<Box<[u8]>>,
+    /// The end of the connections.
+    pub target: Target,
+    /// The longest time that one attempt to connect may take.
+    pub connect_timeout: Duration,
+    /// The time without a byte in either direction after which a connection is cut, if it ever is.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Rule {
+    /// Returns the servers that are reached this way, or `None` if the way is closed or ends in a tunnel.
+    pub fn servers(&self, way: Way) -> Option<&Arc<Servers>> {
+        match (&self.target, way) {
+            (Target::Servers { tls, .. }, Way::Tls) => tls.as_ref(),
+            (Target::Servers { http, .. }, Way::Http) => http.as_ref(),
+            (Target::Tunnel, Way::Tls | Way::Http) => None,
+        }
+    }
+}
+
+/// A service: its name and its rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The name as it is written in the table, in lower case: `www.example.org`, `*.example.org` or `CATCH_ALL`.
+    pub name: Arc<str>,
+    /// The rules, of which the first that takes a connection decides. More than one is there if ALPN tells them apart.
+    pub rules: Box<[Arc<Rule>]>,
+}
+
+/// The services of one source, by name.
+#[derive(Debug, Default)]
+pub struct Table {
+    exact: HashMap<Box<str>, Arc<Service>>,
+    suffixes: HashMap<Box<str>, Arc<Service>>,
+    catch_all: Option<Arc<Service>>,
+    /// The length in bytes of the longest key of `suffixes`.
+    longest_suffix: usize,
+}
+
+impl Table {
+    /// Adds a service. Returns the one that had the same name, which is no longer in the table.
+    pub fn insert(&mut self, pattern: Pattern, rules: impl IntoIterator<Item = Rule>) -> Option<Arc<Service>> {
+        let service = Arc::new(Service {
+            name: pattern.to_string().into(),
+            rules: rules.into_iter().map(Arc::new).collect(),
+        });
+        match pattern {
+            Pattern::Exact(name) => self.exact.insert(name, service),
+            Pattern::Suffix(suffix) => {
+                self.longest_suffix = self.longest_suffix.max(suffix.len());
+                self.suffixes.insert(suffix, service)
+            }
+            Pattern::CatchAll => self.catch_all.replace(service),
+        }
+    }
+
+    /// Returns the service with exactly this name in the table.
+    pub fn get(&self, pattern: &Pattern) -> Option<&Arc<Service>> {
+        match pattern {
+            Pattern::Exact(name) => self.exact(name),
+            Pattern::Suffix(suffix) => self.suffix(suffix),
+            Pattern::CatchAll => self.catch_all.as_ref(),
+        }
+    }
+
+    /// Returns the number of services.
+    pub fn len(&self) -> usize {
+        self.exact.len() + self.suffixes.len() + usize::from(self.catch_all.is_some())
+    }
+
+    /// Returns true if the table has no service.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns all services, in any order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.exact.values().chain(self.suffixes.values()).chain(&self.catch_all)
+    }
+
+    fn exact(&self, name: &str) -> Option<&Arc<Service>> {
+        #[cfg(test)]
+        tests::count_look_up();
+        self.exact.get(name)
+    }
+
+    /// Returns the service for all names that end with this. The longest suffixes of a long name cost no look-up.
+    fn suffix(&self, suffix: &str) -> Option<&Arc<Service>> {
+        if suffix.len() > self.longest_suffix {
+            return None;
+        }
+        #[cfg(test)]
+        tests::count_look_up();
+        self.suffixes.get(suffix)
+    }
+}
+
+/// The source of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The file of the operator.
+    File,
+    /// The store.
+    Store,
+}
+
+/// The step that has found a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The name is in the table.
+    Exact,
+    /// A `*` with the longest suffix of the name is in the table.
+    Suffix,
+    /// No service has the name, or the connection has none.
+    CatchAll,
+}
+
+/// The rule that takes a connection, and how it was found.
+#[derive(Debug, Clone, Copy)]
+pub struct Decision<'t> {
+    /// The service that has the name.
+    pub service: &'t Arc<Service>,
+    /// The rule of it.
+    pub rule: &'t Arc<Rule>,
+    /// The number of the rule in its service, from 0.
+    pub number: usize,
+    /// The step that has found the service.
+    pub why: Why,
+    /// The table that has the service.
+    pub source: Source,
+}
+
+/// The reason for which no rule takes a connection.
+#[derive(Debug, Clone, Copy)]
+pub enum Undecided<'t> {
+    /// No service has the name, and there is none for all others.
+    NoService,
+    /// The service has the name, but each of its rules asks for a protocol that the client does not offer.
+    NoProtocol(&'t Arc<Service>),
+}
+
+/// The tables of a door.
+#[derive(Debug, Clone, Default)]
+pub struct Tables {
+    /// The table from the file.
+    pub file: Arc<Table>,
+    /// The table from the store; it is empty without one.
+    pub store: Arc<Table>,
+}
+
+impl Tables {
+    /// Returns the rule that takes a connection. `name` must be in the form of a [`Pattern`]: lower case, without a
+    /// trailing dot. `offers` returns true for a protocol that the client has offered by ALPN.
+    pub fn decide(&self, name: Option<&str>, offers: impl Fn(&[u8]) -> bool) -> Result<Decision<'_>, Undecided<'_>> {
+        let found = name.and_then(|name| self.exact(name).or_else(|| self.suffix(name)));
+        let (service, why, source) = found.or_else(|| self.catch_all()).ok_or(Undecided::NoService)?;
+        let takes = |rule: &Rule| rule.alpn.as_deref().is_none_or(&offers);
+        let (number, rule) = (service.rules.iter().enumerate())
+            .find(|(_, rule)| takes(rule))
+            .ok_or(Undecided::NoProtocol(service))?;
+        Ok(Decision {
+            service,
+            rule,
+            number,
+            why,
+            source,
+        })
+    }
+
+    fn exact(&self, name: &str) -> Option<(&Arc<Service>, Why, Source)> {
+        self.first(Why::Exact, |table| table.exact(name))
+    }
+
+    fn suffix(&self, name: &str) -> Option<(&Arc<Service>, Why, Source)> {
+        let suffixes = name.match_indices('.').filter_map(|(dot, _)| name.get(dot + 1..));
+        suffixes
+            .filter_map(|suffix| self.first(Why::Suffix, |table| table.suffix(suffix)))
+            .next()
+    }
+
+    fn catch_all(&self) -> Option<(&Arc<Service>, Why, Source)> {
+        self.first(Why::CatchAll, |table| table.catch_all.as_ref())
+    }
+
+    /// Returns the service that one step finds, in the file before the store.
+    fn first<'t>(
+        &'t self,
+        why: Why,
+        step: impl Fn(&'t Table) -> Option<&'t Arc<Service>>,
+    ) -> Option<(&'t Arc<Service>, Why, Source)> {
+        let tables = [(&self.file, Source::File), (&self.store, Source::Store)];
+        tables
+            .into_iter()
+            .find_map(|(table, source)| Some((step(table)?, why, source)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    thread_local! {
+        static LOOK_UPS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Counts a look-up in a map, by which the tests measure the work of a decision.
+    pub(super) fn count_look_up() {
+        LOOK_UPS.with(|count| count.set(count.get() + 1));
+    }
+
+    fn look_ups(work: impl FnOnce()) -> usize {
+        let before = LOOK_UPS.with(Cell::get);
+        work();
+        LOOK_UPS.with(Cell::get) - before
+    }
+
+    fn pattern(text: &str) -> Pattern {
+        text.parse().expect(text)
+    }
+
+    /// A rule that takes clients with this protocol, or all.
+    fn rule(alpn: Option<&str>) -> Rule {
+        Rule {
+            alpn: alpn.map(|protocol| protocol.as_bytes().into()),
+            target: Target::Tunnel,
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: None,
+        }
+    }
+
+    fn table(names: &[&str]) -> Arc<Table> {
+        let mut table = Table::default();
+        for name in names {
+            table.insert(pattern(name), [rule(None)]);
+        }
+        Arc::new(table)
+    }
+
+    /// The decision for a client without ALPN.
+    fn decided(tables: &Tables, name: Option<&str>) -> Option<(String, Why, Source)> {
+        let decision = tables.decide(name, |_| false).ok()?;
+        Some((decision.service.name.to_string(), decision.why, decision.source))
+    }
+
+    #[test]
+    fn an_exact_name_goes_before_suffixes_and_the_longest_suffix_before_the_others() {
+        let tables = Tables {
+            file: table(&["www.example.org", "*.example.org", "*.b.example.org", CATCH_ALL]),
+            store: Arc::default(),
+        };
+        for (name, service, why) in [
+            (Some("www.example.org"), "www.example.org", Why::Exact),
+            (Some("ftp.example.org"), "*.example.org", Why::Suffix),
+            (Some("a.www.example.org"), "*.example.org", Why::Suffix),
+            (Some("a.b.example.org"), "*.b.example.org", Why::Suffix),
+            (Some("b.example.org"), "*.example.org", Why::Suffix),
+            (Some("example.org"), CATCH_ALL, Why::CatchAll),
+            (Some("notexample.org"), CATCH_ALL, Why::CatchAll),
+            (None, CATCH_ALL, Why::CatchAll),
+        ] {
+            let expected = Some((service.to_owned(), why, Source::File));
+            assert_eq!(decided(&tables, name), expected, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_file_goes_before_the_store_in_each_step_and_never_over_a_better_match() {
+        let tables = Tables {
+            file: table(&["a.example", "*.example", CATCH_ALL]),
+            store: table(&["a.example", "b.example", "*.c.example", CATCH_ALL]),
+        };
+        for (name, service, source) in [
+            ("a.example", "a.example", Source::File),
+            ("b.example", "b.example", Source::Store),
+            ("x.c.example", "*.c.example", Source::Store),
+            ("c.example", "*.example", Source::File),
+            ("other", CATCH_ALL, Source::File),
+        ] {
+            let (found, _, from) = decided(&tables, Some(name)).unwrap();
+            assert_eq!((found.as_str(), from), (service, source), "{name}");
+        }
+        let store_alone = Tables {
+            file: Arc::default(),
+            ..tables
+        };
+        assert_eq!(decided(&store_alone, None).unwrap().2, Source::Store);
+        assert_eq!(decided(&Tables::default(), Some("a.example")), None);
+    }
+
+    #[test]
+    fn the_first_rule_whose_protocol_the_client_offers_decides_and_no_other_service_is_tried() {
+        let mut file = Table::default();
+        file.insert(pattern("a.example"), [rule(Some("h2")), rule(None)]);
+        file.insert(pattern("b.example"), [rule(Some("h2")), rule(Some("postgresql"))]);
+        file.insert(Pattern::CatchAll, [rule(None)]);
+        let tables = Tables {
+            file: Arc::new(file),
+            store: Arc::default(),
+        };
+        let number = |name, offer: &str| {
+            let decision = tables.decide(Some(name), |protocol| protocol == offer.as_bytes());
+            decision.map(|decision| decision.number)
+        };
+        assert_eq!(number("a.example", "h2").unwrap(), 0);
+        assert_eq!(number("a.example", "http/1.1").unwrap(), 1);
+        assert_eq!(number("b.example", "postgresql").unwrap(), 1);
+        let Err(Undecided::NoProtocol(service)) = number("b.example", "http/1.1") else {
+            panic!("a service without a rule for the client");
+        };
+        assert_eq!(&*service.name, "b.example");
+    }
+
+    #[test]
+    fn names_are_taken_in_lower_case_and_without_a_trailing_dot() {
+        for (text, written) in [
+            ("WWW.Example.ORG.", "www.example.org"),
+            ("*.Example.org", "*.example.org"),
+            ("CATCH_ALL", "CATCH_ALL"),
+            ("catch_all", "catch_all"),
+            ("::1", "::1"),
+            ("_x.example", "_x.example"),
+        ] {
+            assert_eq!(pattern(text).to_string(), written);
+        }
+        assert_eq!(pattern("catch_all"), Pattern::Exact("catch_all".into()));
+    }
+
+    #[test]
+    fn a_text_that_is_no_name_is_refused_with_its_reason() {
+        let long = "a".repeat(254);
+        for (text, error) in [
+            ("", PatternError::Empty),
+            (".", PatternError::Empty),
+            ("*.", PatternError::Empty),
+            ("*", PatternError::Asterisk),
+            ("a.*.example", PatternError::Asterisk),
+            ("*a.example", PatternError::Asterisk),
+            ("*.*.example", PatternError::Asterisk),
+            ("a b", PatternError::Byte),
+            ("a\0", PatternError::Byte),
+            ("ä.example", PatternError::Byte),
+            ("a..b", PatternError::EmptyLabel),
+            (".a", PatternError::EmptyLabel),
+            (&long, PatternError::TooLong),
+        ] {
+            assert_eq!(text.parse::<Pattern>(), Err(error), "{text:?}");
+        }
+        assert!("a".repeat(253).parse::<Pattern>().is_ok());
+    }
+
+    #[test]
+    fn an_address_is_written_as_an_operator_writes_it() {
+        let network = |host: &str| Address::Network {
+            host: host.into(),
+            port: 443,
+        };
+        assert_eq!(network("a.example").to_string(), "a.example:443");
+        assert_eq!(network("::1").to_string(), "[::1]:443");
+        assert_eq!(Address::Unix("/run/x".into()).to_string(), "unix:/run/x");
+    }
+
+    #[test]
+    fn a_closed_way_and_a_tunnel_have_no_servers() {
+        let servers = Arc::new(Servers {
+            list: [].into(),
+            balance: Balance::RoundRobin,
+        });
+        let tls_alone = Rule {
+            target: Target::Servers {
+                tls: Some(servers),
+                http: None,
+            },
+            ..rule(None)
+        };
+        assert!(tls_alone.servers(Way::Tls).is_some() && tls_alone.servers(Way::Http).is_none());
+        assert!(rule(None).servers(Way::Tls).is_none() && rule(None).servers(Way::Http).is_none());
+    }
+
+    #[test]
+    fn a_decision_costs_the_same_with_ten_names_and_with_a_hundred_thousand() {
+        let with = |count: usize| {
+            let mut table = Table::default();
+            for number in 0..count {
+                let name = match number % 10 {
+                    0 => format!("*.domain-{number:06}.example"),
+                    _ => format!("host-{number:06}.domain.example"),
+                };
+                table.insert(pattern(&name), [rule(None)]);
+            }
+            Tables {
+                file: Arc::new(table),
+                store: Arc::default(),
+            }
+        };
+        let (few, many) = (with(10), with(100_000));
+        assert_eq!(many.file.len(), 100_000);
+        for name in [
+            "host-000001.domain.example",
+            "x.domain-000000.example",
+            "unknown.a.b.c.d.e.example",
+            "unknown",
+        ] {
+            let cost = |tables: &Tables| look_ups(|| _ = tables.decide(Some(name), |_| false));
+            assert_eq!(cost(&few), cost(&many), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_many_labels_costs_no_look_up_of_suffixes_longer_than_those_of_the_table() {
+        let name = ["a"; 127].join(".");
+        let cost = |names: &[&str]| {
+            let tables = Tables {
+                file: table(names),
+                store: Arc::default(),
+            };
+            look_ups(|| assert!(tables.decide(Some(&name), |_| false).is_err()))
+        };
+        // The exact name in both tables.
+        assert_eq!(cost(&["b"]), 2);
+        // And the last two labels.
+        assert_eq!(cost(&["*.b.c"]), 4);
+    }
+
+    /// The same decision by a walk over all services: the longest pattern that fits is the best.
+    fn linear(file: &[String], store: &[String], name: &str) -> Option<(String, Why, Source)> {
+        let sources = [(file, Source::File), (store, Source::Store)];
+        let services = sources.map(|(names, source)| names.iter().map(move |name| (name, source)));
+        let rank = |service: &str| match service.strip_prefix('*') {
+            None if service == name => Some((Why::Exact, usize::MAX)),
+            None if service == CATCH_ALL => Some((Why::CatchAll, 0)),
+            None => None,
+            // The suffix has its dot here.
+            Some(suffix) if name.len() >= suffix.len() && name.ends_with(suffix) => Some((Why::Suffix, suffix.len())),
+            Some(_) => None,
+        };
+        services
+            .into_iter()
+            .flatten()
+            .filter_map(|(service, source)| Some((service.clone(), rank(service)?, source)))
+            // Of equals the first is kept: the file's.
+            .reduce(|best, other| if other.1.1 > best.1.1 { other } else { best })
+            .map(|(service, (why, _), source)| (service, why, source))
+    }
+
+    /// Names of few labels from few letters, so that many of them meet.
+    fn host() -> impl Strategy<Value = String> {
+        prop::collection::vec(prop::sample::select(vec!["a", "b", "ab"]), 1..5).prop_map(|labels| labels.join("."))
+    }
+
+    fn names() -> impl Strategy<Value = Vec<String>> {
+        let service = (host(), 0..5_u8).prop_map(|(host, kind)| match kind {
+            0 => CATCH_ALL.to_owned(),
+            1 | 2 => format!("*.{host}"),
+            3.. => host,
+        });
+        prop::collection::vec(service, 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_decides_as_a_walk_over_all_services_does(
+            file in names(),
+            store in names(),
+            asked in prop::collection::vec(host(), 1..20),
+        ) {
+            let borrowed = |names: &[String]| table(&names.iter().map(String::as_str).collect::<Vec<_>>());
+            let tables = Tables { file: borrowed(&file), store: borrowed(&store) };
+            for name in asked {
+                prop_assert_eq!(decided(&tables, Some(&name)), linear(&file, &store, &name));
+            }
+        }
+    }
+}
