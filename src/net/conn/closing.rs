@@ -125,6 +125,8 @@ impl Conn {
             match self.stream.discard_unread() {
                 Ok(Unread::Bytes(count)) if count < lingering.bytes => lingering.bytes -= count,
                 Ok(Unread::None) => self.is_readable = false,
+                // Each event tells of the peer's end again, also the one for room.
+                Ok(Unread::End) if self.stream.has_unsent() => self.is_readable = false,
                 // The end of its side, an error, or a peer that never stops.
                 Ok(Unread::Bytes(_) | Unread::End) | Err(_) => return CloseStep::Done,
             }

@@ -111,7 +111,8 @@ mod tests {
     use std::io::{ErrorKind, IoSlice, Read, Write};
     use std::time::{Duration, Instant};
 
-    use super::super::super::scaffold::{TlsClient, tcp_pair, tls_pair, wait_readable, wait_writable};
+    use super::super::super::scaffold::{TlsClient, tcp_pair, tls_pair, unix_pair, wait_readable, wait_writable};
+    use super::super::super::sys;
     use super::super::super::tls::error::Fault;
     use super::super::super::tls::scaffold::Authority;
     use super::super::{CloseStep, LingerLimits, Received, Sent};
@@ -146,6 +147,30 @@ mod tests {
                 other => return (all, other),
             }
         }
+    }
+
+    /// A connection after its handshake on a UNIX socket, which is full as soon as it says so, and the client's end.
+    fn pair_on_unix_socket() -> (Conn, std::os::unix::net::UnixStream) {
+        let (stream, mut socket) = unix_pair();
+        let (engine, mut client) = Authority::new().sides();
+        let mut conn = Conn::new(stream).secure(engine);
+        client.write_tls(&mut socket).expect("a hello");
+        while conn.advance_handshake().expect("a hello") != Step::Waiting {}
+        client.complete_io(&mut socket).expect("the handshake");
+        note(&mut conn, true, false);
+        while conn.advance_handshake().expect("the last flight") != Step::Done {}
+        (conn, socket)
+    }
+
+    /// Writes to the socket, past TLS, until it is full. Returns the number of bytes.
+    fn fill(conn: &Conn) -> usize {
+        let mut written = 0;
+        for piece in [&[7; 10_000][..], &[7; 1]] {
+            while let Ok(count) = sys::send_messages(conn.stream.fd(), &[&[IoSlice::new(piece)]], false) {
+                written += count;
+            }
+        }
+        written
     }
 
     fn pattern(length: u32) -> Vec<u8> {
@@ -336,6 +361,26 @@ mod tests {
         wait_readable(conn.socket());
         assert_eq!(conn.read(&mut [0; 10]), Received::End);
         assert_eq!(conn.begin_close(true, LIMITS, Instant::now()), CloseStep::Done);
+    }
+
+    #[test]
+    fn a_client_that_ends_before_there_is_room_for_the_end_still_gets_that() {
+        let (mut conn, mut socket) = pair_on_unix_socket();
+        let filler = fill(&conn);
+        assert_eq!(conn.begin_close(true, LIMITS, Instant::now()), CloseStep::Waiting);
+        assert!(conn.stream.has_unsent(), "{filler} bytes leave room");
+        socket.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        note(&mut conn, true, false);
+        assert_eq!(conn.go_on_closing(), CloseStep::Waiting);
+        socket.read_exact(&mut vec![0; filler]).expect("what was written");
+        note(&mut conn, true, true);
+        assert_eq!(conn.go_on_closing(), CloseStep::Done);
+        drop(conn);
+        let mut rest = Vec::new();
+        socket.read_to_end(&mut rest).expect("the end");
+        // An alert of TLS 1.3 takes 24 bytes: a header of 5, the alert of 2, its type and a tag of 16.
+        let alert = rest.last_chunk::<24>().expect("an alert");
+        assert!(alert.starts_with(&[23, 3, 3, 0, 19]), "{alert:?}");
     }
 
     #[test]
