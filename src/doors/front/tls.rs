@@ -327,5 +327,6 @@ impl Front {
 /// Returns what a certificate is for, and how long, for the log.
 fn purpose(identity: &Identity) -> String {
     let hosts = identity.names().all_hosts().join(", ");
+    let hosts = if hosts.is_empty() { "no host" } else { &hosts };
     format!("for {}, until {}", hosts.escape_debug(), identity.names().last_day())
 }

@@ -59,6 +59,9 @@ pub enum Mistake {
     Malformed(String),
 }
 
+const UNUSABLE_KEY: &str =
+    "the key is malformed, or of a kind that is not used here (RSA of 2048 to 4096 bits, P-256, P-384 and Ed25519 are)";
+
 impl Identity {
     /// Reads the certificates, of which the first is that of the identity itself, and the key. `file` is the name of
     /// the file of the certificates, for messages.
@@ -172,6 +175,7 @@ impl Identity {
 /// # Errors
 /// There is none, or one is malformed.
 pub fn certificates_from_pem(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Mistake> {
+    let bytes = sections(bytes)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     match chain {
         Ok(chain) if chain.is_empty() => Err(absent(bytes)),
@@ -182,8 +186,11 @@ pub fn certificates_from_pem(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>
 
 /// Reads the first key of a PEM file.
 fn key_from_pem(bytes: &[u8]) -> Result<Arc<dyn SigningKey>, Mistake> {
-    // In the older form, the word stands in a header below the first line.
-    if bytes.windows(9).any(|word| word == b"ENCRYPTED") {
+    let bytes = sections(bytes)?;
+    if bytes
+        .split(|byte| matches!(byte, b'\n' | b'\r'))
+        .any(tells_of_encryption)
+    {
         return Err(Mistake::Encrypted);
     }
     let key = PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
@@ -191,7 +198,27 @@ fn key_from_pem(bytes: &[u8]) -> Result<Arc<dyn SigningKey>, Mistake> {
         error => malformed(&error),
     })?;
     let loaded = provider().key_provider.load_private_key(key);
-    loaded.map_err(|_| Mistake::Malformed("the key is malformed, or of a kind that TLS does not use".to_owned()))
+    loaded.map_err(|_| Mistake::Malformed(UNUSABLE_KEY.to_owned()))
+}
+
+/// Returns the text of a PEM file without the mark that editors of Windows put in front.
+fn sections(bytes: &[u8]) -> Result<&[u8], Mistake> {
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    // The reader of sections would pass over the second one, as if it were not there.
+    let glued = b"----------BEGIN ";
+    match text.windows(glued.len()).any(|part| part == glued) {
+        true => Err(Mistake::Malformed(
+            "a section begins in the line in which another ends".to_owned(),
+        )),
+        false => Ok(text),
+    }
+}
+
+/// Returns true if this line of a PEM file says that a key is encrypted. In the older form, a header below the first
+/// line does.
+fn tells_of_encryption(line: &[u8]) -> bool {
+    line.starts_with(b"-----BEGIN ENCRYPTED ")
+        || (line.starts_with(b"Proc-Type:") && line.trim_ascii_end().ends_with(b"ENCRYPTED"))
 }
 
 fn absent(bytes: &[u8]) -> Mistake {
@@ -339,6 +366,40 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_of_an_editor_and_other_ends_of_lines_are_no_mistakes() {
+        let (certificate, key) = Authority::new().certify_pem(&["a"]);
+        for end in ["\n", "\r\n", "\r", "  \n"] {
+            let written = |text: &str| format!("\u{feff}{}", text.replace('\n', end));
+            read(&written(&certificate), &written(&key)).unwrap();
+        }
+    }
+
+    /// The second certificate would be missing in the chain that clients are shown, and in the list of authorities.
+    #[test]
+    fn files_that_were_joined_without_an_end_of_line_are_refused() {
+        let authority = Authority::new();
+        let (certificate, key) = authority.certify_pem(&["a"]);
+        let chain = certificate.trim_end().to_owned() + &authority.certificate.pem();
+        let expected = "a section begins in the line in which another ends";
+        assert_eq!(reason(read(&chain, &key)), expected);
+        assert_eq!(
+            reason(read(&certificate, &(certificate.trim_end().to_owned() + &key))),
+            expected
+        );
+        read(
+            &(certificate.trim_end().to_owned() + "\n" + &authority.certificate.pem()),
+            &key,
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn a_note_about_encryption_is_no_encryption() {
+        let (certificate, key) = Authority::new().certify_pem(&["a"]);
+        read(&certificate, &format!("# NOT ENCRYPTED\n{key}")).unwrap();
+    }
+
+    #[test]
     fn an_encrypted_key_is_told_from_a_malformed_one() {
         let (certificate, key) = Authority::new().certify_pem(&["a"]);
         for encrypted in [
@@ -350,7 +411,7 @@ mod tests {
                 Wrong::Key(Mistake::Encrypted)
             );
         }
-        let of_no_use = "the key is malformed, or of a kind that TLS does not use";
+        let of_no_use = UNUSABLE_KEY;
         let short = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n";
         assert_eq!(reason(read(&certificate, short)), of_no_use);
         let cut = &key[..key.len() - 10];
