@@ -398,7 +398,7 @@ impl<D: Door + ?Sized> Accepting for D {
 
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin, transport: Transport) {
         if transport == Transport::Tls || self.front().awaits_preface(origin.peer) {
-            let admission = self.front_mut().receive(cx, conn, origin.peer, transport);
+            let admission = self.front_mut().receive(cx, conn, origin, transport);
             self.follow_admission(cx, admission);
         } else if self.front_mut().permits(cx, &origin) {
             Door::admit(self, cx, conn, origin);

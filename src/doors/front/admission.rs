@@ -71,17 +71,17 @@ impl Front {
         &mut self,
         cx: &mut Context<'_>,
         conn: Conn,
-        peer: PeerAddr,
+        origin: Origin,
         transport: Transport,
     ) -> Admission {
-        let (origin, awaits_preface) = (Origin::direct(peer), self.awaits_preface(peer));
+        let (peer, awaits_preface) = (origin.peer, self.awaits_preface(origin.peer));
         let tls = match transport {
             Transport::Plain => None,
             Transport::Tls => self.tls().cloned(),
         };
         let (place, plan) = match (awaits_preface, tls) {
-            (true, tls) => (Place::Unidentified(peer), Plan::Preface(self.preface(), tls)),
-            (false, Some(tls)) => (Place::Direct(peer), Plan::Handshake(tls)),
+            (true, tls) => (Place::Unidentified, Plan::Preface(self.preface(), tls)),
+            (false, Some(tls)) => (Place::Direct, Plan::Handshake(tls)),
             // A door with such a listener has a server for it.
             (false, None) => return Admission::Nothing,
         };
@@ -92,7 +92,7 @@ impl Front {
         if !awaits_preface && !self.permits(cx, &origin) {
             return Admission::Nothing;
         }
-        if let Err(full) = self.take_place(place) {
+        if let Err(full) = self.take_place(place, &origin) {
             let over = self.over_limit(full);
             return self.refuse_over_limit(cx, conn, origin, over, transport);
         }
@@ -100,7 +100,7 @@ impl Front {
             Arc::clone(&self.options),
             self.options.connection_limits.total.div_ceil(2),
         );
-        let ended = self.arrivals.begin(cx, conn, place, plan, &options.access);
+        let ended = self.arrivals.begin(cx, conn, (place, origin), plan, &options.access);
         let admission = self.conclude(cx, ended);
         let displaced = self.arrivals.make_room(cx, most);
         self.conclude(cx, displaced);
@@ -126,17 +126,17 @@ impl Front {
         Admission::Nothing
     }
 
-    fn take_place(&mut self, place: Place) -> Result<(), Full> {
+    fn take_place(&mut self, place: Place, origin: &Origin) -> Result<(), Full> {
         match place {
-            Place::Unidentified(_) => self.count.count_unidentified(),
-            Place::Direct(peer) => self.count.admit(&Origin::direct(peer)),
+            Place::Unidentified => self.count.count_unidentified(),
+            Place::Direct => self.count.admit(origin),
         }
     }
 
-    fn give_back(&mut self, place: Place) {
+    fn give_back(&mut self, place: Place, origin: &Origin) {
         match place {
-            Place::Unidentified(_) => self.count.release_unidentified(),
-            Place::Direct(peer) => self.count.release(&Origin::direct(peer)),
+            Place::Unidentified => self.count.release_unidentified(),
+            Place::Direct => self.count.release(origin),
         }
     }
 
@@ -185,27 +185,32 @@ impl Front {
             let line = format_args!("no helper thread can be started, and signatures make all clients wait: {error}");
             self.note(cx, Level::Error, NO_HELPER, line);
         }
-        let Some(Ended { place, mut outcome }) = ended else {
+        let Some(Ended {
+            place,
+            origin,
+            mut outcome,
+        }) = ended
+        else {
             return Admission::Nothing;
         };
-        if let Outcome::Complete(conn, origin, _) = &mut outcome {
-            self.tls_counts.count(conn, origin);
+        if let Outcome::Complete(conn, _) = &mut outcome {
+            self.tls_counts.count(conn, &origin);
         }
-        self.give_back(place);
-        let peer = place.peer();
+        self.give_back(place, &origin);
+        let peer = origin.peer;
         match outcome {
-            Outcome::Complete(conn, origin, made_with) if self.options.access.permits(&origin) => {
+            Outcome::Complete(conn, made_with) if self.options.access.permits(&origin) => {
                 match self.judge_again(&conn, &origin, made_with.as_ref()) {
                     Ok(()) => return Admission::Granted(conn, origin),
                     Err(fault) => self.refuse_handshake(cx, &origin, &Failure::Fault(fault)),
                 }
             }
-            Outcome::Complete(_, origin, _) | Outcome::NotPermitted(origin) => self.deny_client(cx, &origin),
+            Outcome::Complete(_, _) | Outcome::NotPermitted => self.deny_client(cx, &origin),
             Outcome::Refused(refusal) => {
                 self.refused.bad_header += 1;
                 self.note(cx, Level::Warn, BAD_HEADERS, format_args!("refused {peer}: {refusal}"));
             }
-            Outcome::Failed(origin, failure) => self.refuse_handshake(cx, &origin, &failure),
+            Outcome::Failed(failure) => self.refuse_handshake(cx, &origin, &failure),
             Outcome::Closed(Awaited::Preface) => {
                 let line = format_args!("{peer} has closed before its PROXY header, as health checks do");
                 self.note(cx, Level::Debug, HEALTH_CHECKS, line);
@@ -264,25 +269,26 @@ impl Front {
     /// changed.
     pub(super) fn close_untrusted(&mut self, cx: &mut Context<'_>) {
         let (proxies, access) = (&self.options.proxies, &self.options.access);
-        let closed = self.arrivals.close(cx, |place| match place {
-            Place::Unidentified(peer) => proxies.include(peer) && !access.denies(peer),
-            Place::Direct(peer) => access.permits(&Origin::direct(peer)),
+        let closed = self.arrivals.close(cx, |place, origin| match place {
+            Place::Unidentified => proxies.include(origin.peer) && !access.denies(origin.peer),
+            Place::Direct => access.permits(origin),
         });
-        for place in closed {
-            self.give_back(place);
+        for (place, origin) in closed {
+            self.give_back(place, &origin);
             let why = match place {
-                Place::Unidentified(_) => "no longer allowed to send a PROXY header",
-                Place::Direct(_) => "not allowed by --allow and --deny",
+                Place::Unidentified => "no longer allowed to send a PROXY header",
+                Place::Direct => "not allowed by --allow and --deny",
             };
-            self.deny(cx, &Origin::direct(place.peer()), why);
+            // It is the peer that is refused, also if its client is known by now.
+            self.deny(cx, &Origin::direct(origin.peer), why);
             self.descriptor_freed(cx);
         }
     }
 
     /// Closes all connections whose preface is awaited, since the door ends.
     pub(super) fn close_arrivals(&mut self, cx: &mut Context<'_>) {
-        for place in self.arrivals.close(cx, |_| false) {
-            self.give_back(place);
+        for (place, origin) in self.arrivals.close(cx, |_, _| false) {
+            self.give_back(place, &origin);
         }
     }
 

@@ -19,7 +19,6 @@ use mio::Interest;
 use super::handshake::{self, Failure, Share};
 use super::preface::{Ending, Preface, Refusal, Verdict};
 use crate::net::access::AccessList;
-use crate::net::addr::PeerAddr;
 use crate::net::conn::{Conn, Received};
 use crate::net::origin::{Asserted, Origin};
 use crate::net::stream::PeerState;
@@ -39,6 +38,8 @@ pub(super) struct Arrival {
     pub(super) number: u64,
     pub(super) conn: Conn,
     pub(super) place: Place,
+    /// The origin as far as it is known: that of its peer before the end of the preface.
+    pub(super) origin: Origin,
     pub(super) accepted: Instant,
     pub(super) stage: Stage,
     /// The server that its handshake is made with, if there is to be one.
@@ -53,9 +54,9 @@ pub(super) struct Arrival {
 pub(super) enum Stage {
     Preface(Reading),
     /// The client is known, and its handshake is being made.
-    Handshake(Origin),
+    Handshake,
     /// Its handshake waits for a signature that a helper thread makes. What comes from the client is left in the kernel.
-    Signature(Origin),
+    Signature,
 }
 
 /// A preface that is being read.
@@ -66,21 +67,13 @@ pub(super) struct Reading {
     pub(super) received: Vec<u8>,
 }
 
-/// The place that an arrival has among the connections of its door, under the peer of its socket.
+/// The place that an arrival has among the connections of its door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// The client is not known before the end of the preface: the arrival counts in the total alone.
-    Unidentified(PeerAddr),
-    /// The peer is the client.
-    Direct(PeerAddr),
-}
-
-impl Place {
-    pub(super) const fn peer(self) -> PeerAddr {
-        match self {
-            Place::Unidentified(peer) | Place::Direct(peer) => peer,
-        }
-    }
+    Unidentified,
+    /// The peer of the socket is the client: the arrival counts under its address as well.
+    Direct,
 }
 
 /// The steps that an arrival has to take. There is one at least.
@@ -102,8 +95,8 @@ pub(in crate::doors) enum Awaited {
 /// The reason to end an arrival, before it is taken out of the poll.
 #[derive(Debug)]
 pub(super) enum End {
-    Complete(Origin),
-    NotPermitted(Origin),
+    Complete,
+    NotPermitted,
     Refuse(Refusal),
     Fail(Failure),
     Close,
@@ -121,13 +114,14 @@ pub(super) enum Progress {
 
 impl Arrival {
     /// An arrival that was accepted at this moment. It must [begin](Self::begin).
-    pub(super) fn new(number: u64, conn: Conn, place: Place, now: Instant) -> Self {
+    pub(super) fn new(number: u64, conn: Conn, place: Place, origin: Origin, now: Instant) -> Self {
         Self {
             number,
             conn,
             place,
+            origin,
             accepted: now,
-            stage: Stage::Handshake(Origin::direct(place.peer())),
+            stage: Stage::Handshake,
             tls: None,
             until: now + PATIENCE,
             is_registered: false,
@@ -145,18 +139,15 @@ impl Arrival {
                 });
                 Self { stage, tls, ..self }.read(cx, access)
             }
-            Plan::Handshake(tls) => {
-                let origin = Origin::direct(self.place.peer());
-                self.begin_handshake(origin, tls, cx)
-            }
+            Plan::Handshake(tls) => self.begin_handshake(tls, cx),
         }
     }
 
     pub(super) fn awaited(&self) -> Awaited {
         match self.stage {
             Stage::Preface(_) => Awaited::Preface,
-            Stage::Handshake(_) => Awaited::Handshake,
-            Stage::Signature(_) => Awaited::Signature,
+            Stage::Handshake => Awaited::Handshake,
+            Stage::Signature => Awaited::Signature,
         }
     }
 
@@ -172,8 +163,8 @@ impl Arrival {
     pub(super) fn read(mut self, cx: &mut Context<'_>, access: &AccessList) -> Progress {
         let verdict = match &mut self.stage {
             Stage::Preface(reading) => reading.read(&mut self.conn, cx),
-            Stage::Handshake(_) => return Progress::MoreLater(self),
-            Stage::Signature(_) => return self.await_signature(),
+            Stage::Handshake => return Progress::MoreLater(self),
+            Stage::Signature => return self.await_signature(),
         };
         self.follow(verdict, access, cx)
     }
@@ -181,8 +172,8 @@ impl Arrival {
     /// Goes as far as possible.
     pub(super) fn advance(self, cx: &mut Context<'_>, share: &mut Share, access: &AccessList) -> Progress {
         match &self.stage {
-            Stage::Preface(_) | Stage::Signature(_) => self.read(cx, access),
-            Stage::Handshake(_) => self.advance_handshake(cx, share),
+            Stage::Preface(_) | Stage::Signature => self.read(cx, access),
+            Stage::Handshake => self.advance_handshake(cx, share),
         }
     }
 
@@ -198,26 +189,23 @@ impl Arrival {
             Verdict::Close => return Progress::Ends(self, End::Close),
             Verdict::Complete { taken, client, details } => (taken, client, details),
         };
-        let origin = Origin {
-            asserted,
-            details: details.map(Into::into),
-            ..Origin::direct(self.place.peer())
-        };
+        let origin = &mut self.origin;
+        (origin.asserted, origin.details) = (asserted, details.map(Into::into));
         let Stage::Preface(reading) = &mut self.stage else {
             return Progress::Waits(self);
         };
         reading.received.drain(..taken);
         let Some(tls) = self.tls.clone() else {
-            return Progress::Ends(self, End::Complete(origin));
+            return Progress::Ends(self, End::Complete);
         };
         // A health check of the proxy is over when the handshake is done: see `admission`.
         let is_proxy_itself = origin.asserted == Some(Asserted::Proxy);
-        if !is_proxy_itself && !access.permits(&origin) {
-            return Progress::Ends(self, End::NotPermitted(origin));
+        if !is_proxy_itself && !access.permits(origin) {
+            return Progress::Ends(self, End::NotPermitted);
         }
         let early = std::mem::take(&mut reading.received);
         let conn = self.conn.restart(early);
-        Self { conn, ..self }.begin_handshake(origin, tls, cx)
+        Self { conn, ..self }.begin_handshake(tls, cx)
     }
 
     /// Ends a stage whose time is over.
@@ -227,12 +215,12 @@ impl Arrival {
                 let verdict = preface.judge_rest(received, Ending::Deadline);
                 self.follow(verdict, access, cx)
             }
-            Stage::Handshake(_) | Stage::Signature(_) => Progress::Ends(self, End::Fail(Failure::TooSlow)),
+            Stage::Handshake | Stage::Signature => Progress::Ends(self, End::Fail(Failure::TooSlow)),
         }
     }
 
     /// Begins a handshake, whose first step is made when the ones that wait for theirs have had it.
-    fn begin_handshake(self, origin: Origin, tls: Arc<ServerTls>, cx: &Context<'_>) -> Progress {
+    fn begin_handshake(self, tls: Arc<ServerTls>, cx: &Context<'_>) -> Progress {
         let engine = match tls.engine() {
             Ok(engine) => engine,
             Err(fault) => return Progress::Ends(self, End::Fail(Failure::Fault(fault))),
@@ -242,7 +230,7 @@ impl Arrival {
         let _ = self.conn.socket().set_nodelay();
         Progress::MoreLater(Self {
             conn: self.conn.secure(engine),
-            stage: Stage::Handshake(origin),
+            stage: Stage::Handshake,
             tls: Some(tls),
             until: cx.now() + handshake::PATIENCE,
             ..self
@@ -259,7 +247,7 @@ impl Arrival {
                 Ok(Step::Waiting) => return Progress::Waits(self),
                 Ok(Step::MoreLater) => continue,
                 Ok(Step::NeedsSignature) => return self.ask_for_signature(),
-                Ok(Step::Done) => self.completed(),
+                Ok(Step::Done) => self.complete(),
                 Err(error) => {
                     let has_begun = self.conn.has_begun_handshake();
                     Failure::from_error(error, has_begun).map_or(End::Close, End::Fail)
@@ -271,18 +259,15 @@ impl Arrival {
     }
 
     fn ask_for_signature(mut self) -> Progress {
-        match (self.conn.take_unsigned(), self.stage) {
-            (Some(unsigned), Stage::Handshake(origin)) => {
-                let stage = Stage::Signature(origin);
-                let arrival = Self { stage, ..self };
-                // The event for its end may have come before.
-                match arrival.end_of_client() {
-                    None => Progress::NeedsSignature(arrival, unsigned),
-                    Some(end) => Progress::Ends(arrival, end),
-                }
-            }
+        let Some(unsigned) = self.conn.take_unsigned() else {
             // It is asked for already.
-            (_, stage) => Progress::Waits(Self { stage, ..self }),
+            return Progress::Waits(self);
+        };
+        self.stage = Stage::Signature;
+        // The event for its end may have come before.
+        match self.end_of_client() {
+            None => Progress::NeedsSignature(self, unsigned),
+            Some(end) => Progress::Ends(self, end),
         }
     }
 
@@ -308,10 +293,10 @@ impl Arrival {
     /// Goes on with the engine that has made the signature, and sends it. The next step has to wait for its
     /// [turn](Self::advance).
     pub(super) fn take_signature(mut self, signed: Result<Engine, Fault>) -> Progress {
-        let Stage::Signature(origin) = self.stage else {
+        let Stage::Signature = self.stage else {
             return Progress::Waits(self);
         };
-        self.stage = Stage::Handshake(origin);
+        self.stage = Stage::Handshake;
         let taken = signed
             .map_err(Into::into)
             .and_then(|engine| self.conn.go_on_with(engine));
@@ -324,15 +309,10 @@ impl Arrival {
         }
     }
 
-    /// The end of an arrival whose handshake is done.
-    fn completed(&self) -> End {
-        match &self.stage {
-            Stage::Handshake(origin) => End::Complete(Origin {
-                tls: self.conn.established().map(Into::into),
-                ..origin.clone()
-            }),
-            Stage::Preface(_) | Stage::Signature(_) => End::Close,
-        }
+    /// Completes an arrival whose handshake is done.
+    fn complete(&mut self) -> End {
+        self.origin.tls = self.conn.established().map(Into::into);
+        End::Complete
     }
 }
 

@@ -59,6 +59,8 @@ pub(super) struct Arrivals {
 pub(super) struct Ended {
     /// The place that is to be given back.
     pub(super) place: Place,
+    /// The origin as far as it was known at the end.
+    pub(super) origin: Origin,
     pub(super) outcome: Outcome,
 }
 
@@ -66,13 +68,13 @@ pub(super) struct Ended {
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// Its preface and its handshake are complete. The handshake, if there was one, was made with this server.
-    Complete(Conn, Origin, Option<Arc<ServerTls>>),
+    Complete(Conn, Option<Arc<ServerTls>>),
     /// It was closed before its handshake, because the access lists refuse its client.
-    NotPermitted(Origin),
+    NotPermitted,
     /// It was closed because of its preface.
     Refused(Refusal),
     /// It was closed because of its handshake.
-    Failed(Origin, Failure),
+    Failed(Failure),
     /// It was closed because its peer wanted nothing.
     Closed(Awaited),
     /// It was closed because the poll cannot watch it.
@@ -122,11 +124,11 @@ impl Arrivals {
 
     pub(super) fn views(&self, now: Instant) -> impl Iterator<Item = ArrivalView> {
         self.table.values().map(move |arrival| ArrivalView {
-            peer: arrival.place.peer(),
+            peer: arrival.origin.peer,
             connected: now.saturating_duration_since(arrival.accepted),
             received: match &arrival.stage {
                 Stage::Preface(reading) => reading.received.len(),
-                Stage::Handshake(_) | Stage::Signature(_) => 0,
+                Stage::Handshake | Stage::Signature => 0,
             },
             awaited: arrival.awaited(),
         })
@@ -137,11 +139,11 @@ impl Arrivals {
         &mut self,
         cx: &mut Context<'_>,
         conn: Conn,
-        place: Place,
+        (place, origin): (Place, Origin),
         plan: Plan,
         access: &AccessList,
     ) -> Option<Ended> {
-        let arrival = Arrival::new(self.next_number, conn, place, cx.now());
+        let arrival = Arrival::new(self.next_number, conn, place, origin, cx.now());
         self.next_number += 1;
         let progress = arrival.begin(plan, cx, access);
         self.settle(cx, progress)
@@ -201,7 +203,9 @@ impl Arrivals {
         if !arrival.is_registered {
             let interest = arrival.interest();
             if let Err(error) = cx.register(at, &mut arrival.conn, interest) {
-                return Some(Ended::new(arrival.place, Outcome::Unwatchable(error)));
+                let Arrival { place, origin, .. } = arrival;
+                let outcome = Outcome::Unwatchable(error);
+                return Some(Ended { place, origin, outcome });
             }
             arrival.is_registered = true;
         }
@@ -273,33 +277,31 @@ impl Arrivals {
         let Arrival {
             conn,
             place,
+            origin,
             stage,
             tls,
             ..
         } = arrival;
-        let outcome = match (end, stage) {
-            (End::Complete(origin), Stage::Preface(Reading { received, .. })) => {
-                Outcome::Complete(conn.restart(received), origin, tls)
+        let outcome = match end {
+            End::Complete => {
+                let early = match stage {
+                    Stage::Preface(Reading { received, .. }) => received,
+                    Stage::Handshake | Stage::Signature => Vec::new(),
+                };
+                Outcome::Complete(conn.restart(early), tls)
             }
-            (End::Complete(origin), Stage::Handshake(_) | Stage::Signature(_)) => {
-                Outcome::Complete(conn.restart(Vec::new()), origin, tls)
-            }
-            (End::NotPermitted(origin), _) => Outcome::NotPermitted(origin),
-            (End::Refuse(refusal), _) => {
+            End::NotPermitted => Outcome::NotPermitted,
+            End::Refuse(refusal) => {
                 conn.turn_away(&[], true);
                 Outcome::Refused(refusal)
             }
-            (End::Fail(failure), stage) => {
+            End::Fail(failure) => {
                 conn.turn_away(&[], true);
-                let origin = match stage {
-                    Stage::Handshake(origin) | Stage::Signature(origin) => origin,
-                    Stage::Preface(_) => Origin::direct(place.peer()),
-                };
-                Outcome::Failed(origin, failure)
+                Outcome::Failed(failure)
             }
-            (End::Close, _) => Outcome::Closed(awaited),
+            End::Close => Outcome::Closed(awaited),
         };
-        Ended::new(place, outcome)
+        Ended { place, origin, outcome }
     }
 
     /// Gives all arrivals no longer than `by`.
@@ -312,15 +314,22 @@ impl Arrivals {
         }
     }
 
-    /// Closes the arrivals that are not to stay, and returns their places.
-    pub(super) fn close(&mut self, cx: &mut Context<'_>, stays: impl Fn(Place) -> bool) -> Vec<Place> {
-        let leaving = self.table.iter().filter(|(_, arrival)| !stays(arrival.place));
+    /// Closes the arrivals that are not to stay, and returns the place and the origin of each.
+    pub(super) fn close(
+        &mut self,
+        cx: &mut Context<'_>,
+        stays: impl Fn(Place, &Origin) -> bool,
+    ) -> Vec<(Place, Origin)> {
+        let leaving = self
+            .table
+            .iter()
+            .filter(|(_, arrival)| !stays(arrival.place, &arrival.origin));
         let leaving: Vec<u64> = leaving.map(|(number, _)| *number).collect();
         let mut closed = Vec::new();
         for number in leaving {
             if let Some(mut arrival) = self.table.remove(&number) {
                 self.detach(cx, &mut arrival);
-                closed.push(arrival.place);
+                closed.push((arrival.place, arrival.origin));
             }
         }
         closed
@@ -342,10 +351,4 @@ impl Arrivals {
 fn source(kind: Kind, number: u64) -> Source {
     let key = Key::from_bits(number);
     Source { kind, key }
-}
-
-impl Ended {
-    const fn new(place: Place, outcome: Outcome) -> Self {
-        Self { place, outcome }
-    }
 }
