@@ -1,9 +1,8 @@
 //! The preface of a connection: bytes in front of the ones that its door reads. Pure: all bytes that were read so far
 //! in, a verdict out.
 //!
-//! The one preface is the header of the [PROXY protocol](crate::net::proxy). A ClientHello whose names decide where a
-//! connection goes becomes another variant: it is judged by the same verdicts, and held in the same table
-//! ([`arrivals`](super::arrivals)) meanwhile.
+//! The one preface is the header of the [PROXY protocol](crate::net::proxy). Bytes that a door goes by itself, as a
+//! ClientHello whose name decides where a connection goes, are none: the door reads them once it has the connection.
 
 use std::fmt;
 
