@@ -17,6 +17,8 @@ mod program_client;
 mod programs;
 pub mod route;
 mod run;
+#[cfg(test)]
+mod scaffold;
 mod standstill;
 pub mod waiters;
 

@@ -200,13 +200,7 @@ mod tests {
         from_ip(ip.parse().expect("an address"))
     }
 
-    const UNIX: Origin = Origin {
-        peer: PeerAddr::Unix,
-        asserted: None,
-        details: None,
-        door: None,
-        tls: None,
-    };
+    const UNIX: Origin = Origin::direct(PeerAddr::Unix);
 
     #[test]
     fn without_a_list_all_clients_are_permitted() {

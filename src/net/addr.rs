@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub use connect::Connect;
-pub use listen::{Listen, Transport};
+pub use listen::{Listen, Mark, Transport};
 use nix::net::if_::if_nametoindex;
 
 /// The longest path or abstract name of a UNIX socket, in bytes: sun_path has 108, one of which is the NUL that ends a

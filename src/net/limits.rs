@@ -148,13 +148,7 @@ mod tests {
         Origin::direct(PeerAddr::tcp((ip.parse::<IpAddr>().expect("an address"), 4711).into()))
     }
 
-    const UNIX: Origin = Origin {
-        peer: PeerAddr::Unix,
-        asserted: None,
-        details: None,
-        door: None,
-        tls: None,
-    };
+    const UNIX: Origin = Origin::direct(PeerAddr::Unix);
 
     fn count(total: usize, per_address: Option<usize>) -> ConnectionCount {
         ConnectionCount::new(ConnectionLimits { total, per_address })

@@ -13,7 +13,7 @@ use std::io;
 use std::time::Instant;
 
 use super::accept::{Acceptor, Batch, Pause, Resume};
-use super::addr::{Listen, ListenAddr, PeerAddr, Transport};
+use super::addr::{Listen, ListenAddr, Mark, PeerAddr, Transport};
 use super::conn::Conn;
 use super::listener::Listener;
 use super::origin::Origin;
@@ -32,7 +32,7 @@ pub trait Accepting {
     fn listening_mut(&mut self) -> &mut Listening;
 
     /// Takes in a connection that was accepted this moment, refuses it, or holds it back until it is known which client
-    /// it comes from. `transport` is that of the listener.
+    /// it comes from. `transport` is that of the listener, whose mark is in `origin`.
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin, transport: Transport);
 
     /// Logs that accepting pauses. The line gives the reason and the remedy.
@@ -57,7 +57,11 @@ pub trait Accepting {
     fn accept_batch(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Batch> {
         let mut taken = self.listening_mut().take(key, cx.now())?;
         for (stream, peer) in taken.accepted.drain(..) {
-            self.admit(cx, Conn::new(stream), Origin::direct(peer), taken.transport);
+            let origin = Origin {
+                mark: taken.mark,
+                ..Origin::direct(peer)
+            };
+            self.admit(cx, Conn::new(stream), origin, taken.transport);
         }
         self.listening_mut().give_back(taken.accepted);
         Some(taken.batch)
@@ -96,6 +100,7 @@ pub struct Listening {
 struct Taken {
     accepted: Vec<(Stream, PeerAddr)>,
     transport: Transport,
+    mark: Mark,
     batch: Batch,
 }
 
@@ -131,14 +136,14 @@ impl Listening {
         Ok(())
     }
 
-    /// Adds listeners, closes those whose address is not in `listen` any more, and gives the others the transport that
-    /// they have there, for connections that are accepted from now on.
+    /// Adds listeners, closes the ones whose address is not in `listen` any more, and gives the others the transport and
+    /// the mark that they have there, for connections that are accepted from now on.
     pub fn replace(&mut self, cx: &mut Context<'_>, name: &str, listen: &[Listen], new: Vec<(Listen, Listener)>) {
         let kind = self.kind;
         for (number, slot) in self.places.iter_mut().enumerate() {
             let Some(place) = slot else { continue };
             match listen.iter().find(|listen| listen.address == place.configured.address) {
-                Some(listen) => place.set_transport(listen.transport, name),
+                Some(listen) => place.configure(listen, name),
                 None => {
                     cx.set_alarm(&mut place.alarm, source(kind, number), None);
                     log::info!(service:% = name; "{name}: no longer listening on {}", place.configured);
@@ -192,6 +197,7 @@ impl Listening {
         Some(Taken {
             accepted: std::mem::take(accepted),
             transport: place.configured.transport,
+            mark: place.configured.mark,
             batch,
         })
     }
@@ -263,11 +269,11 @@ impl Place {
         Ok(())
     }
 
-    fn set_transport(&mut self, transport: Transport, name: &str) {
-        if self.configured.transport != transport {
-            let before = self.configured.to_string();
-            self.configured.transport = transport;
-            log::info!(service:% = name; "{name}: {before} is {} from now on", self.configured);
+    /// Takes on the transport and the mark of `listen`, which has the same address.
+    fn configure(&mut self, listen: &Listen, name: &str) {
+        let before = std::mem::replace(&mut self.configured, listen.clone());
+        if before.transport != listen.transport {
+            log::info!(service:% = name; "{name}: {before} is {listen} from now on");
         }
     }
 }

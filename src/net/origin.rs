@@ -15,13 +15,14 @@
 //! The header of the [PROXY protocol](super::proxy) asserts addresses. Nothing hands a connection over yet: tunnels and
 //! the doors that pass connections on will.
 //!
-//! [TLS](super::tls) on the connection is part of its origin for the log and for programs. It changes none of these rules.
+//! [TLS](super::tls) on the connection is part of its origin for the log and for programs, and the [mark](Origin::mark) of
+//! the listener for the door. They change none of these rules.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use super::addr::{PeerAddr, canonical};
+use super::addr::{Mark, PeerAddr, canonical};
 use super::proxy::Details;
 use super::tls::Established;
 
@@ -38,6 +39,8 @@ pub struct Origin {
     pub door: Option<Rc<str>>,
     /// The outcome of the handshake on the socket. `None` without TLS, and before the end of the handshake.
     pub tls: Option<Rc<Established>>,
+    /// The mark of the listener that has accepted the connection; the default if the connection was handed over.
+    pub mark: Mark,
 }
 
 /// The client of a connection that came by way of a trusted proxy or tunnel.
@@ -54,13 +57,14 @@ pub enum Asserted {
 impl Origin {
     /// The origin of a connection that comes from the peer of its socket itself.
     #[must_use]
-    pub fn direct(peer: PeerAddr) -> Self {
+    pub const fn direct(peer: PeerAddr) -> Self {
         Origin {
             peer,
             asserted: None,
             details: None,
             door: None,
             tls: None,
+            mark: Mark(0),
         }
     }
 

@@ -19,6 +19,8 @@ mod journal;
 pub mod options;
 mod preface;
 mod signatures;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 use std::fmt;

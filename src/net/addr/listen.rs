@@ -1,7 +1,8 @@
-//! A listener as it is configured: an address and a transport.
+//! A listener as it is configured: an address, a transport, and the mark of its door.
 //!
-//! The address alone identifies the socket. A socket can therefore change its transport while it is open, two listeners
-//! on one address conflict whatever their transports are, and TLS cannot hide that other machines reach an address.
+//! The address alone identifies the socket. A socket can therefore change its transport and its mark while it is open,
+//! two listeners on one address conflict whatever their transports are, and TLS cannot hide that other machines reach an
+//! address.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,6 +28,11 @@ impl Transport {
     }
 }
 
+/// A number by which a door tells its listeners apart; 0 where all are alike. It has a meaning to that door alone: the
+/// text of a listener does not show it, and a successor that takes the socket over has it from its own options.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Mark(pub u8);
+
 /// `ADDR`, or `tls:ADDR` for a listener whose clients speak TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Listen {
@@ -35,14 +41,17 @@ pub struct Listen {
     /// The transport of all its connections. A UNIX socket has no TLS, but one that is inherited may turn out to be a
     /// UNIX socket.
     pub transport: Transport,
+    /// The mark that all its connections [carry](super::super::origin::Origin::mark).
+    pub mark: Mark,
 }
 
 impl Listen {
-    /// Returns a listener without TLS.
+    /// Returns a listener without TLS, of a door whose listeners are alike.
     pub fn plain(address: ListenAddr) -> Listen {
         Listen {
             address,
             transport: Transport::Plain,
+            mark: Mark::default(),
         }
     }
 }
@@ -58,7 +67,12 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Listen, AddrError> {
         let (transport, address) = behind_transport(text, parse_listen)?;
-        Ok(Listen { address, transport })
+        let mark = Mark::default();
+        Ok(Listen {
+            address,
+            transport,
+            mark,
+        })
     }
 }
 
