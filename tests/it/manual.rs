@@ -23,6 +23,7 @@ use iotcpd::internals::config::spec::yes_no::YesNo;
 use iotcpd::internals::config::units::{Escaped, FileMode, Size, Time, Whole};
 
 use crate::harness::{Certificate, Daemon, temp_dir};
+use crate::house::doors_with;
 
 const PROGRAM_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.1");
 const FILE_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.toml.5");
@@ -284,17 +285,24 @@ fn type_of(flag: &Arg) -> &'static str {
 #[test]
 fn every_key_has_its_entry_with_type_and_default_and_every_entry_its_key() {
     let page = Page::read(FILE_PAGE);
-    for (heading, door) in [
-        (".Ss Keys of a pool", "pool"),
-        (".Ss Keys of an exec door", "exec"),
-        (".Ss Keys of a command door", "command"),
-    ] {
-        assert_eq!(keys_in_page(&page, heading), keys_of(&subcommand(door)), "{heading}");
+    let is_command = |door: &String| program().find_subcommand(door).is_some();
+    for door in doors_with("options.rs").into_iter().filter(is_command) {
+        let heading = format!(".Ss Keys of {}", with_article(&door));
+        assert_eq!(keys_in_page(&page, &heading), keys_of(&subcommand(&door)), "{heading}");
     }
     let log = LogTable::augment_args(Command::new("log"));
     assert_eq!(keys_in_page(&page, ".Ss Keys of the log"), keys_of(&log));
     let entry = EntrySpec::augment_args(Command::new("entry"));
     assert_eq!(keys_in_page(&page, ".Ss Keys of a command"), keys_of(&entry));
+}
+
+/// The door as the headings name it.
+fn with_article(door: &str) -> String {
+    match door {
+        "pool" => "a pool".to_owned(),
+        "exec" => "an exec door".to_owned(),
+        _ => format!("a {door} door"),
+    }
 }
 
 /// Each key with its type and default.
@@ -359,14 +367,14 @@ fn every_line_of_the_statistics_of_the_other_doors_is_documented_in_its_order() 
     let file = file.to_str().unwrap();
     let certificate = Certificate::new();
     let tls = certificate.flags();
-    for (heading, arguments) in [
-        (".Ss Statistics of an exec door", &["exec", "127.0.0.1:0"][..]),
-        (
-            ".Ss Statistics of a command door",
-            &["command", "--config", file, "--listen", "127.0.0.1:0"],
-        ),
-    ] {
-        let entries = page.entries(heading);
+    for door in doors_with("report.rs").into_iter().filter(|door| door != "pool") {
+        let arguments = match door.as_str() {
+            "exec" => &["exec", "127.0.0.1:0"][..],
+            "command" => &["command", "--config", file, "--listen", "127.0.0.1:0"],
+            _ => panic!("this test knows no command line of the {door} door"),
+        };
+        let heading = format!(".Ss Statistics of {}", with_article(&door));
+        let entries = page.entries(&heading);
         let told: Vec<_> = entries.iter().filter_map(|entry| entry.words_of("Li")).collect();
         let arguments = arguments.iter().copied().chain(tls.iter().map(String::as_str));
         let daemon = Daemon::with(arguments).start();

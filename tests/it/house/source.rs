@@ -118,6 +118,19 @@ pub(super) fn sources() -> Vec<File> {
     files
 }
 
+/// The name of each door whose folder in `src/doors` has this file: `options.rs` is in all of them, and `report.rs` once
+/// the door has statistics. The front is a part of every door, and none itself.
+pub(crate) fn doors_with(file_name: &str) -> Vec<String> {
+    let named = |file: File| {
+        let path = file.path.strip_prefix("doors").ok()?;
+        let (door, is_direct) = (path.parent()?.to_str()?, path.iter().count() == 2);
+        (is_direct && path.ends_with(file_name) && door != "front").then(|| door.to_owned())
+    };
+    let doors: Vec<_> = sources().into_iter().filter_map(named).collect();
+    assert!(doors.len() >= 3, "the doors were found: {doors:?}");
+    doors
+}
+
 /// All Rust files in a folder of the repository and below it.
 pub(super) fn files_in(folder: &str) -> Vec<File> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
