@@ -17,6 +17,7 @@ mod keys;
 mod log;
 mod needs;
 mod report;
+mod spelling;
 mod top_level;
 mod torc;
 
