@@ -104,7 +104,7 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Opt
     let (mut spec, keys) = Keys::read_with_others::<CommandSpec>(section, others, &mut found.report);
     let of_flags = flags.overlay_onto(&mut spec);
     if let Some(needs) = &mut found.needs {
-        needs.add_identities(&keys, &spec.listen);
+        needs.add_identities(&keys, &spec.listen.tls);
     }
     let all_read = commands.iter().all(Option::is_some);
     let mut lowered = lower::command(section.name.get_ref(), &spec, commands.into_iter().flatten().collect());

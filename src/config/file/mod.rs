@@ -352,7 +352,7 @@ fn read_pool(section: &Section<'_, '_>, found: &mut Collected<'_>) {
     // The needs are checked in spite of other mistakes, so that both are reported.
     if let Some(needs) = &mut found.needs {
         needs.add_directory(&keys, spec.process.chdir.as_deref());
-        needs.add_identities(&keys, &spec.listen);
+        needs.add_identities(&keys, &spec.listen.tls);
         if let Some(process) = lower::program_of_pool(&spec)
             && keys.is_read("daemon")
         {
@@ -373,7 +373,7 @@ fn read_exec(section: &Section<'_, '_>, found: &mut Collected<'_>) {
     if let Some(needs) = &mut found.needs {
         needs.add_directory(&keys, spec.process.chdir.as_deref());
         needs.add_permitted(&keys, &spec.allow_program);
-        needs.add_identities(&keys, &spec.listen);
+        needs.add_identities(&keys, &spec.listen.tls);
     }
     if let Some(options) = accept(&keys, lowered, found) {
         found.services.push(Options::Exec(Box::new(options)));

@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::report::Report;
 use crate::config::lower::{self, KeyRef};
 use crate::config::quote::Quoted;
-use crate::config::spec::listen::ListenSpec;
+use crate::config::spec::listen::TlsSpec;
 use crate::doors::pool::options::Options;
 use crate::doors::pool::squidguard;
 use crate::net::tls::Version;
@@ -85,7 +85,7 @@ impl Needs {
     }
 
     /// Adds the certificates of the listeners, and those of the authorities of clients. Nothing is added if their settings have a mistake, which was reported.
-    pub(super) fn add_identities(&mut self, keys: &Keys<'_, '_>, spec: &ListenSpec) {
+    pub(super) fn add_identities(&mut self, keys: &Keys<'_, '_>, spec: &TlsSpec) {
         for (index, files) in lower::identities_of(spec).into_iter().enumerate() {
             let place = keys.place(KeyRef::element("cert", index));
             self.list.push((place, Need::Identity(files)));

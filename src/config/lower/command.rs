@@ -86,7 +86,7 @@ pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result
     let timing = timing(&mut mistakes, spec);
     let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
     let max_buffer = mistakes.size("max-buffer", spec.max_buffer, &MAX_BUFFER);
-    let (front, listen) = listening.into_front(name, limit_kind(&spec.listen), stop_timeout);
+    let (front, listen) = listening.into_front(name, limit_kind(&spec.listen.access), stop_timeout);
     let options = Options {
         front,
         timing,

@@ -9,7 +9,6 @@ use super::pool::TIMEOUT;
 use super::process::context;
 use super::{KEY, KeyRef, LONGEST, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT};
 use crate::config::spec::exec::{self, ExecSpec};
-use crate::config::spec::listen::ListenSpec;
 use crate::config::spec::yes_no::YesNo;
 use crate::config::units::{Time, Whole};
 use crate::doors::exec::core::sockproc::SHELL;
@@ -47,11 +46,9 @@ const MAX_OUTPUT: RangeInclusive<u64> = 4 << 10..=1 << 30;
 /// All mistakes in its settings.
 pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
-    let listen = ListenSpec {
-        backlog: spec.listen.backlog.or(Some(Whole(DEFAULT_BACKLOG))),
-        max_connections: spec.listen.max_connections.or(Some(Whole(DEFAULT_CONNECTIONS))),
-        ..spec.listen.clone()
-    };
+    let mut listen = spec.listen.clone();
+    listen.sockets.backlog.get_or_insert(Whole(DEFAULT_BACKLOG));
+    listen.access.max_connections.get_or_insert(Whole(DEFAULT_CONNECTIONS));
     let mut listening = listening(&mut mistakes, Vec::new(), &listen, &ANY_NUMBER);
     listening.unix_socket.mode.get_or_insert(DEFAULT_MODE);
     check_addresses(&mut mistakes, spec);
@@ -173,7 +170,8 @@ mod tests {
     fn connections_and_backlog_may_be_any_number() {
         let with = |number: i64| {
             let mut spec = on("unix:/x");
-            (spec.listen.backlog, spec.listen.max_connections) = (Some(Whole(number)), Some(Whole(number)));
+            (spec.listen.sockets.backlog, spec.listen.access.max_connections) =
+                (Some(Whole(number)), Some(Whole(number)));
             lower(&spec).map(|options| (options.front.backlog, options.front.connection_limits.total))
         };
         assert_eq!(with(1), Ok((1, 1)));
@@ -272,7 +270,7 @@ mod tests {
             kill_timeout: Some(Time(Duration::ZERO)),
             ..ExecSpec::default()
         };
-        spec.listen.socket_mode = Some(FileMode(0o660));
+        spec.listen.sockets.socket_mode = Some(FileMode(0o660));
         let told = lower(&spec).unwrap_err();
         let keys: Vec<_> = told.iter().map(|line| line.split(':').next().unwrap()).collect();
         assert_eq!(keys, ["socket-mode", "listen", "kill-timeout", "timeout"]);

@@ -1,4 +1,5 @@
-//! The addresses, the access and the limits of listeners: the part of lowering that every listening door shares.
+//! The addresses, the sockets, the access and the limits of listeners: the parts of lowering that listening doors share.
+//! [`listening`] lowers all of them; a door with several kinds of listener lowers its lists of addresses one by one.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use ipnet::IpNet;
 
 use super::tls::tls;
 use super::{KEY, KeyRef, Mistakes};
-use crate::config::spec::listen::ListenSpec;
+use crate::config::spec::listen::{AccessSpec, ListenSpec, SocketSpec};
 use crate::config::units::FileMode;
 use crate::doors::front::options::{FrontOptions, LimitKind, TlsOptions};
 use crate::net::access::{AccessList, TrustedProxies, parse_net};
@@ -76,22 +77,43 @@ impl Listening {
 }
 
 /// Returns the kind of the limit on connections: a default may be lowered to the machine's limit.
-pub(super) fn limit_kind(spec: &ListenSpec) -> LimitKind {
+pub(super) fn limit_kind(spec: &AccessSpec) -> LimitKind {
     match spec.max_connections {
         Some(_) => LimitKind::Fixed,
         None => LimitKind::Flexible,
     }
 }
 
-/// Lowers the shared part. `addresses` are those of the door's own flags; those of `--listen` are added to them.
+/// Lowers all parts. `addresses` are those of the door's own flags; those of `--listen` are added to them.
 pub(super) fn listening(
     mistakes: &mut Mistakes,
     mut addresses: Vec<(KeyRef, Listen)>,
     spec: &ListenSpec,
     ceilings: &Ceilings,
 ) -> Listening {
-    for (index, text) in spec.listen.iter().enumerate() {
-        let origin = KeyRef::element("listen", index);
+    add_addresses(mistakes, &mut addresses, "listen", &spec.listen);
+    let (access, proxies) = (access(mistakes, &spec.access), proxies(mistakes, &spec.access));
+    let tls = tls(mistakes, &spec.tls, &spec.listen, &addresses, &proxies);
+    Listening {
+        addresses,
+        tls,
+        unix_socket: unix_socket(mistakes, &spec.sockets, "listen", &spec.listen),
+        backlog: backlog(mistakes, &spec.sockets, ceilings),
+        access,
+        proxies,
+        connection_limits: connection_limits(mistakes, &spec.access, ceilings),
+    }
+}
+
+/// Reads the list of addresses `texts` under `key`, and adds them to those of the door's other keys.
+pub(super) fn add_addresses(
+    mistakes: &mut Mistakes,
+    addresses: &mut Vec<(KeyRef, Listen)>,
+    key: &'static str,
+    texts: &[String],
+) {
+    for (index, text) in texts.iter().enumerate() {
+        let origin = KeyRef::element(key, index);
         match text.parse::<Listen>() {
             Ok(listen) => match addresses
                 .iter()
@@ -108,20 +130,6 @@ pub(super) fn listening(
                 mistakes.add_error(origin, &error.to_string(), otherwise);
             }
         }
-    }
-    let (access, proxies) = (access(mistakes, spec), proxies(mistakes, spec));
-    let tls = tls(mistakes, spec, &addresses, &proxies);
-    let unix_socket = unix_socket(mistakes, spec);
-    Listening {
-        addresses,
-        tls,
-        unix_socket,
-        backlog: mistakes
-            .count("backlog", spec.backlog, 1..=ceilings.backlog)
-            .unwrap_or(DEFAULT_BACKLOG),
-        access,
-        proxies,
-        connection_limits: connection_limits(mistakes, spec, ceilings),
     }
 }
 
@@ -150,19 +158,24 @@ fn overlap(one: &ListenAddr, other: &ListenAddr) -> bool {
     }
 }
 
-/// Returns mode and owner of the UNIX sockets. They must apply to at least one socket: a mode that protects nothing is
-/// a mistake that the operator should know of.
-fn unix_socket(mistakes: &mut Mistakes, spec: &ListenSpec) -> UnixSocketOptions {
+/// Returns mode and owner of the UNIX sockets among the addresses `texts` of `key`. They must apply to at least one
+/// socket: a mode that protects nothing is a mistake that the operator should know of.
+pub(super) fn unix_socket(
+    mistakes: &mut Mistakes,
+    spec: &SocketSpec,
+    key: &'static str,
+    texts: &[String],
+) -> UnixSocketOptions {
     let said = [
         ("socket-mode", spec.socket_mode.is_some()),
         ("socket-owner", spec.socket_owner.is_some()),
         ("socket-group", spec.socket_group.is_some()),
     ];
-    let any_file = spec.listen.iter().any(|text| may_be_a_file(text));
-    for (key, _) in said.iter().filter(|(_, said)| *said && !any_file) {
-        let remedy = format!("add a {KEY}listen address such as unix:/run/iotcpd.sock, or leave it out");
+    let any_file = texts.iter().any(|text| may_be_a_file(text));
+    for (setting, _) in said.iter().filter(|(_, said)| *said && !any_file) {
+        let remedy = format!("add a {KEY}{key} address such as unix:/run/iotcpd.sock, or leave it out");
         mistakes.add(
-            KeyRef::key(key),
+            KeyRef::key(setting),
             "there is no UNIX socket with a path to apply it to",
             remedy,
         );
@@ -190,7 +203,15 @@ fn may_be_a_file(text: &str) -> bool {
     })
 }
 
-fn access(mistakes: &mut Mistakes, spec: &ListenSpec) -> AccessList {
+/// Returns the length of the queue of connections not yet accepted.
+pub(super) fn backlog(mistakes: &mut Mistakes, spec: &SocketSpec, ceilings: &Ceilings) -> u32 {
+    mistakes
+        .count("backlog", spec.backlog, 1..=ceilings.backlog)
+        .unwrap_or(DEFAULT_BACKLOG)
+}
+
+/// Returns the networks whose clients may connect.
+pub(super) fn access(mistakes: &mut Mistakes, spec: &AccessSpec) -> AccessList {
     AccessList {
         allow: networks(mistakes, "allow", &spec.allow),
         deny: networks(mistakes, "deny", &spec.deny),
@@ -200,7 +221,8 @@ fn access(mistakes: &mut Mistakes, spec: &ListenSpec) -> AccessList {
 /// The word for the processes at the other end of UNIX sockets.
 const UNIX: &str = "unix";
 
-fn proxies(mistakes: &mut Mistakes, spec: &ListenSpec) -> TrustedProxies {
+/// Returns the proxies from which a PROXY header is expected.
+pub(super) fn proxies(mistakes: &mut Mistakes, spec: &AccessSpec) -> TrustedProxies {
     let proxies = TrustedProxies {
         nets: networks(mistakes, "accept-proxy", &spec.accept_proxy),
         unix: spec.accept_proxy.iter().any(|text| text == UNIX),
@@ -230,7 +252,8 @@ fn networks(mistakes: &mut Mistakes, key: &'static str, texts: &[String]) -> Vec
     networks
 }
 
-fn connection_limits(mistakes: &mut Mistakes, spec: &ListenSpec, ceilings: &Ceilings) -> ConnectionLimits {
+/// Returns the limits on connections, of all clients and of one address.
+pub(super) fn connection_limits(mistakes: &mut Mistakes, spec: &AccessSpec, ceilings: &Ceilings) -> ConnectionLimits {
     let total = mistakes
         .count("max-connections", spec.max_connections, 1..=ceilings.connections)
         .unwrap_or(DEFAULT_CONNECTIONS);
@@ -272,6 +295,15 @@ mod tests {
             .collect()
     }
 
+    fn sockets(mode: u32, owner: &str, group: &str) -> SocketSpec {
+        SocketSpec {
+            socket_mode: Some(FileMode(mode)),
+            socket_owner: Some(owner.into()),
+            socket_group: Some(group.into()),
+            ..SocketSpec::default()
+        }
+    }
+
     fn texts(texts: &[&str]) -> Vec<String> {
         texts.iter().map(ToString::to_string).collect()
     }
@@ -280,9 +312,7 @@ mod tests {
     fn socket_options_reach_the_unix_sockets() {
         let spec = ListenSpec {
             listen: texts(&["unix:/x"]),
-            socket_mode: Some(FileMode(0o660)),
-            socket_owner: Some("root".into()),
-            socket_group: Some("7".into()),
+            sockets: sockets(0o660, "root", "7"),
             ..ListenSpec::default()
         };
         let unix_socket = lower(&spec).ok().unwrap().unix_socket;
@@ -300,9 +330,7 @@ mod tests {
     fn socket_options_without_a_unix_socket_are_a_mistake() {
         let spec = ListenSpec {
             listen: texts(&["127.0.0.1:1", "unix:@abstract", "systemd"]),
-            socket_mode: Some(FileMode(0o660)),
-            socket_owner: Some("root".into()),
-            socket_group: Some("root".into()),
+            sockets: sockets(0o660, "root", "root"),
             ..ListenSpec::default()
         };
         let keys: Vec<_> = told(&spec).iter().map(|(origin, _)| origin.key).collect();
@@ -313,9 +341,7 @@ mod tests {
     fn a_mode_has_nine_bits_and_names_must_exist() {
         let spec = ListenSpec {
             listen: texts(&["unix:/x"]),
-            socket_mode: Some(FileMode(0o4755)),
-            socket_owner: Some("no such user".into()),
-            socket_group: Some("no such group".into()),
+            sockets: sockets(0o4755, "no such user", "no such group"),
             ..ListenSpec::default()
         };
         let told = told(&spec);
@@ -333,16 +359,22 @@ mod tests {
     fn proxies_are_networks_and_the_processes_on_unix_sockets() {
         let spec = ListenSpec {
             listen: texts(&["127.0.0.1:1"]),
-            accept_proxy: texts(&["10.0.0.5", "unix", "fd00::/8"]),
-            accept_proxy_optional: true,
+            access: AccessSpec {
+                accept_proxy: texts(&["10.0.0.5", "unix", "fd00::/8"]),
+                accept_proxy_optional: true,
+                ..AccessSpec::default()
+            },
             ..ListenSpec::default()
         };
         let proxies = lower(&spec).ok().unwrap().proxies;
         assert_eq!((proxies.nets.len(), proxies.unix, proxies.is_optional), (2, true, true));
         let spec = ListenSpec {
             listen: texts(&["127.0.0.1:1"]),
-            allow: texts(&["unix"]),
-            accept_proxy: texts(&["unix", "haproxy.example"]),
+            access: AccessSpec {
+                allow: texts(&["unix"]),
+                accept_proxy: texts(&["unix", "haproxy.example"]),
+                ..AccessSpec::default()
+            },
             ..ListenSpec::default()
         };
         let origins: Vec<_> = told(&spec).into_iter().map(|(origin, _)| origin).collect();
@@ -356,7 +388,10 @@ mod tests {
     fn an_optional_header_needs_a_proxy_that_may_send_it() {
         let spec = ListenSpec {
             listen: texts(&["127.0.0.1:1"]),
-            accept_proxy_optional: true,
+            access: AccessSpec {
+                accept_proxy_optional: true,
+                ..AccessSpec::default()
+            },
             ..ListenSpec::default()
         };
         let told = told(&spec);
@@ -404,23 +439,26 @@ mod tests {
 
     #[test]
     fn networks_may_be_single_addresses() {
-        let spec = ListenSpec {
-            allow: texts(&["192.0.2.7", "::1", "10.0.0.0/8"]),
-            ..ListenSpec::default()
+        let allowed = |networks: &[&str]| {
+            let mut spec = ListenSpec::default();
+            spec.access.allow = texts(networks);
+            lower(&spec).ok().unwrap().access
         };
-        let same = ListenSpec {
-            allow: texts(&["192.0.2.7/32", "::1/128", "10.0.0.0/8"]),
-            ..ListenSpec::default()
-        };
-        assert_eq!(lower(&spec).ok().unwrap().access, lower(&same).ok().unwrap().access);
+        assert_eq!(
+            allowed(&["192.0.2.7", "::1", "10.0.0.0/8"]),
+            allowed(&["192.0.2.7/32", "::1/128", "10.0.0.0/8"])
+        );
     }
 
     #[test]
     fn each_wrong_element_is_reported_by_its_index() {
         let spec = ListenSpec {
             listen: texts(&["127.0.0.1:1", "nonsense", "127.0.0.1:1"]),
-            allow: texts(&["10.0.0.0/8", "10/8"]),
-            deny: texts(&["10.0.0.0/33"]),
+            access: AccessSpec {
+                allow: texts(&["10.0.0.0/8", "10/8"]),
+                deny: texts(&["10.0.0.0/33"]),
+                ..AccessSpec::default()
+            },
             ..ListenSpec::default()
         };
         let origins: Vec<_> = told(&spec).into_iter().map(|(origin, _)| origin).collect();
@@ -436,8 +474,11 @@ mod tests {
     #[test]
     fn a_limit_that_limits_nothing_is_a_mistake() {
         let limits = |total, per_ip| ListenSpec {
-            max_connections: Some(Whole(total)),
-            max_connections_per_ip: Some(Whole(per_ip)),
+            access: AccessSpec {
+                max_connections: Some(Whole(total)),
+                max_connections_per_ip: Some(Whole(per_ip)),
+                ..AccessSpec::default()
+            },
             ..ListenSpec::default()
         };
         assert!(lower(&limits(8, 8)).is_ok());

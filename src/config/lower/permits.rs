@@ -91,7 +91,7 @@ fn check_exposed(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(KeyRef,
 /// and whatever a header claims; or if the lists of users would refuse every client, because none of them is known behind a
 /// proxy.
 fn check_proxies(mistakes: &mut Mistakes, spec: &ExecSpec) {
-    if spec.listen.accept_proxy.is_empty() {
+    if spec.listen.access.accept_proxy.is_empty() {
         return;
     }
     let key = KeyRef::key("accept-proxy");
@@ -101,7 +101,7 @@ fn check_proxies(mistakes: &mut Mistakes, spec: &ExecSpec) {
         mistakes.add(key, text, remedy);
     }
     let has_users = !spec.allow_user.is_empty() || !spec.allow_group.is_empty();
-    if has_users && !spec.listen.accept_proxy_optional {
+    if has_users && !spec.listen.access.accept_proxy_optional {
         let text = format!("behind a proxy no user is known, and {KEY}allow-user or {KEY}allow-group asks for one");
         let remedy = format!(
             "leave out the lists of users, or say {KEY}accept-proxy-optional for clients that come without one"
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_proxy_brings_other_machines_wherever_the_door_listens() {
         let mut spec = ExecSpec::default();
-        spec.listen.accept_proxy = texts(&["unix"]);
+        spec.listen.access.accept_proxy = texts(&["unix"]);
         for address in ["127.0.0.1:1", "unix:/x", "systemd"] {
             spec.allow_program.clear();
             let refused = told(&spec, &[address]);
@@ -205,13 +205,13 @@ mod tests {
             allow_program: texts(&["/usr/bin/uptime"]),
             ..ExecSpec::default()
         };
-        spec.listen.accept_proxy = texts(&["unix"]);
+        spec.listen.access.accept_proxy = texts(&["unix"]);
         let refused = told(&spec, &["unix:/x"]);
         assert!(
             refused.len() == 1 && refused[0].contains("no user is known"),
             "{refused:?}"
         );
-        spec.listen.accept_proxy_optional = true;
+        spec.listen.access.accept_proxy_optional = true;
         assert_eq!(told(&spec, &["unix:/x"]), [""; 0]);
     }
 

@@ -89,7 +89,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let max_rss = mistakes.size("max-rss", spec.max_rss, &MAX_RSS);
     let process = worker(&mut mistakes, spec);
     let Some(process) = process else { return Err(mistakes.0) };
-    let (front, listen) = listening.into_front(name, limit_kind(&spec.listen), times.stop);
+    let (front, listen) = listening.into_front(name, limit_kind(&spec.listen.access), times.stop);
     let options = Options {
         front,
         process,
@@ -594,10 +594,14 @@ mod tests {
             |spec, n| spec.max_requests = Some(Whole(n)),
             (1, 1_000_000_000_000),
         );
-        count("backlog", |spec, n| spec.listen.backlog = Some(Whole(n)), (1, 65_535));
+        count(
+            "backlog",
+            |spec, n| spec.listen.sockets.backlog = Some(Whole(n)),
+            (1, 65_535),
+        );
         count(
             "max-connections",
-            |spec, n| spec.listen.max_connections = Some(Whole(n)),
+            |spec, n| spec.listen.access.max_connections = Some(Whole(n)),
             (1, 1_000_000),
         );
         count("nice", |spec, n| spec.process.nice = Some(Whole(n)), (-20, 19));

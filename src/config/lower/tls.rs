@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::{KEY, KeyRef, Mistakes, setting};
 use crate::config::quote::Quoted;
-use crate::config::spec::listen::{ListenSpec, MinTls};
+use crate::config::spec::listen::{MinTls, TlsSpec};
 use crate::doors::front::options::TlsOptions;
 use crate::net::access::TrustedProxies;
 use crate::net::addr::{Listen, Transport};
@@ -13,16 +13,18 @@ use crate::net::tls::Version;
 use crate::net::tls::files::{ClientRule, IdentityFiles};
 use crate::net::tls::subjects::Subjects;
 
-/// Lowers the settings of TLS. `addresses` are all addresses that the door listens on, except addresses with a mistake.
+/// Lowers the settings of TLS. `listen` are the addresses as written, and `addresses` are all that the door listens on,
+/// except addresses with a mistake.
 pub(super) fn tls(
     mistakes: &mut Mistakes,
-    spec: &ListenSpec,
+    spec: &TlsSpec,
+    listen: &[String],
     addresses: &[(KeyRef, Listen)],
     proxies: &TrustedProxies,
 ) -> Option<TlsOptions> {
     let first = addresses.iter().find(|(_, listen)| listen.transport == Transport::Tls);
     // An address with a mistake, which is reported elsewhere, was meant to have TLS as well.
-    let is_wanted = spec.listen.iter().any(|text| text.starts_with(Transport::Tls.prefix()));
+    let is_wanted = listen.iter().any(|text| text.starts_with(Transport::Tls.prefix()));
     if !is_wanted {
         check_unused(mistakes, spec);
         return None;
@@ -56,14 +58,14 @@ pub(super) fn tls(
 
 /// Returns the files of the certificates that `spec` names, or none if there is a mistake in them.
 #[must_use]
-pub fn identities_of(spec: &ListenSpec) -> Vec<IdentityFiles> {
+pub fn identities_of(spec: &TlsSpec) -> Vec<IdentityFiles> {
     let mut mistakes = Mistakes::default();
     let identities = identities(&mut mistakes, spec);
     mistakes.into_result(identities).unwrap_or_default()
 }
 
 /// Pairs certificates and keys, by their order. Without any key, each is in the file of its certificate.
-fn identities(mistakes: &mut Mistakes, spec: &ListenSpec) -> Vec<IdentityFiles> {
+fn identities(mistakes: &mut Mistakes, spec: &TlsSpec) -> Vec<IdentityFiles> {
     for (key, files) in [("cert", &spec.cert), ("key", &spec.key)] {
         for (index, _) in files.iter().enumerate().filter(|(_, file)| file.is_empty()) {
             let remedy = "write the path of a PEM file, such as /etc/iotcpd/server.pem";
@@ -92,14 +94,14 @@ fn identities(mistakes: &mut Mistakes, spec: &ListenSpec) -> Vec<IdentityFiles> 
 
 /// Returns the file of the authorities that clients must have their certificates from, if it is named.
 #[must_use]
-pub fn authorities_of(spec: &ListenSpec) -> Option<PathBuf> {
+pub fn authorities_of(spec: &TlsSpec) -> Option<PathBuf> {
     spec.client_ca
         .as_deref()
         .filter(|file| !file.is_empty())
         .map(PathBuf::from)
 }
 
-fn clients(mistakes: &mut Mistakes, spec: &ListenSpec) -> Option<ClientRule> {
+fn clients(mistakes: &mut Mistakes, spec: &TlsSpec) -> Option<ClientRule> {
     let mut subjects = Subjects::default();
     for (index, text) in spec.allow_subject.iter().enumerate() {
         if let Err(malformed) = subjects.add(text) {
@@ -162,7 +164,7 @@ fn times(count: usize) -> String {
 
 /// Adds a mistake for each setting of TLS without an address for it: an operator who has written one expects clients to
 /// speak TLS.
-fn check_unused(mistakes: &mut Mistakes, spec: &ListenSpec) {
+fn check_unused(mistakes: &mut Mistakes, spec: &TlsSpec) {
     let said = [
         ("cert", !spec.cert.is_empty()),
         ("key", !spec.key.is_empty()),
@@ -183,22 +185,28 @@ fn check_unused(mistakes: &mut Mistakes, spec: &ListenSpec) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::spec::listen::{AccessSpec, ListenSpec};
 
     fn lower(spec: &ListenSpec) -> (Option<TlsOptions>, Vec<String>) {
         let parsed = |(index, text): (usize, &String)| Some((KeyRef::element("listen", index), text.parse().ok()?));
         let addresses: Vec<_> = spec.listen.iter().enumerate().filter_map(parsed).collect();
         let mut mistakes = Mistakes::default();
-        let options = tls(&mut mistakes, spec, &addresses, &TrustedProxies::default());
+        let options = tls(
+            &mut mistakes,
+            &spec.tls,
+            &spec.listen,
+            &addresses,
+            &TrustedProxies::default(),
+        );
         (options, mistakes.0.iter().map(ToString::to_string).collect())
     }
 
     fn asking(listen: &[&str], client_ca: Option<&str>, allow_subject: &[&str]) -> ListenSpec {
-        ListenSpec {
-            listen: texts(listen),
-            client_ca: client_ca.map(str::to_owned),
-            allow_subject: texts(allow_subject),
-            ..spec("", &["/a"], &[])
-        }
+        let mut asking = spec("", &["/a"], &[]);
+        asking.listen = texts(listen);
+        asking.tls.client_ca = client_ca.map(str::to_owned);
+        asking.tls.allow_subject = texts(allow_subject);
+        asking
     }
 
     #[test]
@@ -263,7 +271,10 @@ mod tests {
     fn no_proxy_may_bring_other_machines_round_the_certificates_of_clients() {
         let told = |listen: &[&str], proxies: &[&str], client_ca| {
             let spec = ListenSpec {
-                accept_proxy: texts(proxies),
+                access: AccessSpec {
+                    accept_proxy: texts(proxies),
+                    ..AccessSpec::default()
+                },
                 ..asking(listen, client_ca, &[])
             };
             let mut mistakes = Mistakes::default();
@@ -319,8 +330,11 @@ mod tests {
     fn spec(listen: &str, cert: &[&str], key: &[&str]) -> ListenSpec {
         ListenSpec {
             listen: texts(&[listen]),
-            cert: texts(cert),
-            key: texts(key),
+            tls: TlsSpec {
+                cert: texts(cert),
+                key: texts(key),
+                ..TlsSpec::default()
+            },
             ..ListenSpec::default()
         }
     }
@@ -355,7 +369,7 @@ mod tests {
         let (_, told) = lower(&spec("tls:*:1", &["/a"], &["/ka", "/kb"]));
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].starts_with("key: it belongs to no certificate"), "{told:?}");
-        assert!(identities_of(&spec("tls:*:1", &["/a", "/b"], &["/ka"])).is_empty());
+        assert!(identities_of(&spec("tls:*:1", &["/a", "/b"], &["/ka"]).tls).is_empty());
     }
 
     #[test]
@@ -375,12 +389,10 @@ mod tests {
 
     #[test]
     fn settings_of_tls_without_an_address_for_it_are_mistakes() {
-        let plain = ListenSpec {
-            min_tls: Some(MinTls::V1_3),
-            client_ca: Some("/ca".to_owned()),
-            allow_subject: texts(&["a"]),
-            ..spec("127.0.0.1:1", &["/a"], &["/a"])
-        };
+        let mut plain = spec("127.0.0.1:1", &["/a"], &["/a"]);
+        plain.tls.min_tls = Some(MinTls::V1_3);
+        plain.tls.client_ca = Some("/ca".to_owned());
+        plain.tls.allow_subject = texts(&["a"]);
         let (options, told) = lower(&plain);
         assert_eq!((options, told.len()), (None, 5));
         for (line, key) in told
@@ -403,10 +415,8 @@ mod tests {
             (Some(MinTls::V1_2), Version::V1_2),
             (Some(MinTls::V1_3), Version::V1_3),
         ] {
-            let min_tls = ListenSpec {
-                min_tls: written,
-                ..spec("tls:*:1", &["/a"], &[])
-            };
+            let mut min_tls = spec("tls:*:1", &["/a"], &[]);
+            min_tls.tls.min_tls = written;
             assert_eq!(lower(&min_tls).0.expect("TLS").min_version, version);
         }
     }

@@ -5,7 +5,7 @@
 use clap::Args;
 use serde::Deserialize;
 
-use super::listen::ListenSpec;
+use super::listen::{AccessSpec, ListenSpec, SocketSpec, TlsSpec};
 use super::process::ProcessSpec;
 use super::yes_no::YesNo;
 use crate::config::units::{Size, Time, Whole};
@@ -148,43 +148,56 @@ impl CommandSpec {
 fn overlay_listening(said: &mut Vec<&'static str>, over: ListenSpec, under: &mut ListenSpec) {
     let ListenSpec {
         listen,
+        sockets,
+        access,
+        tls,
+    } = over;
+    overlay(said, "listen", listen, &mut under.listen);
+    overlay_sockets(said, sockets, &mut under.sockets);
+    overlay_access(said, access, &mut under.access);
+    overlay_tls(said, tls, &mut under.tls);
+}
+
+fn overlay_sockets(said: &mut Vec<&'static str>, over: SocketSpec, under: &mut SocketSpec) {
+    let SocketSpec {
         backlog,
         socket_mode,
         socket_owner,
         socket_group,
+    } = over;
+    overlay(said, "backlog", backlog, &mut under.backlog);
+    overlay(said, "socket-mode", socket_mode, &mut under.socket_mode);
+    overlay(said, "socket-owner", socket_owner, &mut under.socket_owner);
+    overlay(said, "socket-group", socket_group, &mut under.socket_group);
+}
+
+fn overlay_access(said: &mut Vec<&'static str>, over: AccessSpec, under: &mut AccessSpec) {
+    let AccessSpec {
         allow,
         deny,
         accept_proxy,
         accept_proxy_optional,
         max_connections,
         max_connections_per_ip,
+    } = over;
+    let optional = &mut under.accept_proxy_optional;
+    let per_ip = &mut under.max_connections_per_ip;
+    overlay(said, "allow", allow, &mut under.allow);
+    overlay(said, "deny", deny, &mut under.deny);
+    overlay(said, "accept-proxy", accept_proxy, &mut under.accept_proxy);
+    overlay(said, "accept-proxy-optional", accept_proxy_optional, optional);
+    overlay(said, "max-connections", max_connections, &mut under.max_connections);
+    overlay(said, "max-connections-per-ip", max_connections_per_ip, per_ip);
+}
+
+fn overlay_tls(said: &mut Vec<&'static str>, over: TlsSpec, under: &mut TlsSpec) {
+    let TlsSpec {
         cert,
         key,
         client_ca,
         allow_subject,
         min_tls,
     } = over;
-    overlay(said, "listen", listen, &mut under.listen);
-    overlay(said, "backlog", backlog, &mut under.backlog);
-    overlay(said, "socket-mode", socket_mode, &mut under.socket_mode);
-    overlay(said, "socket-owner", socket_owner, &mut under.socket_owner);
-    overlay(said, "socket-group", socket_group, &mut under.socket_group);
-    overlay(said, "allow", allow, &mut under.allow);
-    overlay(said, "deny", deny, &mut under.deny);
-    overlay(said, "accept-proxy", accept_proxy, &mut under.accept_proxy);
-    overlay(
-        said,
-        "accept-proxy-optional",
-        accept_proxy_optional,
-        &mut under.accept_proxy_optional,
-    );
-    overlay(said, "max-connections", max_connections, &mut under.max_connections);
-    overlay(
-        said,
-        "max-connections-per-ip",
-        max_connections_per_ip,
-        &mut under.max_connections_per_ip,
-    );
     overlay(said, "cert", cert, &mut under.cert);
     overlay(said, "key", key, &mut under.key);
     overlay(said, "client-ca", client_ca, &mut under.client_ca);
@@ -224,7 +237,7 @@ mod tests {
             ..CommandSpec::default()
         };
         under.listen.listen = vec!["unix:/a".to_owned(), "unix:/b".to_owned()];
-        under.listen.allow = vec!["::1".to_owned()];
+        under.listen.access.allow = vec!["::1".to_owned()];
         let mut over = CommandSpec {
             linger: Some(Time(Duration::from_secs(7))),
             ..CommandSpec::default()
@@ -236,7 +249,7 @@ mod tests {
             (Some(Time(Duration::from_secs(7))), five)
         );
         assert_eq!(
-            (&*under.listen.listen, &*under.listen.allow),
+            (&*under.listen.listen, &*under.listen.access.allow),
             (&["unix:/c".to_owned()][..], &["::1".to_owned()][..])
         );
         assert!(under.debug);

@@ -196,7 +196,7 @@ fn a_mistake_in_a_flag_is_reported_for_the_flag() {
         ..CommandSpec::default()
     };
     flags.listen.listen = vec!["unix:/y".to_owned(), "nonsense".to_owned()];
-    flags.listen.socket_mode = Some(FileMode(0o7777));
+    flags.listen.sockets.socket_mode = Some(FileMode(0o7777));
     let told = told_with(&format!("quiet-time = 1;\nlinger = 0;\n{ECHO}"), &flags);
     assert_eq!(told.len(), 4, "{told:?}");
     assert!(told[0].starts_with("iotcpd: --listen: "), "{told:?}");
