@@ -102,6 +102,16 @@ pub mod tls {
     pub use crate::net::tls::subjects::{Subjects, shown};
 }
 
+/// Bytes from socket to socket, and the pipes for that.
+pub mod relay {
+    pub use crate::reactor::Readiness;
+    pub use crate::relay::carrier::{Carrier, PIECE, Tools};
+    pub use crate::relay::conversation::{Conversation, Outcome, Side, Standing};
+    pub use crate::relay::direction::Event;
+    pub use crate::relay::endpoint::Endpoint;
+    pub use crate::relay::pipes::{Budget, Limits, PAUSE, Pipes, Shortage};
+}
+
 /// Spawning, and the standard error of children.
 pub mod process {
     pub use crate::process::spawn::{SpawnDefaults, Spawner, Stdio};

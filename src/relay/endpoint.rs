@@ -1,0 +1,34 @@
+//! One end of a [`Conversation`](super::conversation::Conversation) or [`Carrier`](super::carrier::Carrier): a socket
+//! of any kind, or something that stands for one.
+//!
+//! The calls report their outcomes in the words of [`Direction`](super::direction::Direction). Each call makes one
+//! attempt and never blocks.
+
+use std::os::fd::BorrowedFd;
+
+use super::direction::Event;
+
+/// An end that is read and written. Its owner keeps it, and lends it for each run.
+pub trait Endpoint {
+    /// Reads once into the front of `to`, which is not empty, and returns the number of bytes: at least one.
+    ///
+    /// # Errors
+    /// The event that happened instead: [`Event::SourceEmpty`], [`Event::SourceEnded`] or [`Event::Failed`].
+    fn read(&mut self, to: &mut [u8]) -> Result<usize, Event>;
+
+    /// Returns true if the last read has left nothing, so that an edge will come for whatever arrives. False is always
+    /// right, and costs another read.
+    fn is_drained(&self) -> bool;
+
+    /// Writes once. Returns [`Event::Wrote`] with at least one byte taken, [`Event::SinkFull`], [`Event::SinkClosed`]
+    /// if the peer wants no more bytes (EPIPE), or [`Event::Failed`] after any other error. After `SinkFull` the next
+    /// write begins with the same bytes.
+    fn write(&mut self, bytes: &[u8]) -> Event;
+
+    /// Tells the peer that nothing more comes. It can still be read. An error shows in the next read.
+    fn say_end(&mut self);
+
+    /// Returns the descriptor of a non-blocking socket, if bytes may be spliced past the calls above. An end that has
+    /// once taken or given spliced bytes must have it until the end of the conversation.
+    fn fd(&self) -> Option<BorrowedFd<'_>>;
+}
