@@ -252,6 +252,11 @@ fn certificate_file() {
     run("certificate_file");
 }
 
+#[test]
+fn client_hello() {
+    run("client_hello");
+}
+
 /// A target that one of the places has forgotten would never run.
 #[test]
 fn every_target_is_in_every_place() {

@@ -22,6 +22,7 @@ mod net;
 mod pool;
 mod process;
 mod readings;
+mod route;
 mod tls;
 
 pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker, fuzz_multiplexed_stream};
@@ -35,6 +36,7 @@ pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks, fuzz_proxy_header};
 pub use pool::fuzz_dispatcher;
 pub use process::fuzz_stderr_log;
 pub use readings::{fuzz_heads, fuzz_line_rules};
+pub use route::fuzz_client_hello;
 pub use tls::{fuzz_certificate_file, fuzz_tls_records, fuzz_tls_server};
 
 use choices::Choices;
@@ -71,4 +73,5 @@ pub const TARGETS: &[Target] = &[
     ("tls_server", fuzz_tls_server),
     ("tls_records", fuzz_tls_records),
     ("certificate_file", fuzz_certificate_file),
+    ("client_hello", fuzz_client_hello),
 ];
