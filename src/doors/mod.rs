@@ -10,6 +10,7 @@ pub mod command;
 mod dump;
 pub mod exec;
 pub mod front;
+mod jitter;
 mod job_log;
 pub mod pattern;
 pub mod pool;

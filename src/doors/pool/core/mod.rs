@@ -32,7 +32,6 @@ mod dispatcher;
 mod elastic;
 mod event;
 mod health;
-mod jitter;
 mod outbox;
 mod places;
 mod queue;

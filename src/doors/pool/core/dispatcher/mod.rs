@@ -18,11 +18,11 @@ use super::counters::{Counters, Saturation};
 use super::elastic::{Elastic, Load};
 use super::event::{Action, Event, Refusal, StopMode, WorkerId};
 use super::health::HealthMonitor;
-use super::jitter::Jitter;
 use super::outbox::Outbox;
 use super::places::Places;
 use super::requests::Requests;
 use super::workers::{Due, Phase, Worker, Workers};
+use crate::doors::jitter::Jitter;
 use crate::doors::pool::options::Policy;
 
 pub use view::{RequestInHand, SlotView, WaitingRequest};

@@ -16,8 +16,8 @@
 use std::collections::VecDeque;
 
 use super::worker::Flight;
+use crate::doors::jitter::Jitter;
 use crate::doors::pool::core::event::ChannelId;
-use crate::doors::pool::core::jitter::Jitter;
 
 /// Numbers have 30 bits: a helper may hold them in any integer, signed ones included, and take 0 for none.
 const NUMBERS: u32 = 1 << 30;

@@ -1,33 +1,33 @@
-//! Chance as the dispatcher needs it: from a seed that the shell gives it, so that the same events lead to the same
-//! actions.
+//! Chance as a core needs it: from a seed that the shell gives it, so that the same events lead to the same decisions.
 
 use std::time::Duration;
 
-/// Spreads what would otherwise come due for all workers at once: a splitmix64 sequence.
+/// Spreads what would otherwise come due at once: a splitmix64 sequence.
 #[derive(Debug)]
-pub(super) struct Jitter {
+pub struct Jitter {
     state: u64,
 }
 
 impl Jitter {
-    pub(super) fn new(seed: u64) -> Self {
+    /// Begins a sequence. The same seed begins the same one.
+    pub fn new(seed: u64) -> Self {
         Jitter { state: seed }
     }
 
-    /// Between 90 % and 110 % of a number, and at least 1.
-    pub(super) fn around(&mut self, number: u64) -> u64 {
+    /// Returns between 90 % and 110 % of a number, and at least 1.
+    pub fn around(&mut self, number: u64) -> u64 {
         let tenth = number / 10;
         (number - tenth).saturating_add(self.next() % (2 * tenth + 1)).max(1)
     }
 
-    /// Between 90 % and 110 % of a duration.
-    pub(super) fn around_duration(&mut self, duration: Duration) -> Duration {
+    /// Returns between 90 % and 110 % of a duration.
+    pub fn around_duration(&mut self, duration: Duration) -> Duration {
         let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4);
         Duration::from_millis(self.around(milliseconds.min(u64::MAX / 4)))
     }
 
-    /// Any number.
-    pub(super) fn next(&mut self) -> u64 {
+    /// Returns any number.
+    pub fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
