@@ -4,6 +4,7 @@
 //! [`name`] the name in it. With that name [`table`] decides. [`answer`] has what the router itself answers.
 
 pub mod answer;
+pub mod health;
 pub mod hello;
 pub mod name;
 pub mod opening;
