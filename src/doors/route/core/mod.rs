@@ -4,8 +4,10 @@
 //! [`name`] the name in it. With that name [`table`] decides. [`answer`] has what the router itself answers.
 
 pub mod answer;
+pub mod balance;
 pub mod health;
 pub mod hello;
 pub mod name;
 pub mod opening;
 pub mod table;
+pub mod upstreams;

@@ -154,12 +154,19 @@ pub enum Balance {
 }
 
 /// The servers that a connection may go to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Servers {
     /// The servers, each with another address.
     pub list: Box<[Server]>,
     /// The rule of choice.
     pub balance: Balance,
+}
+
+impl Servers {
+    /// Returns true if a server has this address.
+    pub fn has(&self, address: &Address) -> bool {
+        self.list.iter().any(|server| server.address == *address)
+    }
 }
 
 /// The port of a service that a connection goes to.
@@ -319,6 +326,45 @@ pub struct Decision<'t> {
     pub why: Why,
     /// The table that has the service.
     pub source: Source,
+    generation: u64,
+}
+
+impl Decision<'_> {
+    /// Returns the decision for one connection, which may outlive the table, or `None` if the rule has no servers that
+    /// way.
+    pub fn choice(&self, way: Way) -> Option<Choice> {
+        Some(Choice {
+            service: Arc::clone(&self.service.name),
+            number: self.number,
+            rule: Arc::clone(self.rule),
+            servers: Arc::clone(self.rule.servers(way)?),
+            way,
+            why: self.why,
+            source: self.source,
+            generation: self.generation,
+        })
+    }
+}
+
+/// The decision for one connection: where it goes, and why.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// The name of the service as it is written in the table.
+    pub service: Arc<str>,
+    /// The number of the rule in its service, from 0.
+    pub number: usize,
+    /// The rule.
+    pub rule: Arc<Rule>,
+    /// The servers.
+    pub servers: Arc<Servers>,
+    /// The way to them.
+    pub way: Way,
+    /// The step that has found the service.
+    pub why: Why,
+    /// The table that has the service.
+    pub source: Source,
+    /// The [generation](Tables::generation) of the tables that have decided.
+    pub generation: u64,
 }
 
 /// The reason for which no rule takes a connection.
@@ -331,15 +377,39 @@ pub enum Undecided<'t> {
 }
 
 /// The tables of a door.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Tables {
-    /// The table from the file.
-    pub file: Arc<Table>,
-    /// The table from the store; it is empty without one.
-    pub store: Arc<Table>,
+    file: Arc<Table>,
+    store: Arc<Table>,
+    generation: u64,
 }
 
 impl Tables {
+    /// Returns the table from a source.
+    pub fn get(&self, source: Source) -> &Arc<Table> {
+        match source {
+            Source::File => &self.file,
+            Source::Store => &self.store,
+        }
+    }
+
+    /// Puts a table in the place of the one from the same source, and returns that. Dropping a large table takes
+    /// milliseconds, which should not be spent on the loop.
+    #[must_use]
+    pub fn replace(&mut self, source: Source, table: Arc<Table>) -> Arc<Table> {
+        self.generation += 1;
+        let place = match source {
+            Source::File => &mut self.file,
+            Source::Store => &mut self.store,
+        };
+        std::mem::replace(place, table)
+    }
+
+    /// Returns the number of tables that were replaced so far.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Returns the rule that takes a connection. `name` must be in the form of a [`Pattern`]: lower case, without a
     /// trailing dot. `offers` returns true for a protocol that the client has offered by ALPN.
     pub fn decide(&self, name: Option<&str>, offers: impl Fn(&[u8]) -> bool) -> Result<Decision<'_>, Undecided<'_>> {
@@ -355,6 +425,7 @@ impl Tables {
             number,
             why,
             source,
+            generation: self.generation,
         })
     }
 
@@ -387,7 +458,7 @@ impl Tables {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::cell::Cell;
 
     use proptest::prelude::*;
@@ -407,6 +478,58 @@ mod tests {
         let before = LOOK_UPS.with(Cell::get);
         work();
         LOOK_UPS.with(Cell::get) - before
+    }
+
+    /// Tables of these services, without servers.
+    fn tables(file: &[&str], store: &[&str]) -> Tables {
+        let mut tables = Tables::default();
+        _ = tables.replace(Source::File, table(file));
+        _ = tables.replace(Source::Store, table(store));
+        tables
+    }
+
+    fn from_file(file: Table) -> Tables {
+        let mut tables = Tables::default();
+        _ = tables.replace(Source::File, Arc::new(file));
+        tables
+    }
+
+    /// Servers on port 443 of these hosts, with equal weights.
+    pub fn servers(hosts: &[&str]) -> Arc<Servers> {
+        let server = |host: &&str| Server {
+            address: Address::Network {
+                host: (*host).into(),
+                port: 443,
+            },
+            weight: 1,
+        };
+        Arc::new(Servers {
+            list: hosts.iter().map(server).collect(),
+            balance: Balance::RoundRobin,
+        })
+    }
+
+    /// A decision for these servers, from the tables of this generation.
+    pub fn choice(servers: &Arc<Servers>, generation: u64) -> Choice {
+        let mut table = Table::default();
+        table.insert(pattern("a.example"), [rule_to(servers)]);
+        let tables = from_file(table);
+        let decision = tables.decide(Some("a.example"), |_| false).expect("a service");
+        Choice {
+            generation,
+            ..decision.choice(Way::Tls).expect("servers")
+        }
+    }
+
+    /// A rule that sends TLS to these servers.
+    pub fn rule_to(servers: &Arc<Servers>) -> Rule {
+        Rule {
+            target: Target::Servers {
+                tls: Some(Arc::clone(servers)),
+                http: None,
+            },
+            ..rule(None)
+        }
     }
 
     fn pattern(text: &str) -> Pattern {
@@ -439,10 +562,7 @@ mod tests {
 
     #[test]
     fn an_exact_name_goes_before_suffixes_and_the_longest_suffix_before_the_others() {
-        let tables = Tables {
-            file: table(&["www.example.org", "*.example.org", "*.b.example.org", CATCH_ALL]),
-            store: Arc::default(),
-        };
+        let tables = tables(&["www.example.org", "*.example.org", "*.b.example.org", CATCH_ALL], &[]);
         for (name, service, why) in [
             (Some("www.example.org"), "www.example.org", Why::Exact),
             (Some("ftp.example.org"), "*.example.org", Why::Suffix),
@@ -460,10 +580,10 @@ mod tests {
 
     #[test]
     fn the_file_goes_before_the_store_in_each_step_and_never_over_a_better_match() {
-        let tables = Tables {
-            file: table(&["a.example", "*.example", CATCH_ALL]),
-            store: table(&["a.example", "b.example", "*.c.example", CATCH_ALL]),
-        };
+        let mut tables = tables(
+            &["a.example", "*.example", CATCH_ALL],
+            &["a.example", "b.example", "*.c.example", CATCH_ALL],
+        );
         for (name, service, source) in [
             ("a.example", "a.example", Source::File),
             ("b.example", "b.example", Source::Store),
@@ -474,11 +594,9 @@ mod tests {
             let (found, _, from) = decided(&tables, Some(name)).unwrap();
             assert_eq!((found.as_str(), from), (service, source), "{name}");
         }
-        let store_alone = Tables {
-            file: Arc::default(),
-            ..tables
-        };
-        assert_eq!(decided(&store_alone, None).unwrap().2, Source::Store);
+        let replaced = tables.replace(Source::File, Arc::default());
+        assert_eq!((replaced.len(), tables.generation()), (3, 3));
+        assert_eq!(decided(&tables, None).unwrap().2, Source::Store);
         assert_eq!(decided(&Tables::default(), Some("a.example")), None);
     }
 
@@ -488,10 +606,7 @@ mod tests {
         file.insert(pattern("a.example"), [rule(Some("h2")), rule(None)]);
         file.insert(pattern("b.example"), [rule(Some("h2")), rule(Some("postgresql"))]);
         file.insert(Pattern::CatchAll, [rule(None)]);
-        let tables = Tables {
-            file: Arc::new(file),
-            store: Arc::default(),
-        };
+        let tables = from_file(file);
         let number = |name, offer: &str| {
             let decision = tables.decide(Some(name), |protocol| protocol == offer.as_bytes());
             decision.map(|decision| decision.number)
@@ -556,17 +671,7 @@ mod tests {
 
     #[test]
     fn a_closed_way_and_a_tunnel_have_no_servers() {
-        let servers = Arc::new(Servers {
-            list: [].into(),
-            balance: Balance::RoundRobin,
-        });
-        let tls_alone = Rule {
-            target: Target::Servers {
-                tls: Some(servers),
-                http: None,
-            },
-            ..rule(None)
-        };
+        let tls_alone = rule_to(&servers(&["a"]));
         assert!(tls_alone.servers(Way::Tls).is_some() && tls_alone.servers(Way::Http).is_none());
         assert!(rule(None).servers(Way::Tls).is_none() && rule(None).servers(Way::Http).is_none());
     }
@@ -582,13 +687,10 @@ mod tests {
                 };
                 table.insert(pattern(&name), [rule(None)]);
             }
-            Tables {
-                file: Arc::new(table),
-                store: Arc::default(),
-            }
+            from_file(table)
         };
         let (few, many) = (with(10), with(100_000));
-        assert_eq!(many.file.len(), 100_000);
+        assert_eq!(many.get(Source::File).len(), 100_000);
         for name in [
             "host-000001.domain.example",
             "x.domain-000000.example",
@@ -604,10 +706,7 @@ mod tests {
     fn a_name_of_many_labels_costs_no_look_up_of_suffixes_longer_than_those_of_the_table() {
         let name = ["a"; 127].join(".");
         let cost = |names: &[&str]| {
-            let tables = Tables {
-                file: table(names),
-                store: Arc::default(),
-            };
+            let tables = tables(names, &[]);
             look_ups(|| assert!(tables.decide(Some(&name), |_| false).is_err()))
         };
         // The exact name in both tables.
@@ -658,8 +757,10 @@ mod tests {
             store in names(),
             asked in prop::collection::vec(host(), 1..20),
         ) {
-            let borrowed = |names: &[String]| table(&names.iter().map(String::as_str).collect::<Vec<_>>());
-            let tables = Tables { file: borrowed(&file), store: borrowed(&store) };
+            let borrowed = |names: &'_ [String]| table(&names.iter().map(String::as_str).collect::<Vec<_>>());
+            let mut tables = Tables::default();
+            _ = tables.replace(Source::File, borrowed(&file));
+            _ = tables.replace(Source::Store, borrowed(&store));
             for name in asked {
                 prop_assert_eq!(decided(&tables, Some(&name)), linear(&file, &store, &name));
             }
