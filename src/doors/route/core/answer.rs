@@ -2,6 +2,8 @@
 
 /// The alert to a client whose ClientHello has a fault: fatal, decode_error (RFC 8446, section 6.2).
 pub const DECODE_ERROR: &[u8] = &alert(50);
+/// The alert to a client whose server cannot be reached: fatal, internal_error.
+pub const INTERNAL_ERROR: &[u8] = &alert(80);
 /// The alert to a client that wants a name that leads nowhere: fatal, unrecognized_name.
 pub const UNRECOGNIZED_NAME: &[u8] = &alert(112);
 
@@ -44,6 +46,7 @@ mod tests {
     fn a_client_understands_the_alerts() {
         for (answer, expected) in [
             (DECODE_ERROR, AlertDescription::DecodeError),
+            (INTERNAL_ERROR, AlertDescription::InternalError),
             (UNRECOGNIZED_NAME, AlertDescription::UnrecognisedName),
         ] {
             assert_eq!(seen_by_a_client(answer), Error::AlertReceived(expected));

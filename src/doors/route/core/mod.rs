@@ -1,13 +1,25 @@
 //! The decisions of a route door, without I/O.
 //!
-//! [`opening`] tells which protocol begins with the first bytes of a connection: [`hello`] reads the one of TLS, and
-//! [`name`] the name in it. With that name [`table`] decides. [`answer`] has what the router itself answers.
+//! [`router`] takes each route from one state to the next; [`life`] has the states and their deadlines, [`event`] the
+//! events and the steps, [`ending`] the reasons for an end. They go by these:
+//! - [`opening`] tells which protocol begins with the first bytes of a connection: [`hello`] reads the one of TLS, and
+//!   [`name`] the name in it. With that name [`table`] decides.
+//! - [`upstreams`] has the servers of the services that are in use: [`balance`] chooses one, and [`health`] knows which
+//!   are out.
+//! - [`answer`] has what the router itself answers, and [`counters`] the numbers of a door.
 
 pub mod answer;
 pub mod balance;
+pub mod counters;
+pub mod ending;
+pub mod event;
 pub mod health;
 pub mod hello;
+#[cfg(debug_assertions)]
+mod invariants;
+pub mod life;
 pub mod name;
 pub mod opening;
+pub mod router;
 pub mod table;
 pub mod upstreams;

@@ -96,6 +96,8 @@ pub struct Upstreams {
     /// Each upstream once, with the time when it is looked at, in the order of that time.
     idle_checks: VecDeque<(usize, Instant)>,
     next_number: u64,
+    /// The connections of all backends.
+    active: usize,
     jitter: Jitter,
 }
 
@@ -107,6 +109,7 @@ impl Upstreams {
             upstreams: Slab::new(),
             idle_checks: VecDeque::new(),
             next_number: 0,
+            active: 0,
             jitter: Jitter::new(seed),
         }
     }
@@ -120,7 +123,7 @@ impl Upstreams {
         client: ClientKey,
         tried: Option<BackendId>,
         now: Instant,
-    ) -> Option<BackendId> {
+    ) -> Option<(BackendId, Arc<Address>)> {
         self.forget_idle(now);
         let id = self.upstream_of(choice, now);
         let upstream = self.upstreams.get_mut(id)?;
@@ -137,18 +140,12 @@ impl Upstreams {
         let backend = backends.get_mut(index)?;
         backend.active += 1;
         backend.health.handle(HealthEvent::Tried, now, &mut self.jitter);
-        Some(BackendId {
+        self.active += 1;
+        let id = BackendId {
             upstream: id,
             number: backend.number,
-        })
-    }
-
-    /// Returns the address of a server that a connection has.
-    pub fn address(&self, id: BackendId) -> Option<&Arc<Address>> {
-        self.upstreams
-            .get(id.upstream)?
-            .backend(id)
-            .map(|backend| &backend.address)
+        };
+        Some((id, Arc::clone(&backend.address)))
     }
 
     /// Takes note of an event in the life of a server that a connection has. Returns the change that the log tells.
@@ -165,8 +162,14 @@ impl Upstreams {
         upstream.used = now;
         if let Some(backend) = upstream.backend_mut(id) {
             backend.active = backend.active.saturating_sub(1);
+            self.active = self.active.saturating_sub(1);
         }
         upstream.leaving.retain(|backend| backend.active > 0);
+    }
+
+    /// Returns the number of connections that have a server.
+    pub fn active(&self) -> usize {
+        self.active
     }
 
     /// Returns the number of servers in use; one that is no longer in a table is included.
@@ -272,11 +275,6 @@ impl Upstream {
         all.map(|backend| u64::from(backend.active)).sum()
     }
 
-    fn backend(&self, id: BackendId) -> Option<&Backend> {
-        let mut all = self.backends.iter().chain(&self.leaving);
-        all.find(|backend| backend.number == id.number)
-    }
-
     fn backend_mut(&mut self, id: BackendId) -> Option<&mut Backend> {
         let mut all = self.backends.iter_mut().chain(&mut self.leaving);
         all.find(|backend| backend.number == id.number)
@@ -334,7 +332,8 @@ mod tests {
         }
 
         fn choose(&mut self, choice: &Choice, tried: Option<BackendId>) -> Option<BackendId> {
-            self.upstreams.choose(choice, CLIENT, tried, self.now)
+            let chosen = self.upstreams.choose(choice, CLIENT, tried, self.now);
+            chosen.map(|(id, _)| id)
         }
 
         fn chosen(&mut self, choice: &Choice) -> BackendId {
@@ -342,10 +341,15 @@ mod tests {
         }
 
         fn host(&self, id: BackendId) -> String {
-            match self.upstreams.address(id).map(|address| &**address) {
-                Some(Address::Network { host, .. }) => host.to_string(),
-                other => panic!("{other:?}"),
-            }
+            let address = self.address(id).expect("a server");
+            address.strip_suffix(":443").expect("its port").to_owned()
+        }
+
+        fn address(&self, id: BackendId) -> Option<String> {
+            let upstream = self.upstreams.upstreams.get(id.upstream)?;
+            let mut all = upstream.backends.iter().chain(&upstream.leaving);
+            let backend = all.find(|backend| backend.number == id.number)?;
+            Some(backend.address.to_string())
         }
 
         fn fail(&mut self, id: BackendId) {
@@ -417,7 +421,7 @@ mod tests {
         });
         let next = next.unwrap().1;
         for id in ids {
-            assert_eq!(world.upstreams.address(id).unwrap().to_string(), next);
+            assert_eq!(world.address(id).unwrap(), next);
         }
     }
 
@@ -438,7 +442,7 @@ mod tests {
         assert_eq!(active(&world), expected.map(|(host, count)| (host.to_owned(), count)));
         assert_eq!(world.host(a), "a", "its connection still finds it");
         world.upstreams.release(a, world.now);
-        assert_eq!(world.upstreams.address(a), None, "it goes with its last connection");
+        assert_eq!(world.address(a), None, "it goes with its last connection");
         assert_eq!(world.upstreams.known(), 2);
     }
 
@@ -548,9 +552,9 @@ mod tests {
                     Deed::Connect { generation, retries } => {
                         let choice = choice(&tables[generation], generation as u64);
                         let tried = held.last().copied().filter(|_| retries);
-                        match world.choose(&choice, tried) {
-                            Some(id) => {
-                                prop_assert!(choice.servers.has(world.upstreams.address(id).unwrap()));
+                        match world.upstreams.choose(&choice, CLIENT, tried, world.now) {
+                            Some((id, address)) => {
+                                prop_assert!(choice.servers.has(&address));
                                 prop_assert!(tried != Some(id));
                                 held.push(id);
                             }
@@ -569,8 +573,8 @@ mod tests {
                     Deed::Wait { seconds } => world.now += SECOND * u32::try_from(seconds).unwrap(),
                 }
                 let active: u32 = world.upstreams.views().map(|view| view.active).sum();
-                prop_assert_eq!(active as usize, held.len());
-                prop_assert!(held.iter().all(|id| world.upstreams.address(*id).is_some()));
+                prop_assert_eq!((active as usize, world.upstreams.active()), (held.len(), held.len()));
+                prop_assert!(held.iter().all(|id| world.address(*id).is_some()));
             }
             for id in held {
                 world.upstreams.release(id, world.now);

@@ -1,0 +1,64 @@
+//! The counters of a route door. The router is their only writer.
+
+use super::ending::{Ending, Phase, Refusal};
+use super::event::Side;
+
+/// Since the start of the door.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections of clients.
+    pub total: u64,
+    /// Connections on which TLS began.
+    pub tls: u64,
+    /// Connections on which something else began.
+    pub plain: u64,
+    /// Connections that went to the service for all other names.
+    pub catch_all: u64,
+    /// Connections whose ClientHello has the extension Encrypted ClientHello.
+    pub ech: u64,
+    /// Connections whose first bytes were nothing that may begin there.
+    pub hello_bad: u64,
+    /// Connections whose first bytes were not complete in time.
+    pub hello_slow: u64,
+    /// Connections whose client has left before its first bytes were complete.
+    pub hello_left: u64,
+    /// Connections that no service, or no rule of their service, was for.
+    pub name_unknown: u64,
+    /// Attempts to connect to a server that failed.
+    pub connect_failed: u64,
+    /// Attempts to connect to a server that took too long.
+    pub connect_late: u64,
+    /// Attempts to connect to another server after one that failed.
+    pub connect_again: u64,
+    /// Relays that were closed because no byte came for too long.
+    pub relay_idle: u64,
+    /// Relays that the client has cut.
+    pub relay_cut_client: u64,
+    /// Relays that the server has cut.
+    pub relay_cut_server: u64,
+}
+
+impl Counters {
+    /// Counts a route that has ended for this reason.
+    pub(super) fn count(&mut self, ending: Ending) {
+        let count = match ending {
+            Ending::ClientLeft(Phase::Opening) => &mut self.hello_left,
+            Ending::Slow => &mut self.hello_slow,
+            Ending::Refused(Refusal::Opening(_)) => &mut self.hello_bad,
+            Ending::Refused(Refusal::NoService | Refusal::NoProtocol | Refusal::ClosedWay) => &mut self.name_unknown,
+            Ending::Idle(_) => &mut self.relay_idle,
+            Ending::Cut(Side::Client) => &mut self.relay_cut_client,
+            Ending::Cut(Side::Server) => &mut self.relay_cut_server,
+            // A good end; the attempts to connect are counted one by one; the door's end is no event of a route.
+            Ending::Done
+            | Ending::ClientLeft(Phase::Connecting)
+            | Ending::NoServer
+            | Ending::ServerFailed
+            | Ending::ServerLate
+            | Ending::NoResources
+            | Ending::Stopped(_)
+            | Ending::BrokenOff => return,
+        };
+        *count += 1;
+    }
+}

@@ -1,0 +1,132 @@
+//! The end of a route: its reason, the two letters of it in the access log, and the answer that the client gets.
+
+use std::fmt;
+
+use super::answer;
+use super::event::Side;
+use super::opening::Fault;
+
+/// The part of a route's life before bytes are relayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The first bytes of the client were awaited, or what they ask for was.
+    Opening,
+    /// A server was being connected to.
+    Connecting,
+}
+
+/// The reason for which a route has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Both sides have ended, and everything was passed on.
+    Done,
+    /// The client has left before a server was reached.
+    ClientLeft(Phase),
+    /// The client's first bytes were not complete in time.
+    Slow,
+    /// No server is for this client.
+    Refused(Refusal),
+    /// The service has no server that could be tried: none has weight, or it is served by a tunnel without a client.
+    NoServer,
+    /// The last server that was tried could not be reached.
+    ServerFailed,
+    /// The last server that was tried could not be reached in time.
+    ServerLate,
+    /// The daemon lacked a descriptor, a port or memory for the connection to the server.
+    NoResources,
+    /// This side has broken the connection, or it was lost.
+    Cut(Side),
+    /// No byte came for too long, and this side was the next to send.
+    Idle(Side),
+    /// The door has ended before a server was reached.
+    Stopped(Phase),
+    /// The door has ended while bytes were relayed.
+    BrokenOff,
+}
+
+/// The reason for which no server is for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its first bytes are nothing that may begin there.
+    Opening(Fault),
+    /// No service has its name, and there is none for all others.
+    NoService,
+    /// Its service has only rules for protocols that it does not offer.
+    NoProtocol,
+    /// Its service has no port for what it speaks.
+    ClosedWay,
+}
+
+/// Writes the reason as the end of a sentence that begins with the client and "refused".
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Opening(fault) => fault.fmt(f),
+            Refusal::NoService => f.write_str("no service has its name, and there is no CATCH_ALL"),
+            Refusal::NoProtocol => f.write_str("its service has no rule for a protocol that it offers"),
+            Refusal::ClosedWay => f.write_str("its service has no port for what it speaks"),
+        }
+    }
+}
+
+impl Ending {
+    /// Returns the two letters of the access log, in HAProxy's language: the first for the side or the cause, in lower
+    /// case for a time that was over, the second for the phase.
+    pub fn letters(self) -> &'static str {
+        match self {
+            Ending::Done => "--",
+            Ending::ClientLeft(Phase::Opening) => "CR",
+            Ending::ClientLeft(Phase::Connecting) => "CC",
+            Ending::Cut(Side::Client) => "CD",
+            Ending::Slow => "cR",
+            Ending::Refused(_) => "PR",
+            Ending::NoServer | Ending::ServerFailed => "SC",
+            Ending::ServerLate => "sC",
+            Ending::NoResources => "RC",
+            Ending::Cut(Side::Server) => "SD",
+            Ending::Idle(Side::Client) => "cD",
+            Ending::Idle(Side::Server) => "sD",
+            Ending::Stopped(Phase::Opening) => "KR",
+            Ending::Stopped(Phase::Connecting) => "KC",
+            Ending::BrokenOff => "KD",
+        }
+    }
+
+    /// Returns the answer to a client that speaks TLS. Every other client is closed without a word.
+    pub(super) fn answer(self) -> Option<&'static [u8]> {
+        match self {
+            Ending::Refused(Refusal::Opening(_)) => Some(answer::DECODE_ERROR),
+            Ending::Refused(Refusal::NoService | Refusal::NoProtocol | Refusal::ClosedWay) => {
+                Some(answer::UNRECOGNIZED_NAME)
+            }
+            Ending::NoServer | Ending::ServerFailed | Ending::ServerLate | Ending::NoResources => {
+                Some(answer::INTERNAL_ERROR)
+            }
+            // The client has gone, was not heard completely, or has its server's bytes.
+            Ending::Done
+            | Ending::ClientLeft(_)
+            | Ending::Slow
+            | Ending::Cut(_)
+            | Ending::Idle(_)
+            | Ending::Stopped(_)
+            | Ending::BrokenOff => None,
+        }
+    }
+
+    /// Returns true if both connections are to be reset, so that neither side takes the part that it has for the whole.
+    pub(super) fn breaks_off(self) -> bool {
+        match self {
+            Ending::Cut(_) | Ending::BrokenOff => true,
+            Ending::Done
+            | Ending::ClientLeft(_)
+            | Ending::Slow
+            | Ending::Refused(_)
+            | Ending::NoServer
+            | Ending::ServerFailed
+            | Ending::ServerLate
+            | Ending::NoResources
+            | Ending::Idle(_)
+            | Ending::Stopped(_) => false,
+        }
+    }
+}

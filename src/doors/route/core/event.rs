@@ -1,0 +1,107 @@
+//! The events of a route and the steps that the router decides: the words between it and the shell.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::health::HealthChange;
+use super::table::Address;
+
+/// A route, named by the shell. The router only hands it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RouteId(pub u64);
+
+/// One of the two connections of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The client's.
+    Client,
+    /// The server's.
+    Server,
+}
+
+impl Side {
+    /// Returns the other side.
+    pub fn other(self) -> Side {
+        match self {
+            Side::Client => Side::Server,
+            Side::Server => Side::Client,
+        }
+    }
+}
+
+/// A report of the shell about one route.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// The client has sent something: all of its bytes that are held, from the first on. Also the response to
+    /// [`Step::Judge`].
+    Bytes(&'a [u8]),
+    /// This side has ended its output, and everything before the end was passed on; while the first bytes are awaited,
+    /// the client has ended its output before they were complete.
+    Ended(Side),
+    /// This side has broken the connection, or it was lost. A server that was not connected yet is reported by
+    /// [`Event::ConnectFailed`] instead.
+    Lost(Side),
+    /// The table that the route waits for is there. Must be reported for each route from
+    /// [`Router::woken`](super::router::Router::woken).
+    TableCame,
+    /// The server is connected.
+    Connected,
+    /// The server could not be connected to.
+    ConnectFailed(ConnectFault),
+    /// The answer is written, and the client has taken it or has had its time.
+    Answered,
+    /// The time of [`Life::deadline`](super::life::Life::deadline) may have come.
+    Deadline,
+    /// The door drains: a client whose first bytes are not complete by this time is closed.
+    Stop(Instant),
+    /// The time for draining is over.
+    Abort,
+}
+
+/// The side on which an attempt to connect has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectFault {
+    /// The server refuses, cannot be reached, or has a name that cannot be resolved.
+    Server,
+    /// The daemon lacks a descriptor, a port or memory. The server is not blamed, and no other is tried.
+    Daemon,
+}
+
+/// An order to the shell. The client is read only after [`Step::Read`] and while bytes are relayed; in between,
+/// everything that it sends and its end stay in the kernel, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Go on as before.
+    Nothing,
+    /// Read from the client, and report all bytes that are held by [`Event::Bytes`].
+    Read,
+    /// Report the bytes that are held once more by [`Event::Bytes`], without reading.
+    Judge,
+    /// Hold the bytes and do not read until the next step.
+    Hold,
+    /// Drop the attempt to connect before this one, if there was one. Connect to the server of
+    /// [`Life::routed`](super::life::Life::routed), and report [`Event::Connected`] or [`Event::ConnectFailed`].
+    Connect,
+    /// Send the bytes that are held to the server, then relay in both directions.
+    Relay,
+    /// Drop the connection to the server, if one is being made. Write the answer to the client, throw away what it
+    /// still sends, and report [`Event::Answered`].
+    Answer(&'static [u8]),
+    /// The route is over: close what is open. With `breaks_off`, reset both connections, so that neither side takes the
+    /// part that it has for the whole.
+    Close {
+        /// True if bytes are missing on a side.
+        breaks_off: bool,
+    },
+}
+
+/// A change of a server, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The service that the server belongs to.
+    pub service: Arc<str>,
+    /// The server.
+    pub server: Arc<Address>,
+    /// The change.
+    pub change: HealthChange,
+}

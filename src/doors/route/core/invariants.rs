@@ -1,0 +1,37 @@
+//! The sentences that `router` promises, as assertions: in debug builds after every event.
+
+use super::life::{Life, Routed, Stage, State};
+use super::router::Router;
+
+impl Router {
+    pub(super) fn check_invariants(&self, life: &Life) {
+        let census = &self.census;
+        assert_eq!(
+            self.upstreams.active(),
+            census.connecting + census.relaying,
+            "each route that connects or relays holds one server"
+        );
+        // A route that was woken still waits until it hears of it.
+        assert!(
+            self.waiting.len() <= census.waiting,
+            "only routes that wait have a place"
+        );
+        let may_last = match &life.state {
+            State::Relaying(relaying) => relaying.ended.is_none() && relaying.routed.choice.rule.idle_timeout.is_none(),
+            State::Over(_) => true,
+            State::Opening(_) | State::Waiting(_) | State::Connecting(_) | State::Answering(_) => false,
+        };
+        assert!(
+            may_last || life.deadline().is_some(),
+            "{:?} has a deadline",
+            life.stage()
+        );
+        let is_of_its_table = |routed: &Routed| routed.choice.servers.has(&routed.server);
+        assert!(
+            life.routed().is_none_or(is_of_its_table),
+            "the server is in the table that has decided"
+        );
+        let has_ended = matches!(life.stage(), Stage::Answering | Stage::Over);
+        assert_eq!(has_ended, life.ending().is_some(), "a route that ends knows why");
+    }
+}

@@ -1,0 +1,322 @@
+//! The life of one route: its states, what each holds, and the deadline of each.
+//!
+//! ```text
+//!            ┌─ a table is awaited: Waiting ─┐
+//!   Opening ─┴───────────────────────────────┴─▶ Connecting ─▶ Relaying ─▶ Over
+//!      │                                        (again once)                 ▲
+//!      └───────────── refused, no server ────────────┴────▶ Answering ───────┘
+//! ```
+//!
+//! A state owns what belongs to it, and what it holds of the router (a place among the waiting routes, a connection's share
+//! of a server) goes back when the state is left: see `Router::leave`. The transitions are in `router`, all of them.
+//!
+//! Every state that waits has a deadline, with one exception: a relay without a limit for idle connections, as long as
+//! neither side has ended. The operator has wished for that.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::balance::ClientKey;
+use super::ending::Ending;
+use super::event::Side;
+use super::hello::Hello;
+use super::name::{self, Name};
+use super::opening::{Entrance, Progress};
+use super::table::{Address, Choice, Way};
+use super::upstreams::BackendId;
+use crate::doors::waiters::Ticket;
+
+/// The longest time without a byte of the other side after one side has ended, also if the operator has allowed more.
+pub const HALF_CLOSED: Duration = Duration::from_secs(5 * 60);
+/// The longest time for which a connection waits for the first reading of the store.
+pub const TABLE_PATIENCE: Duration = Duration::from_secs(5);
+/// The longest time that a client has to take its answer and to end its side.
+pub const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// One route: a client's connection from its acceptance to its end. The shell keeps it beside its sockets.
+#[derive(Debug)]
+pub struct Life {
+    pub(super) state: State,
+    pub(super) client: ClientKey,
+    pub(super) asked: Asked,
+    pub(super) times: Times,
+}
+
+/// The wish of a client, as far as its first bytes tell.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// The name, in lower case and without a trailing dot. Bytes that cannot be a name are escaped, and cut after 253 of
+    /// them: for the log alone.
+    pub name: Option<Box<str>>,
+    /// True if the connection begins with TLS, false if it begins with something else or was not heard yet.
+    pub is_tls: bool,
+    /// True if the ClientHello has the extension Encrypted ClientHello, so that the name may be another's.
+    pub has_ech: bool,
+}
+
+/// The moments of a route, as far as they have come.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// The connection was accepted.
+    pub accepted: Instant,
+    /// The client's first bytes were complete, and its service known.
+    pub decided: Option<Instant>,
+    /// The server was connected.
+    pub connected: Option<Instant>,
+}
+
+/// The state of a route.
+#[derive(Debug)]
+pub(super) enum State {
+    /// The first bytes of the client are awaited.
+    Opening(Opening),
+    /// The first bytes are complete, and a table is awaited that may have the name.
+    Waiting(Waiting),
+    /// A server is being connected to.
+    Connecting(Connecting),
+    /// Bytes are relayed.
+    Relaying(Relaying),
+    /// The client gets an answer instead of a server.
+    Answering(Answering),
+    /// Nothing more happens.
+    Over(Over),
+}
+
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) entrance: Entrance,
+    pub(super) progress: Progress,
+    pub(super) until: Instant,
+    /// The door drains, which has shortened the time.
+    pub(super) is_stopping: bool,
+    /// A table that is still to come may be awaited.
+    pub(super) may_wait: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) entrance: Entrance,
+    pub(super) ticket: Ticket,
+    pub(super) until: Instant,
+}
+
+/// A decision, and the server that was chosen by it.
+#[derive(Debug)]
+pub struct Routed {
+    /// The decision.
+    pub choice: Choice,
+    /// The server that was chosen last.
+    pub server: Arc<Address>,
+}
+
+#[derive(Debug)]
+pub(super) struct Connecting {
+    pub(super) routed: Routed,
+    pub(super) backend: BackendId,
+    /// The server of the attempt before.
+    pub(super) tried: Option<BackendId>,
+    pub(super) until: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Relaying {
+    pub(super) routed: Routed,
+    pub(super) backend: BackendId,
+    /// The side that has ended, and when.
+    pub(super) ended: Option<(Side, Instant)>,
+    /// The time of the last bytes, and the side that has sent them.
+    pub(super) last: (Side, Instant),
+}
+
+#[derive(Debug)]
+pub(super) struct Answering {
+    pub(super) ending: Ending,
+    pub(super) routed: Option<Routed>,
+    pub(super) until: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Over {
+    pub(super) ending: Ending,
+    pub(super) routed: Option<Routed>,
+}
+
+/// The name of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// The first bytes of the client are awaited.
+    Opening,
+    /// A table is awaited.
+    Waiting,
+    /// A server is being connected to.
+    Connecting,
+    /// Bytes are relayed.
+    Relaying,
+    /// The client gets an answer instead of a server.
+    Answering,
+    /// Nothing more happens.
+    Over,
+}
+
+impl Life {
+    /// Takes note of bytes that came from this side and were passed on. Must be called for each, or the route is taken
+    /// for idle.
+    pub fn note_bytes(&mut self, from: Side, now: Instant) {
+        match &mut self.state {
+            State::Relaying(relaying) => relaying.last = (from, now),
+            State::Opening(_) | State::Waiting(_) | State::Connecting(_) | State::Answering(_) | State::Over(_) => {}
+        }
+    }
+
+    /// Returns the time at which [`Event::Deadline`](super::event::Event::Deadline) must be reported. An event may move
+    /// it to an earlier time, and bytes that are relayed to a later one. An alarm that rings before it has come finds
+    /// nothing to do, and is set again.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Opening(opening) => Some(opening.until),
+            State::Waiting(waiting) => Some(waiting.until),
+            State::Connecting(connecting) => Some(connecting.until),
+            State::Relaying(relaying) => relaying.deadline(),
+            State::Answering(answering) => Some(answering.until),
+            State::Over(_) => None,
+        }
+    }
+
+    /// Returns the name of the state.
+    pub fn stage(&self) -> Stage {
+        self.state.stage()
+    }
+
+    /// Returns the wish of the client.
+    pub fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// Returns the moments of the route.
+    pub fn times(&self) -> &Times {
+        &self.times
+    }
+
+    /// Returns the decision and the server that was chosen last, also when the route is over.
+    pub fn routed(&self) -> Option<&Routed> {
+        match &self.state {
+            State::Opening(_) | State::Waiting(_) => None,
+            State::Connecting(connecting) => Some(&connecting.routed),
+            State::Relaying(relaying) => Some(&relaying.routed),
+            State::Answering(answering) => answering.routed.as_ref(),
+            State::Over(over) => over.routed.as_ref(),
+        }
+    }
+
+    /// Returns the reason for which the route has ended, or is about to.
+    pub fn ending(&self) -> Option<Ending> {
+        match &self.state {
+            State::Opening(_) | State::Waiting(_) | State::Connecting(_) | State::Relaying(_) => None,
+            State::Answering(answering) => Some(answering.ending),
+            State::Over(over) => Some(over.ending),
+        }
+    }
+}
+
+impl Asked {
+    /// The wish of a client that goes this way.
+    pub(super) fn new(hello: &Hello<'_>, way: Way) -> Asked {
+        Asked {
+            name: hello.name.map(|bytes| match Name::parse(bytes) {
+                Some(name) => name.as_str().into(),
+                None => {
+                    let beginning = bytes.get(..name::LONGEST).unwrap_or(bytes);
+                    beginning.escape_ascii().to_string().into()
+                }
+            }),
+            is_tls: way == Way::Tls,
+            has_ech: hello.has_encrypted,
+        }
+    }
+}
+
+/// The routes that are not over, by their states.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Census {
+    /// Routes whose first bytes are awaited.
+    pub opening: usize,
+    /// Routes that wait for a table.
+    pub waiting: usize,
+    /// Routes whose server is being connected to.
+    pub connecting: usize,
+    /// Routes whose bytes are relayed.
+    pub relaying: usize,
+    /// Routes whose client gets an answer.
+    pub answering: usize,
+}
+
+impl Census {
+    /// Returns the number of routes.
+    pub fn total(&self) -> usize {
+        self.opening + self.waiting + self.connecting + self.relaying + self.answering
+    }
+
+    /// A route comes into a state.
+    pub(super) fn enter(&mut self, stage: Stage) {
+        if let Some(count) = self.count(stage) {
+            *count += 1;
+        }
+    }
+
+    /// A route leaves a state.
+    pub(super) fn leave(&mut self, stage: Stage) {
+        if let Some(count) = self.count(stage) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    fn count(&mut self, stage: Stage) -> Option<&mut usize> {
+        match stage {
+            Stage::Opening => Some(&mut self.opening),
+            Stage::Waiting => Some(&mut self.waiting),
+            Stage::Connecting => Some(&mut self.connecting),
+            Stage::Relaying => Some(&mut self.relaying),
+            Stage::Answering => Some(&mut self.answering),
+            Stage::Over => None,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn stage(&self) -> Stage {
+        match self {
+            State::Opening(_) => Stage::Opening,
+            State::Waiting(_) => Stage::Waiting,
+            State::Connecting(_) => Stage::Connecting,
+            State::Relaying(_) => Stage::Relaying,
+            State::Answering(_) => Stage::Answering,
+            State::Over(_) => Stage::Over,
+        }
+    }
+
+    /// The state of a route whose own state has been taken out to be moved on.
+    pub(super) fn nothing() -> State {
+        State::Over(Over {
+            ending: Ending::Done,
+            routed: None,
+        })
+    }
+}
+
+impl Relaying {
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let idle = self.routed.choice.rule.idle_timeout;
+        match self.ended {
+            Some((_, ended)) => Some(ended.max(self.last.1) + idle.unwrap_or(HALF_CLOSED).min(HALF_CLOSED)),
+            None => idle.map(|idle| self.last.1 + idle),
+        }
+    }
+
+    /// Returns the side that was the next to send: the one that has not ended, or the one that did not send last.
+    pub(super) fn owing(&self) -> Side {
+        match self.ended {
+            Some((side, _)) => side.other(),
+            None => self.last.0.other(),
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! The router: it takes each route from one state to the next, and owns what routes share: the tables, the servers, the
+//! list of the routes that wait for a table, and the counters.
+//!
+//! [`Router::advance`] has a place for every pair of state and event, in one function for each state. The life of a
+//! route is in [`life`](super::life); the shell keeps it, reports events, and takes the steps that are returned.
+//!
+//! The invariants, which `invariants` checks after each event in debug builds:
+//! - A server has as many connections as there are routes in Connecting or Relaying that were given it.
+//! - A route that waits has a place in the list, and no server; no other route has a place.
+//! - A route has only ever a server that is in the table by which it was decided.
+//! - A route that is over holds nothing. `Router::leave` alone gives back what a state holds.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::balance::ClientKey;
+use super::counters::Counters;
+use super::ending::{Ending, Phase, Refusal};
+use super::event::{ConnectFault, Event, Notice, RouteId, Side, Step};
+use super::health::HealthEvent;
+use super::hello::Hello;
+use super::life::{
+    ANSWER_PATIENCE, Answering, Asked, Census, Connecting, Life, Opening, Over, Relaying, Routed, State,
+    TABLE_PATIENCE, Times, Waiting,
+};
+use super::name::Name;
+use super::opening::{Entrance, Fault, Progress, Verdict, judge};
+use super::table::{Choice, Decision, Source, Table, Tables, Target, Undecided, Way, Why};
+use super::upstreams::{BackendId, Upstreams};
+use crate::doors::waiters::Waiters;
+
+/// The state of one door. See the module.
+#[derive(Debug)]
+pub struct Router {
+    pub(super) tables: Tables,
+    /// The first reading of the store has not ended yet.
+    is_store_awaited: bool,
+    pub(super) upstreams: Upstreams,
+    /// The routes that wait for the first reading of the store.
+    pub(super) waiting: Waiters<RouteId>,
+    pub(super) census: Census,
+    counters: Counters,
+    notices: VecDeque<Notice>,
+    hello_timeout: Duration,
+}
+
+/// The next state of a route, and the step that leads into it.
+type Turn = (State, Step);
+
+impl Router {
+    /// A router without tables. `hello_timeout` is the longest time for the first bytes of a client; `seed` feeds the
+    /// jitter of delays.
+    pub fn new(hello_timeout: Duration, seed: u64) -> Router {
+        Router {
+            tables: Tables::default(),
+            is_store_awaited: false,
+            upstreams: Upstreams::new(seed),
+            waiting: Waiters::default(),
+            census: Census::default(),
+            counters: Counters::default(),
+            notices: VecDeque::new(),
+            hello_timeout,
+        }
+    }
+
+    /// Sets the longest time for the first bytes of a client, for clients that come from now on.
+    pub fn set_hello_timeout(&mut self, hello_timeout: Duration) {
+        self.hello_timeout = hello_timeout;
+    }
+
+    /// Lets clients wait whose name is not in the file, until [`stop_awaiting_store`](Self::stop_awaiting_store): the
+    /// store may have it, or a better match.
+    pub fn await_store(&mut self) {
+        self.is_store_awaited = true;
+    }
+
+    /// Must be called when the first table of the store is there, or is not to be had. [`woken`](Self::woken) then
+    /// names the routes that have waited.
+    pub fn stop_awaiting_store(&mut self) {
+        self.is_store_awaited = false;
+    }
+
+    /// Puts a table in the place of the one from the same source, and returns that. Routes that have a server are not
+    /// touched. Dropping a large table takes milliseconds, which should not be spent on the loop.
+    #[must_use]
+    pub fn replace_table(&mut self, source: Source, table: Arc<Table>) -> Arc<Table> {
+        self.tables.replace(source, table)
+    }
+
+    /// Returns the tables.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Returns the servers in use.
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+
+    /// Returns the counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Returns the routes by their states.
+    pub fn census(&self) -> &Census {
+        &self.census
+    }
+
+    /// Returns the next change of a server that is to be logged. Must be called until it returns `None` after each
+    /// event.
+    pub fn next_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// Returns a route that need not wait any longer: [`Event::TableCame`] must be reported for it.
+    pub fn woken(&mut self) -> Option<RouteId> {
+        if self.is_store_awaited {
+            None
+        } else {
+            self.waiting.pop()
+        }
+    }
+
+    /// Begins the life of a route whose client was accepted at this time. The first step is to read.
+    pub fn begin(&mut self, entrance: Entrance, client: ClientKey, accepted: Instant) -> Life {
+        self.counters.total += 1;
+        let opening = self.opening(entrance, accepted, true);
+        self.census.enter(opening.stage());
+        Life {
+            state: opening,
+            client,
+            asked: Asked::default(),
+            times: Times {
+                accepted,
+                decided: None,
+                connected: None,
+            },
+        }
+    }
+
+    /// Moves a route on by an event. The returned step must be taken before the next event of the route.
+    pub fn advance(&mut self, id: RouteId, life: &mut Life, event: Event<'_>, now: Instant) -> Step {
+        let state = std::mem::replace(&mut life.state, State::nothing());
+        let before = state.stage();
+        let (next, step) = match state {
+            State::Opening(opening) => self.after_opening(id, life, opening, event, now),
+            State::Waiting(waiting) => self.after_waiting(life, waiting, event, now),
+            State::Connecting(connecting) => self.after_connecting(life, connecting, event, now),
+            State::Relaying(relaying) => self.after_relaying(life, relaying, event, now),
+            State::Answering(answering) => after_answering(answering, event, now),
+            // An event that was under way when the route ended.
+            State::Over(over) => (State::Over(over), Step::Nothing),
+        };
+        self.census.leave(before);
+        self.census.enter(next.stage());
+        life.state = next;
+        #[cfg(debug_assertions)]
+        self.check_invariants(life);
+        step
+    }
+
+    fn after_opening(
+        &mut self,
+        id: RouteId,
+        life: &mut Life,
+        mut opening: Opening,
+        event: Event<'_>,
+        now: Instant,
+    ) -> Turn {
+        let ending = match event {
+            Event::Bytes(bytes) => return self.judge(id, life, opening, bytes, now),
+            Event::Ended(Side::Client) | Event::Lost(Side::Client) => Ending::ClientLeft(Phase::Opening),
+            Event::Deadline if opening.until > now => return (State::Opening(opening), Step::Nothing),
+            Event::Deadline if opening.is_stopping => Ending::Stopped(Phase::Opening),
+            Event::Deadline => Ending::Slow,
+            Event::Stop(until) => {
+                opening.is_stopping |= until < opening.until;
+                opening.until = opening.until.min(until);
+                return (State::Opening(opening), Step::Nothing);
+            }
+            Event::Abort => Ending::Stopped(Phase::Opening),
+            // No server and no table was asked for.
+            Event::Ended(Side::Server)
+            | Event::Lost(Side::Server)
+            | Event::TableCame
+            | Event::Connected
+            | Event::ConnectFailed(_)
+            | Event::Answered => return (State::Opening(opening), Step::Nothing),
+        };
+        self.finish(life, State::Opening(opening), ending, now)
+    }
+
+    fn after_waiting(&mut self, life: &mut Life, mut waiting: Waiting, event: Event<'_>, now: Instant) -> Turn {
+        let ending = match event {
+            Event::TableCame => return self.judge_again(waiting, now),
+            Event::Deadline if waiting.until <= now => return self.judge_again(waiting, now),
+            Event::Lost(Side::Client) => Ending::ClientLeft(Phase::Opening),
+            Event::Stop(until) => {
+                waiting.until = waiting.until.min(until);
+                return (State::Waiting(waiting), Step::Nothing);
+            }
+            Event::Abort => Ending::Stopped(Phase::Opening),
+            // The client is not read, so its bytes and its end keep; and no server was asked for.
+            Event::Bytes(_)
+            | Event::Ended(_)
+            | Event::Lost(Side::Server)
+            | Event::Deadline
+            | Event::Connected
+            | Event::ConnectFailed(_)
+            | Event::Answered => return (State::Waiting(waiting), Step::Nothing),
+        };
+        self.finish(life, State::Waiting(waiting), ending, now)
+    }
+
+    fn after_connecting(&mut self, life: &mut Life, connecting: Connecting, event: Event<'_>, now: Instant) -> Turn {
+        let ending = match event {
+            Event::Connected => return self.relay(life, connecting, now),
+            Event::ConnectFailed(ConnectFault::Server) => {
+                self.counters.connect_failed += 1;
+                return self.connect_again(life, connecting, Ending::ServerFailed, now);
+            }
+            Event::Deadline if connecting.until <= now => {
+                self.counters.connect_late += 1;
+                return self.connect_again(life, connecting, Ending::ServerLate, now);
+            }
+            Event::ConnectFailed(ConnectFault::Daemon) => Ending::NoResources,
+            Event::Lost(Side::Client) => Ending::ClientLeft(Phase::Connecting),
+            Event::Abort => Ending::Stopped(Phase::Connecting),
+            // The client is not read, so its bytes and its end keep; a server that is not connected has nothing to end;
+            // and a client with a complete wish is served although the door drains.
+            Event::Bytes(_)
+            | Event::Ended(_)
+            | Event::Lost(Side::Server)
+            | Event::TableCame
+            | Event::Deadline
+            | Event::Stop(_)
+            | Event::Answered => return (State::Connecting(connecting), Step::Nothing),
+        };
+        self.finish(life, State::Connecting(connecting), ending, now)
+    }
+
+    fn after_relaying(&mut self, life: &mut Life, mut relaying: Relaying, event: Event<'_>, now: Instant) -> Turn {
+        let ending = match (event, relaying.ended) {
+            (Event::Ended(side), Some((ended, _))) if side != ended => Ending::Done,
+            (Event::Ended(side), None) => {
+                relaying.ended = Some((side, now));
+                return (State::Relaying(relaying), Step::Nothing);
+            }
+            (Event::Lost(side), _) => Ending::Cut(side),
+            (Event::Deadline, _) if relaying.deadline().is_some_and(|time| time <= now) => {
+                Ending::Idle(relaying.owing())
+            }
+            (Event::Abort, _) => Ending::BrokenOff,
+            // The end of a side that has ended already; a deadline that bytes have put off; the door drains, and routes
+            // have until its end. The others are of the time before there was a server.
+            (
+                Event::Ended(_)
+                | Event::Deadline
+                | Event::Stop(_)
+                | Event::Bytes(_)
+                | Event::TableCame
+                | Event::Connected
+                | Event::ConnectFailed(_)
+                | Event::Answered,
+                _,
+            ) => return (State::Relaying(relaying), Step::Nothing),
+        };
+        self.finish(life, State::Relaying(relaying), ending, now)
+    }
+
+    /// Judges the first bytes of a client, and looks for a server if they are complete.
+    fn judge(&mut self, id: RouteId, life: &mut Life, mut opening: Opening, bytes: &[u8], now: Instant) -> Turn {
+        let (way, hello) = match judge(opening.entrance, bytes, &mut opening.progress) {
+            Verdict::NeedMore => return (State::Opening(opening), Step::Read),
+            Verdict::Refuse(fault) => {
+                life.asked.is_tls = matches!(fault, Fault::Hello(_));
+                let ending = Ending::Refused(Refusal::Opening(fault));
+                return self.finish(life, State::Opening(opening), ending, now);
+            }
+            Verdict::Tls(hello) => (Way::Tls, hello),
+            // Bytes without a name, for the service for all other names.
+            Verdict::Plain | Verdict::PostgresTls | Verdict::PostgresGss | Verdict::Http1 | Verdict::Http2 => {
+                (Way::Http, Hello::default())
+            }
+        };
+        life.asked = Asked::new(&hello, way);
+        let name = hello.name.and_then(Name::parse);
+        let name = name.as_ref().map(Name::as_str);
+        let decision = self.tables.decide(name, |protocol| hello.alpn.offers(protocol));
+        if self.is_store_awaited && opening.may_wait && may_change(name, &decision) {
+            let waiting = Waiting {
+                entrance: opening.entrance,
+                ticket: self.waiting.push(id),
+                until: now + TABLE_PATIENCE,
+            };
+            return (State::Waiting(waiting), Step::Hold);
+        }
+        let is_catch_all = decision.is_ok_and(|decision| decision.why == Why::CatchAll);
+        let choice = chosen(decision, way);
+        self.counters.tls += u64::from(life.asked.is_tls);
+        self.counters.plain += u64::from(!life.asked.is_tls);
+        self.counters.ech += u64::from(life.asked.has_ech);
+        self.counters.catch_all += u64::from(is_catch_all);
+        life.times.decided = Some(now);
+        match choice {
+            Ok(choice) => self.connect(life, choice, now),
+            Err(ending) => self.finish(life, State::Opening(opening), ending, now),
+        }
+    }
+
+    /// The client need not wait any longer: its first bytes are judged by the tables as they are.
+    fn judge_again(&mut self, waiting: Waiting, now: Instant) -> Turn {
+        let entrance = waiting.entrance;
+        self.leave(State::Waiting(waiting), now);
+        (self.opening(entrance, now, false), Step::Judge)
+    }
+
+    fn opening(&self, entrance: Entrance, begin: Instant, may_wait: bool) -> State {
+        State::Opening(Opening {
+            entrance,
+            progress: Progress::default(),
+            until: begin + self.hello_timeout,
+            is_stopping: false,
+            may_wait,
+        })
+    }
+
+    fn connect(&mut self, life: &mut Life, choice: Choice, now: Instant) -> Turn {
+        match self.upstreams.choose(&choice, life.client, None, now) {
+            Some((backend, server)) => connecting_to(Routed { choice, server }, backend, None, now),
+            None => self.end(life, Ending::NoServer, None, now),
+        }
+    }
+
+    /// The server could not be reached: another one is tried, once.
+    fn connect_again(&mut self, life: &mut Life, connecting: Connecting, ending: Ending, now: Instant) -> Turn {
+        let (backend, is_first) = (connecting.backend, connecting.tried.is_none());
+        self.report(&connecting.routed, backend, HealthEvent::Failed, now);
+        let routed = self.leave(State::Connecting(connecting), now);
+        let Some(Routed { choice, server }) = routed else {
+            return self.end(life, ending, None, now);
+        };
+        let other = if is_first {
+            self.upstreams.choose(&choice, life.client, Some(backend), now)
+        } else {
+            None
+        };
+        match other {
+            Some((other, server)) => {
+                self.counters.connect_again += 1;
+                connecting_to(Routed { choice, server }, other, Some(backend), now)
+            }
+            None => self.end(life, ending, Some(Routed { choice, server }), now),
+        }
+    }
+
+    /// The server is connected, and bytes are relayed from now on.
+    fn relay(&mut self, life: &mut Life, connecting: Connecting, now: Instant) -> Turn {
+        let Connecting { routed, backend, .. } = connecting;
+        self.report(&routed, backend, HealthEvent::Connected, now);
+        life.times.connected = Some(now);
+        let relaying = Relaying {
+            routed,
+            backend,
+            ended: None,
+            // The bytes of the client that are held.
+            last: (Side::Client, now),
+        };
+        (State::Relaying(relaying), Step::Relay)
+    }
+
+    /// Tells a server's health of an event, and the log of what comes of it.
+    fn report(&mut self, routed: &Routed, backend: BackendId, event: HealthEvent, now: Instant) {
+        if let Some(change) = self.upstreams.report(backend, event, now) {
+            self.notices.push_back(Notice {
+                service: Arc::clone(&routed.choice.service),
+                server: Arc::clone(&routed.server),
+                change,
+            });
+        }
+    }
+
+    /// Ends a route in any state that is not its last.
+    fn finish(&mut self, life: &Life, state: State, ending: Ending, now: Instant) -> Turn {
+        let routed = self.leave(state, now);
+        self.end(life, ending, routed, now)
+    }
+
+    /// Ends a route that holds nothing any more.
+    fn end(&mut self, life: &Life, ending: Ending, routed: Option<Routed>, now: Instant) -> Turn {
+        self.counters.count(ending);
+        match ending.answer().filter(|_| life.asked.is_tls) {
+            Some(answer) => {
+                let answering = Answering {
+                    ending,
+                    routed,
+                    until: now + ANSWER_PATIENCE,
+                };
+                (State::Answering(answering), Step::Answer(answer))
+            }
+            None => over(ending, routed),
+        }
+    }
+
+    /// Gives back everything that a state holds, and returns what is known of the route's server.
+    fn leave(&mut self, state: State, now: Instant) -> Option<Routed> {
+        match state {
+            State::Opening(_) => None,
+            State::Waiting(waiting) => {
+                // A route that was woken has no place any more.
+                self.waiting.remove(waiting.ticket);
+                None
+            }
+            State::Connecting(Connecting { routed, backend, .. }) => {
+                // After a verdict about the attempt this changes nothing.
+                self.report(&routed, backend, HealthEvent::Abandoned, now);
+                self.upstreams.release(backend, now);
+                Some(routed)
+            }
+            State::Relaying(Relaying { routed, backend, .. }) => {
+                self.upstreams.release(backend, now);
+                Some(routed)
+            }
+            State::Answering(answering) => answering.routed,
+            State::Over(over) => over.routed,
+        }
+    }
+}
+
+fn after_answering(answering: Answering, event: Event<'_>, now: Instant) -> Turn {
+    match event {
+        Event::Answered | Event::Ended(Side::Client) | Event::Lost(Side::Client) | Event::Abort => {
+            over(answering.ending, answering.routed)
+        }
+        Event::Deadline if answering.until <= now => over(answering.ending, answering.routed),
+        // The client's bytes are thrown away. There is no server, or none any more.
+        Event::Bytes(_)
+        | Event::Ended(Side::Server)
+        | Event::Lost(Side::Server)
+        | Event::TableCame
+        | Event::Connected
+        | Event::ConnectFailed(_)
+        | Event::Deadline
+        | Event::Stop(_) => (State::Answering(answering), Step::Nothing),
+    }
+}
+
+fn over(ending: Ending, routed: Option<Routed>) -> Turn {
+    let breaks_off = ending.breaks_off();
+    (State::Over(Over { ending, routed }), Step::Close { breaks_off })
+}
+
+fn connecting_to(routed: Routed, backend: BackendId, tried: Option<BackendId>, now: Instant) -> Turn {
+    let connecting = Connecting {
+        until: now + routed.choice.rule.connect_timeout,
+        routed,
+        backend,
+        tried,
+    };
+    (State::Connecting(connecting), Step::Connect)
+}
+
+/// Returns true if a table of the store that is still to come may decide otherwise. The file goes before it in each
+/// step, so an exact name there is final, and for a client without a name the file's service for all others is.
+fn may_change(name: Option<&str>, decision: &Result<Decision<'_>, Undecided<'_>>) -> bool {
+    match decision {
+        Ok(decision) => match (decision.source, decision.why) {
+            (Source::File, Why::Exact) => false,
+            (Source::File, Why::CatchAll) => name.is_some(),
+            (Source::File, Why::Suffix) | (Source::Store, _) => true,
+        },
+        Err(Undecided::NoService | Undecided::NoProtocol(_)) => true,
+    }
+}
+
+/// Returns the servers that a decision leads to, or the reason for which there are none.
+fn chosen(decision: Result<Decision<'_>, Undecided<'_>>, way: Way) -> Result<Choice, Ending> {
+    match decision {
+        Ok(decision) => decision.choice(way).ok_or(match decision.rule.target {
+            Target::Servers { .. } => Ending::Refused(Refusal::ClosedWay),
+            Target::Tunnel => Ending::NoServer,
+        }),
+        Err(Undecided::NoService) => Err(Ending::Refused(Refusal::NoService)),
+        Err(Undecided::NoProtocol(_)) => Err(Ending::Refused(Refusal::NoProtocol)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

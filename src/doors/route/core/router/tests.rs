@@ -1,0 +1,616 @@
+//! The router, driven by events alone.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::doors::route::core::answer;
+use crate::doors::route::core::life::{HALF_CLOSED, Stage};
+use crate::doors::route::core::table::tests::{rule_to, servers};
+use crate::doors::route::core::table::{Pattern, Rule};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+const CLIENT: ClientKey = ClientKey(1);
+
+fn vector(data: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(data.len()).unwrap().to_be_bytes();
+    [&length, data].concat()
+}
+
+/// A ClientHello with this name.
+fn hello(name: &str) -> Vec<u8> {
+    let host = [&[0][..], &vector(name.as_bytes())].concat();
+    let extension = [&[0, 0][..], &vector(&vector(&host))].concat();
+    let body = [
+        b"\x03\x03RRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRR\0\0\x02\x13\x01\x01\0",
+        &vector(&extension)[..],
+    ];
+    let message = [&[1, 0][..], &vector(&body.concat())].concat();
+    [b"\x16\x03\x01", &vector(&message)[..]].concat()
+}
+
+struct World {
+    router: Router,
+    now: Instant,
+    lives: BTreeMap<u64, Life>,
+    next: u64,
+}
+
+/// A table of these services, each with these hosts.
+fn table(services: &[(&str, &[&str])]) -> Arc<Table> {
+    let mut table = Table::default();
+    for (name, hosts) in services {
+        let rule = Rule {
+            idle_timeout: Some(3600 * SECOND),
+            ..rule_to(&servers(hosts))
+        };
+        table.insert(name.parse().expect(name), [rule]);
+    }
+    Arc::new(table)
+}
+
+impl World {
+    fn new(services: &[(&str, &[&str])]) -> World {
+        let mut world = World {
+            router: Router::new(HELLO_TIMEOUT, 1),
+            now: Instant::now(),
+            lives: BTreeMap::new(),
+            next: 0,
+        };
+        world.replace(Source::File, services);
+        world
+    }
+
+    fn replace(&mut self, source: Source, services: &[(&str, &[&str])]) {
+        _ = self.router.replace_table(source, table(services));
+    }
+
+    fn begin(&mut self) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let life = self.router.begin(Entrance::Tls, CLIENT, self.now);
+        self.lives.insert(id, life);
+        id
+    }
+
+    fn tell(&mut self, id: u64, event: Event<'_>) -> Step {
+        let life = self.lives.get_mut(&id).expect("a route");
+        let step = self.router.advance(RouteId(id), life, event, self.now);
+        while self.router.next_notice().is_some() {}
+        step
+    }
+
+    /// A route whose client has asked for this name, and the step that comes of it.
+    fn asking(&mut self, name: &str) -> (u64, Step) {
+        let id = self.begin();
+        let step = self.tell(id, Event::Bytes(&hello(name)));
+        (id, step)
+    }
+
+    fn relaying(&mut self, name: &str) -> u64 {
+        let (id, _) = self.asking(name);
+        assert_eq!(self.tell(id, Event::Connected), Step::Relay);
+        id
+    }
+
+    fn life(&self, id: u64) -> &Life {
+        &self.lives[&id]
+    }
+
+    fn server(&self, id: u64) -> String {
+        self.life(id).routed().expect("a server").server.to_string()
+    }
+
+    fn letters(&self, id: u64) -> &'static str {
+        self.life(id).ending().expect("an end").letters()
+    }
+
+    /// Lets time pass until the deadline of a route.
+    fn pass(&mut self, id: u64) -> Step {
+        self.now = self.life(id).deadline().expect("a deadline");
+        self.tell(id, Event::Deadline)
+    }
+}
+
+const CLOSE: Step = Step::Close { breaks_off: false };
+const BREAK_OFF: Step = Step::Close { breaks_off: true };
+
+#[test]
+fn a_route_goes_from_its_hello_to_a_server_and_ends_when_both_sides_have() {
+    let mut world = World::new(&[("a.example", &["a"])]);
+    let id = world.begin();
+    let bytes = hello("A.Example.");
+    for end in 1..bytes.len() {
+        assert_eq!(world.tell(id, Event::Bytes(&bytes[..end])), Step::Read);
+    }
+    assert_eq!(world.tell(id, Event::Bytes(&bytes)), Step::Connect);
+    assert_eq!(world.server(id), "a:443");
+    assert_eq!(world.life(id).asked().name.as_deref(), Some("a.example"));
+    assert_eq!(world.tell(id, Event::Connected), Step::Relay);
+    assert_eq!(world.router.upstreams().active(), 1);
+    assert_eq!(world.tell(id, Event::Ended(Side::Client)), Step::Nothing);
+    assert_eq!(world.tell(id, Event::Ended(Side::Client)), Step::Nothing);
+    assert_eq!(world.tell(id, Event::Ended(Side::Server)), CLOSE);
+    assert_eq!((world.letters(id), world.server(id).as_str()), ("--", "a:443"));
+    assert_eq!(
+        (world.router.upstreams().active(), world.router.census().total()),
+        (0, 0)
+    );
+    let counters = world.router.counters();
+    assert_eq!((counters.total, counters.tls, counters.plain), (1, 1, 0));
+}
+
+#[test]
+fn a_client_without_a_server_gets_the_alert_for_its_fault_and_is_closed_behind_it() {
+    let mut world = World::new(&[("a.example", &["a"]), ("empty.example", &[])]);
+    for (bytes, alert, letters) in [
+        (hello("b.example"), answer::UNRECOGNIZED_NAME, "PR"),
+        (hello("a b"), answer::UNRECOGNIZED_NAME, "PR"),
+        (b"\x16\x03\x01\0\0".to_vec(), answer::DECODE_ERROR, "PR"),
+        (hello("empty.example"), answer::INTERNAL_ERROR, "SC"),
+    ] {
+        let id = world.begin();
+        assert_eq!(world.tell(id, Event::Bytes(&bytes)), Step::Answer(alert));
+        assert_eq!(world.tell(id, Event::Answered), CLOSE);
+        assert_eq!(world.letters(id), letters);
+    }
+    let counters = *world.router.counters();
+    assert_eq!((counters.name_unknown, counters.hello_bad, counters.total), (2, 1, 4));
+}
+
+#[test]
+fn plain_bytes_go_to_the_port_without_tls_of_the_service_for_all_names_or_are_closed_without_a_word() {
+    let mut world = World::new(&[("CATCH_ALL", &["a"])]);
+    let id = world.begin();
+    assert_eq!(
+        world.tell(id, Event::Bytes(b"GET / HTTP/1.1\r\n")),
+        CLOSE,
+        "it has no such port"
+    );
+    assert_eq!(world.letters(id), "PR");
+    let mut table = Table::default();
+    let rule = Rule {
+        target: Target::Servers {
+            tls: None,
+            http: Some(servers(&["b"])),
+        },
+        ..rule_to(&servers(&[]))
+    };
+    table.insert(Pattern::CatchAll, [rule]);
+    _ = world.router.replace_table(Source::File, Arc::new(table));
+    let id = world.begin();
+    assert_eq!(world.tell(id, Event::Bytes(b"G")), Step::Connect);
+    assert_eq!(world.server(id), "b:443");
+    let (_, step) = world.asking("a.example");
+    assert_eq!(step, Step::Answer(answer::UNRECOGNIZED_NAME), "it has no port for TLS");
+    let counters = world.router.counters();
+    assert_eq!((counters.plain, counters.tls, counters.catch_all), (2, 1, 3));
+}
+
+#[test]
+fn a_server_that_fails_is_followed_by_one_other() {
+    let mut world = World::new(&[("a.example", &["a", "b", "c"])]);
+    let failed = Event::ConnectFailed(ConnectFault::Server);
+    let (id, _) = world.asking("a.example");
+    assert_eq!(world.server(id), "a:443");
+    assert_eq!(world.tell(id, failed), Step::Connect);
+    assert_eq!(world.server(id), "b:443");
+    assert_eq!(world.tell(id, failed), Step::Answer(answer::INTERNAL_ERROR));
+    assert_eq!(world.letters(id), "SC");
+    let (id, _) = world.asking("a.example");
+    assert_eq!(world.server(id), "c:443");
+    assert_eq!(world.pass(id), Step::Connect);
+    assert_eq!(world.tell(id, Event::Connected), Step::Relay);
+    let counters = world.router.counters();
+    assert_eq!(
+        (counters.connect_failed, counters.connect_late, counters.connect_again),
+        (2, 1, 2)
+    );
+}
+
+#[test]
+fn the_only_server_that_is_late_has_one_attempt() {
+    let mut world = World::new(&[("a.example", &["a"])]);
+    let (id, _) = world.asking("a.example");
+    assert_eq!(world.pass(id), Step::Answer(answer::INTERNAL_ERROR));
+    assert_eq!(world.letters(id), "sC");
+}
+
+#[test]
+fn a_server_is_not_blamed_for_what_the_daemon_lacks_or_a_client_that_leaves() {
+    let mut world = World::new(&[("a.example", &["a"])]);
+    let (id, _) = world.asking("a.example");
+    let step = world.tell(id, Event::ConnectFailed(ConnectFault::Daemon));
+    assert_eq!((step, world.letters(id)), (Step::Answer(answer::INTERNAL_ERROR), "RC"));
+    let (id, _) = world.asking("a.example");
+    assert_eq!(world.tell(id, Event::Lost(Side::Client)), CLOSE);
+    assert_eq!(world.letters(id), "CC");
+    assert_eq!(
+        (world.router.upstreams().out(), world.router.upstreams().active()),
+        (0, 0)
+    );
+}
+
+#[test]
+fn the_log_hears_once_that_a_server_is_out_and_once_that_it_is_back() {
+    let mut world = World::new(&[("a.example", &["a"])]);
+    let ids = [0; 3].map(|_| world.asking("a.example").0);
+    let mut notices = Vec::new();
+    let events = [
+        Event::ConnectFailed(ConnectFault::Server),
+        Event::ConnectFailed(ConnectFault::Server),
+        Event::Connected,
+    ];
+    for (id, event) in ids.into_iter().zip(events) {
+        let life = world.lives.get_mut(&id).unwrap();
+        world.router.advance(RouteId(id), life, event, world.now);
+        notices.extend(std::iter::from_fn(|| world.router.next_notice()));
+    }
+    let told: Vec<_> = notices
+        .iter()
+        .map(|notice| (notice.service.to_string(), notice.server.to_string(), notice.change))
+        .collect();
+    let [(service, server, out), (_, _, back)] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!((service.as_str(), server.as_str()), ("a.example", "a:443"));
+    assert!(matches!(out, super::super::health::HealthChange::Out { .. }));
+    assert!(matches!(back, super::super::health::HealthChange::Back { .. }));
+}
+
+#[test]
+fn a_client_whose_hello_is_late_is_closed_and_a_drain_makes_it_late_earlier() {
+    let mut world = World::new(&[]);
+    let id = world.begin();
+    world.now += HELLO_TIMEOUT - SECOND;
+    assert_eq!(world.tell(id, Event::Deadline), Step::Nothing);
+    assert_eq!(world.pass(id), CLOSE);
+    assert_eq!(world.letters(id), "cR");
+    let id = world.begin();
+    let soon = world.now + SECOND;
+    assert_eq!(world.tell(id, Event::Stop(soon)), Step::Nothing);
+    assert_eq!(world.life(id).deadline(), Some(soon));
+    assert_eq!(world.pass(id), CLOSE);
+    assert_eq!(world.letters(id), "KR");
+}
+
+#[test]
+fn a_name_that_the_store_may_have_waits_for_its_first_table() {
+    let mut world = World::new(&[("a.example", &["a"]), ("*.example", &["b"])]);
+    world.router.await_store();
+    let (_, step) = world.asking("a.example");
+    assert_eq!(step, Step::Connect, "the file goes before the store");
+    let (waits, step) = world.asking("b.example");
+    assert_eq!(step, Step::Hold);
+    let (leaves, _) = world.asking("c.example");
+    assert_eq!(world.tell(leaves, Event::Lost(Side::Client)), CLOSE);
+    assert_eq!(world.router.woken(), None);
+    world.replace(Source::Store, &[("b.example", &["c"])]);
+    world.router.stop_awaiting_store();
+    assert_eq!(world.router.woken(), Some(RouteId(waits)));
+    assert_eq!(world.router.woken(), None);
+    assert_eq!(world.tell(waits, Event::TableCame), Step::Judge);
+    assert_eq!(world.tell(waits, Event::Bytes(&hello("b.example"))), Step::Connect);
+    assert_eq!(world.server(waits), "c:443");
+    let counters = world.router.counters();
+    assert_eq!(
+        (counters.tls, counters.total),
+        (2, 3),
+        "a client that waited counts once"
+    );
+}
+
+#[test]
+fn a_table_that_does_not_come_costs_a_client_its_patience_and_no_more() {
+    let mut world = World::new(&[("CATCH_ALL", &["a"])]);
+    world.router.await_store();
+    let (id, step) = world.asking("b.example");
+    assert_eq!(step, Step::Hold);
+    assert_eq!(world.pass(id), Step::Judge);
+    assert_eq!(world.tell(id, Event::Bytes(&hello("b.example"))), Step::Connect);
+    let plain = world.begin();
+    assert_eq!(
+        world.tell(plain, Event::Bytes(b"x")),
+        CLOSE,
+        "without a name the file is final"
+    );
+}
+
+#[test]
+fn a_relay_is_idle_after_its_time_without_a_byte_and_earlier_when_one_side_has_ended() {
+    let mut world = World::new(&[("a.example", &["a"])]);
+    let id = world.relaying("a.example");
+    world.now += 3000 * SECOND;
+    let now = world.now;
+    world.lives.get_mut(&id).unwrap().note_bytes(Side::Server, now);
+    assert_eq!(world.life(id).deadline(), Some(now + 3600 * SECOND));
+    assert_eq!(world.pass(id), CLOSE);
+    assert_eq!(world.letters(id), "cD", "the client was the next to send");
+    let id = world.relaying("a.example");
+    world.tell(id, Event::Ended(Side::Client));
+    assert_eq!(world.life(id).deadline(), Some(world.now + HALF_CLOSED));
+    assert_eq!(world.pass(id), CLOSE);
+    assert_eq!(world.letters(id), "sD");
+    assert_eq!(world.router.counters().relay_idle, 2);
+}
+
+#[test]
+fn a_side_that_is_lost_breaks_the_other_off() {
+    let mut world = World::new(&[("a.example", &["a"])]);
+    for (side, letters) in [(Side::Client, "CD"), (Side::Server, "SD")] {
+        let id = world.relaying("a.example");
+        assert_eq!(world.tell(id, Event::Lost(side)), BREAK_OFF);
+        assert_eq!(world.letters(id), letters);
+    }
+}
+
+#[test]
+fn a_new_table_touches_no_route_that_has_a_server_and_a_retry_stays_within_its_own_table() {
+    let mut world = World::new(&[("a.example", &["a", "b"])]);
+    let relaying = world.relaying("a.example");
+    let (connecting, _) = world.asking("a.example");
+    let (alone, _) = world.asking("a.example");
+    assert_eq!(
+        (world.server(connecting).as_str(), world.server(alone).as_str()),
+        ("b:443", "a:443")
+    );
+    world.replace(Source::File, &[("a.example", &["a", "c"])]);
+    let (newer, _) = world.asking("a.example");
+    let failed = Event::ConnectFailed(ConnectFault::Server);
+    assert_eq!(world.tell(connecting, failed), Step::Connect);
+    assert_eq!(world.server(connecting), "a:443");
+    assert_eq!(
+        world.tell(alone, failed),
+        Step::Answer(answer::INTERNAL_ERROR),
+        "b has gone, and c was not its own"
+    );
+    world.replace(Source::File, &[]);
+    assert_eq!(world.tell(relaying, Event::Ended(Side::Client)), Step::Nothing);
+    assert_eq!(world.tell(relaying, Event::Ended(Side::Server)), CLOSE);
+    assert!(["a:443", "c:443"].contains(&world.server(newer).as_str()));
+    assert_eq!(world.asking("a.example").1, Step::Answer(answer::UNRECOGNIZED_NAME));
+}
+
+/// All events. A deadline has always come.
+fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 14] {
+    [
+        ("bytes", Event::Bytes(bytes)),
+        ("client ended", Event::Ended(Side::Client)),
+        ("server ended", Event::Ended(Side::Server)),
+        ("client lost", Event::Lost(Side::Client)),
+        ("server lost", Event::Lost(Side::Server)),
+        ("table came", Event::TableCame),
+        ("connected", Event::Connected),
+        ("server failed", Event::ConnectFailed(ConnectFault::Server)),
+        ("daemon failed", Event::ConnectFailed(ConnectFault::Daemon)),
+        ("answered", Event::Answered),
+        ("deadline", Event::Deadline),
+        ("early deadline", Event::Deadline),
+        ("stop", Event::Stop(now)),
+        ("abort", Event::Abort),
+    ]
+}
+
+/// A route in this stage. The service has one server, and the store is awaited.
+fn route_in(stage: Stage) -> (World, u64) {
+    let mut world = World::new(&[("a.example", &["a"]), ("none.example", &[])]);
+    world.router.await_store();
+    let id = match stage {
+        Stage::Opening => world.begin(),
+        Stage::Waiting => world.asking("b.example").0,
+        Stage::Connecting => world.asking("a.example").0,
+        Stage::Relaying => world.relaying("a.example"),
+        Stage::Answering => world.asking("none.example").0,
+        Stage::Over => {
+            let id = world.begin();
+            world.tell(id, Event::Abort);
+            id
+        }
+    };
+    assert_eq!(world.life(id).stage(), stage);
+    (world, id)
+}
+
+#[test]
+fn every_pair_of_state_and_event_is_decided() {
+    let failed = Step::Answer(answer::INTERNAL_ERROR);
+    type Moves = [(&'static str, Step, Stage)];
+    let moves: &[(Stage, &Moves)] = &[
+        (
+            Stage::Opening,
+            &[
+                ("bytes", Step::Connect, Stage::Connecting),
+                ("client ended", CLOSE, Stage::Over),
+                ("client lost", CLOSE, Stage::Over),
+                ("deadline", CLOSE, Stage::Over),
+                ("abort", CLOSE, Stage::Over),
+            ],
+        ),
+        (
+            Stage::Waiting,
+            &[
+                ("client lost", CLOSE, Stage::Over),
+                ("table came", Step::Judge, Stage::Opening),
+                ("deadline", Step::Judge, Stage::Opening),
+                ("abort", CLOSE, Stage::Over),
+            ],
+        ),
+        (
+            Stage::Connecting,
+            &[
+                ("client lost", CLOSE, Stage::Over),
+                ("connected", Step::Relay, Stage::Relaying),
+                ("server failed", failed, Stage::Answering),
+                ("daemon failed", failed, Stage::Answering),
+                ("deadline", failed, Stage::Answering),
+                ("abort", CLOSE, Stage::Over),
+            ],
+        ),
+        (
+            Stage::Relaying,
+            &[
+                ("client lost", BREAK_OFF, Stage::Over),
+                ("server lost", BREAK_OFF, Stage::Over),
+                ("deadline", CLOSE, Stage::Over),
+                ("abort", BREAK_OFF, Stage::Over),
+            ],
+        ),
+        (
+            Stage::Answering,
+            &[
+                ("client ended", CLOSE, Stage::Over),
+                ("client lost", CLOSE, Stage::Over),
+                ("answered", CLOSE, Stage::Over),
+                ("deadline", CLOSE, Stage::Over),
+                ("abort", CLOSE, Stage::Over),
+            ],
+        ),
+        (Stage::Over, &[]),
+    ];
+    let bytes = hello("a.example");
+    for (stage, moves) in moves {
+        for (name, event) in events(Instant::now(), &bytes) {
+            let (mut world, id) = route_in(*stage);
+            if name == "deadline" {
+                world.now = world.life(id).deadline().unwrap_or(world.now);
+            }
+            let step = world.tell(id, event);
+            let expected = moves.iter().find(|(moving, ..)| *moving == name);
+            let (expected, next) = expected.map_or((Step::Nothing, *stage), |(_, step, next)| (*step, *next));
+            assert_eq!((step, world.life(id).stage()), (expected, next), "{stage:?}, {name}");
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Deed {
+    Begin,
+    Replace {
+        source: Source,
+        services: Vec<(usize, Vec<usize>)>,
+    },
+    Store {
+        is_awaited: bool,
+    },
+    Bytes {
+        route: usize,
+        name: usize,
+        is_whole: bool,
+    },
+    Tell {
+        route: usize,
+        event: usize,
+    },
+    Wait {
+        milliseconds: u64,
+    },
+}
+
+const NAMES: [&str; 5] = ["a.example", "b.example", "*.example", "c.other", "CATCH_ALL"];
+const HOSTS: [&str; 4] = ["k", "l", "m", "n"];
+
+fn deed() -> impl Strategy<Value = Deed> {
+    let service = (0..NAMES.len(), prop::collection::vec(0..HOSTS.len(), 0..4));
+    let source = prop::sample::select(vec![Source::File, Source::Store]);
+    prop_oneof![
+        4 => Just(Deed::Begin),
+        1 => (source, prop::collection::vec(service, 0..5)).prop_map(|(source, services)| Deed::Replace { source, services }),
+        1 => any::<bool>().prop_map(|is_awaited| Deed::Store { is_awaited }),
+        4 => (any::<usize>(), 0..NAMES.len(), any::<bool>())
+            .prop_map(|(route, name, is_whole)| Deed::Bytes { route, name, is_whole }),
+        8 => (any::<usize>(), 1..14_usize).prop_map(|(route, event)| Deed::Tell { route, event }),
+        2 => (0..20_000_u64).prop_map(|milliseconds| Deed::Wait { milliseconds }),
+    ]
+}
+
+fn replace(world: &mut World, source: Source, services: &[(usize, Vec<usize>)]) {
+    let services = services.iter().map(|(name, hosts)| {
+        let hosts: std::collections::BTreeSet<_> = hosts.iter().map(|host| HOSTS[*host]).collect();
+        (NAMES[*name], hosts.into_iter().collect::<Vec<_>>())
+    });
+    let services: Vec<_> = services.collect();
+    let borrowed: Vec<_> = services.iter().map(|(name, hosts)| (*name, &hosts[..])).collect();
+    world.replace(source, &borrowed);
+}
+
+/// Does a deed. Bytes and events go to a route that is not over, if there is one.
+fn perform(world: &mut World, deed: &Deed) {
+    let chosen = |world: &World, route: usize| {
+        let ids: Vec<_> = world.lives.keys().copied().collect();
+        ids.get(route % ids.len().max(1)).copied()
+    };
+    match deed {
+        Deed::Begin => _ = world.begin(),
+        Deed::Replace { source, services } => replace(world, *source, services),
+        Deed::Store { is_awaited: true } => world.router.await_store(),
+        Deed::Store { is_awaited: false } => {
+            world.router.stop_awaiting_store();
+            while let Some(RouteId(id)) = world.router.woken() {
+                assert_eq!(world.tell(id, Event::TableCame), Step::Judge);
+            }
+        }
+        Deed::Bytes { route, name, is_whole } => {
+            let bytes = hello(NAMES[*name]);
+            let length = if *is_whole { bytes.len() } else { bytes.len() / 2 };
+            if let Some(id) = chosen(world, *route) {
+                world.tell(id, Event::Bytes(&bytes[..length]));
+            }
+        }
+        Deed::Tell { route, event } => {
+            let (_, event) = events(world.now, &[])[*event];
+            if let Some(id) = chosen(world, *route) {
+                world.tell(id, event);
+            }
+        }
+        Deed::Wait { milliseconds } => world.now += Duration::from_millis(*milliseconds),
+    }
+    world.lives.retain(|_, life| life.stage() != Stage::Over);
+}
+
+fn assert_empty(world: &World) {
+    assert_eq!(world.router.census().total(), 0);
+    assert_eq!(world.router.upstreams().active(), 0);
+    assert!(world.router.upstreams().views().all(|view| view.active == 0));
+    assert!(world.router.waiting.is_empty());
+}
+
+proptest! {
+    /// The router checks its invariants after each event. In the end the door is closed, and nothing is held.
+    #[test]
+    fn events_in_any_order_leave_nothing_behind(deeds in prop::collection::vec(deed(), 1..300)) {
+        let mut world = World::new(&[("a.example", &["k", "l"]), ("*.example", &["m"])]);
+        for deed in &deeds {
+            perform(&mut world, deed);
+            prop_assert_eq!(world.router.census().total(), world.lives.len());
+            prop_assert_eq!(world.router.census().waiting, world.router.waiting.len());
+        }
+        for id in world.lives.keys().copied().collect::<Vec<_>>() {
+            world.tell(id, Event::Abort);
+            // An answer has its time; a second word ends it as well.
+            world.tell(id, Event::Abort);
+            prop_assert_eq!(world.life(id).stage(), Stage::Over);
+        }
+        assert_empty(&world);
+    }
+
+    /// If nothing more happens but that time passes, each route comes to its end.
+    #[test]
+    fn every_route_ends_by_its_deadlines_alone(deeds in prop::collection::vec(deed(), 1..100)) {
+        let mut world = World::new(&[("a.example", &["k", "l"]), ("*.example", &["m"])]);
+        for deed in &deeds {
+            perform(&mut world, deed);
+        }
+        for id in world.lives.keys().copied().collect::<Vec<_>>() {
+            let mut deadlines = 0;
+            while world.life(id).stage() != Stage::Over {
+                world.now = world.now.max(world.life(id).deadline().expect("a deadline"));
+                world.tell(id, Event::Deadline);
+                deadlines += 1;
+                prop_assert!(deadlines < 6, "{:?}", world.life(id));
+            }
+        }
+        assert_empty(&world);
+    }
+}
