@@ -17,11 +17,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::name::Name;
+
 /// The name of the service for every name that no other service has.
 pub const CATCH_ALL: &str = "CATCH_ALL";
-
-/// The greatest length of a name of the domain name system in bytes.
-const LONGEST_NAME: usize = 253;
 
 /// The names that a service has.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,26 +36,19 @@ pub enum Pattern {
 /// The reason for which a text is no name of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatternError {
-    /// The text, or the part behind `*.`, is empty.
-    Empty,
-    /// The name has more than 253 bytes.
-    TooLong,
     /// A `*` stands elsewhere than alone in the first label.
     Asterisk,
-    /// The name holds a byte that no name holds: a blank, a control byte, or one that is not ASCII.
-    Byte,
-    /// Two dots follow each other, or the name begins with a dot.
-    EmptyLabel,
+    /// The text, or the part behind `*.`, cannot be a name: see [`Name::parse`].
+    NoName,
 }
 
 impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            PatternError::Empty => "the name is empty",
-            PatternError::TooLong => "the name has more than 253 bytes",
             PatternError::Asterisk => "a * may only be the whole first label, as in *.example.org",
-            PatternError::Byte => "a name has only letters, digits and signs of ASCII",
-            PatternError::EmptyLabel => "a label of the name is empty",
+            PatternError::NoName => {
+                "a name has 1 to 253 letters, digits and signs of ASCII, no blank, and no two dots in a row"
+            }
         })
     }
 }
@@ -79,23 +71,11 @@ impl FromStr for Pattern {
 
 /// Returns the name in the form in which it is looked up.
 fn normal(name: &str) -> Result<Box<str>, PatternError> {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    if name.is_empty() {
-        return Err(PatternError::Empty);
-    }
-    if name.len() > LONGEST_NAME {
-        return Err(PatternError::TooLong);
-    }
     if name.contains('*') {
         return Err(PatternError::Asterisk);
     }
-    if !name.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(PatternError::Byte);
-    }
-    if name.split('.').any(str::is_empty) {
-        return Err(PatternError::EmptyLabel);
-    }
-    Ok(name.to_ascii_lowercase().into_boxed_str())
+    let name = Name::parse(name.as_bytes()).ok_or(PatternError::NoName)?;
+    Ok(name.as_str().into())
 }
 
 impl fmt::Display for Pattern {
@@ -639,19 +619,19 @@ pub(super) mod tests {
     fn a_text_that_is_no_name_is_refused_with_its_reason() {
         let long = "a".repeat(254);
         for (text, error) in [
-            ("", PatternError::Empty),
-            (".", PatternError::Empty),
-            ("*.", PatternError::Empty),
+            ("", PatternError::NoName),
+            (".", PatternError::NoName),
+            ("*.", PatternError::NoName),
             ("*", PatternError::Asterisk),
             ("a.*.example", PatternError::Asterisk),
             ("*a.example", PatternError::Asterisk),
             ("*.*.example", PatternError::Asterisk),
-            ("a b", PatternError::Byte),
-            ("a\0", PatternError::Byte),
-            ("ä.example", PatternError::Byte),
-            ("a..b", PatternError::EmptyLabel),
-            (".a", PatternError::EmptyLabel),
-            (&long, PatternError::TooLong),
+            ("a b", PatternError::NoName),
+            ("a\0", PatternError::NoName),
+            ("ä.example", PatternError::NoName),
+            ("a..b", PatternError::NoName),
+            (".a", PatternError::NoName),
+            (&long, PatternError::NoName),
         ] {
             assert_eq!(text.parse::<Pattern>(), Err(error), "{text:?}");
         }
