@@ -41,6 +41,7 @@ use crate::reactor::Readiness;
 
 use closing::Lingering;
 pub use closing::{CloseStep, LingerLimits};
+pub use connecting::Begun;
 use connecting::Connecting;
 
 /// A connection; see the head of this file.

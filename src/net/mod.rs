@@ -35,6 +35,7 @@ pub mod inherit;
 pub mod limits;
 pub mod listener;
 pub mod listening;
+pub mod local_ports;
 pub mod origin;
 pub mod proxy;
 pub mod standard;

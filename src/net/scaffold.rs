@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, socket};
 use rustls::{ClientConnection, StreamOwned};
 
 use super::addr::{ListenAddr, PeerAddr};
@@ -64,6 +65,18 @@ pub(super) fn tcp_pair() -> (Stream, std::net::TcpStream) {
     let listener = listen("127.0.0.1:0");
     let client = std::net::TcpStream::connect(tcp_addr(&listener)).expect("connect");
     (accept(&listener).0, client)
+}
+
+/// A TCP connection to itself, and its address.
+pub(super) fn tcp_to_itself() -> (Stream, SocketAddr) {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).expect("a socket");
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("bind it to a port");
+    let own: SockaddrIn = getsockname(socket.as_raw_fd()).expect("its address");
+    connect(socket.as_raw_fd(), &own).expect("connect it to its own port");
+    let stream = std::net::TcpStream::from(socket);
+    stream.set_nonblocking(true).expect("non-blocking");
+    let address = stream.local_addr().expect("an address");
+    (Stream::Tcp(mio::net::TcpStream::from_std(stream)), address)
 }
 
 /// The served end of a UNIX connection and its client.

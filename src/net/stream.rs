@@ -140,9 +140,7 @@ impl Stream {
     /// Returns true if a connection that was begun is established. Must be called after an event for the stream; false
     /// means that the event was a spurious one and another will come.
     ///
-    /// A connection to a port of this machine at which nothing listens may be given that port for its own end, and is
-    /// then connected to itself (simultaneous open, RFC 9293, section 3.5): each request would be its own answer. So
-    /// that is a refusal.
+    /// A connection [to itself](super::local_ports) is a refusal.
     ///
     /// # Errors
     /// The reason why connecting has failed: ConnectionRefused, TimedOut, HostUnreachable, ...
@@ -157,6 +155,18 @@ impl Stream {
             Ok(peer) if peer == stream.local_addr()? => Err(io::ErrorKind::ConnectionRefused.into()),
             Ok(_) => Ok(true),
         }
+    }
+
+    /// Returns true if a connection of TCP to this port is connected [to itself](super::local_ports). Must be called once
+    /// the connection is established.
+    ///
+    /// # Errors
+    /// getsockname(2) and getpeername(2): NotConnected when the connection is gone.
+    pub(super) fn has_reached_itself(&self, port: u16) -> io::Result<bool> {
+        let Stream::Tcp(stream) = self else { return Ok(false) };
+        let own = stream.local_addr()?;
+        // A server elsewhere may listen at the same port by chance.
+        Ok(own.port() == port && stream.peer_addr()? == own)
     }
 
     /// The pending error of the socket (SO_ERROR), which this clears.
@@ -482,9 +492,9 @@ impl Write for Stream {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, socket};
-
-    use super::super::scaffold::{accept, listen, tcp_addr, tcp_pair, unix_pair, wait_readable, wait_writable};
+    use super::super::scaffold::{
+        accept, listen, tcp_addr, tcp_pair, tcp_to_itself, unix_pair, wait_readable, wait_writable,
+    };
     use super::*;
 
     /// Writes until nothing more is taken; how many bytes that were.
@@ -498,11 +508,7 @@ mod tests {
 
     #[test]
     fn a_connection_to_itself_is_a_refusal() {
-        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).expect("a socket");
-        bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("bind it to a port");
-        let own: SockaddrIn = getsockname(socket.as_raw_fd()).expect("its address");
-        connect(socket.as_raw_fd(), &own).expect("connect it to its own port");
-        let stream = Stream::Tcp(TcpStream::from_std(socket.into()));
+        let (stream, _) = tcp_to_itself();
         let error = stream.is_connected().expect_err("it is no server");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }

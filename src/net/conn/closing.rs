@@ -84,6 +84,13 @@ impl Conn {
         let _ = self.stream.end_on_close();
     }
 
+    /// Ends the connection with a reset, for a peer that must not take what it has for the whole. What the peer has
+    /// not read yet may be lost to it.
+    pub fn reset(self) {
+        // An error means that the peer has gone.
+        let _ = self.stream.reset_on_close();
+    }
+
     /// Begins to close. Must be called once everything is written. With `may_send` the peer may be about to send
     /// something although nothing has arrived.
     pub fn begin_close(&mut self, may_send: bool, limits: LingerLimits, now: Instant) -> CloseStep {

@@ -1,5 +1,7 @@
 //! Connections over real sockets, with each transport, against a client that blocks.
 
+mod servers;
+
 use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
