@@ -318,10 +318,11 @@ pub trait Door: Service {
             // A client that has connected is admitted, although its connection has not been accepted yet.
             self.accept_all(cx);
             self.front_mut().listening_mut().close();
-            self.front_mut().begin_draining(cx);
         }
         // After a hand-over the door drains already, and its clients have had all the time that they wanted.
-        if self.front().is_draining() {
+        if !self.front().is_stopping() {
+            let allowance = self.front().options().allowance_after_stop();
+            self.front_mut().begin_draining(cx, allowance);
             let by = cx.now() + LAST_REQUEST;
             self.front_mut().hasten_arrivals(cx, by);
             self.shutdown(cx, Shutdown::Drain { hasten: Some(by) });
@@ -366,11 +367,13 @@ pub trait Door: Service {
     }
 
     /// Drains after a successor has begun to accept from the same sockets: clients in their backlog are left to it, and
-    /// clients that were accepted here are not hastened.
+    /// clients that were accepted here are not hastened. Some doors give them longer than they have once the daemon is
+    /// told to stop, which still [shortens](Self::drain) that.
     fn hand_over(&mut self, cx: &mut Context<'_>) {
         if self.front().is_serving() {
             self.front_mut().listening_mut().leave(cx);
-            self.front_mut().begin_draining(cx);
+            let allowance = self.front().options().allowance_after_hand_over();
+            self.front_mut().begin_draining(cx, allowance);
             self.shutdown(cx, Shutdown::Drain { hasten: None });
         }
     }

@@ -71,6 +71,7 @@ impl Listening {
             connection_limits: self.connection_limits,
             limit_kind,
             stop_timeout,
+            old_generation_timeout: None,
         };
         (Arc::new(front), self.addresses)
     }

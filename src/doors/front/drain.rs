@@ -1,9 +1,10 @@
 //! The end of a door: it serves, then it drains, then the rest of its work is stopped.
 //!
 //! The door knows which clients to hasten and what to stop; this state machine knows when. A door that drains has a
-//! deadline, until it is idle or stopped.
+//! deadline, until it is idle or stopped. A door that drains after a hand-over may be told to end: that deadline may be
+//! earlier, and never puts the first one off.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::reactor::{Alarm, Context, Source};
 
@@ -19,9 +20,20 @@ pub(super) struct Drain {
 enum Stage {
     Serving,
     /// No client is accepted any more; work in hand may end.
-    Draining,
+    Draining {
+        until: Instant,
+        /// The flag that has set the deadline.
+        flag: &'static str,
+    },
     /// Work in hand is stopped.
     Stopping,
+}
+
+/// The time that work in hand may take while a door drains, and the flag that sets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::doors) struct Allowance {
+    pub(super) time: Duration,
+    pub(super) flag: &'static str,
 }
 
 impl Drain {
@@ -39,28 +51,40 @@ impl Drain {
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.stage == Stage::Draining
+        matches!(self.stage, Stage::Draining { .. })
     }
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stage == Stage::Stopping
     }
 
-    /// Begins to drain: work in hand may go on for `stop_timeout`.
-    pub(super) fn begin(&mut self, cx: &mut Context<'_>, stop_timeout: Duration) {
-        self.stage = Stage::Draining;
-        let until = cx.now() + stop_timeout;
-        cx.set_alarm(&mut self.alarm, self.source, Some(until));
+    /// Begins to drain: work in hand may go on for as long as `allowance` says. A door that drains already gets no more
+    /// time than it has.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>, allowance: Allowance) {
+        let Allowance { time, flag } = allowance;
+        let until = cx.now() + time;
+        let is_sooner = match self.stage {
+            Stage::Serving => true,
+            Stage::Draining { until: before, .. } => until < before,
+            Stage::Stopping => false,
+        };
+        if is_sooner {
+            self.stage = Stage::Draining { until, flag };
+            cx.set_alarm(&mut self.alarm, self.source, Some(until));
+        }
     }
 
-    /// Must be called when the alarm has gone off. Returns true if the rest of the work is to be stopped now.
-    pub(super) fn expire(&mut self, cx: &Context<'_>) -> bool {
+    /// Must be called when the alarm has gone off. If the rest of the work is to be stopped now, returns the flag whose
+    /// time is over.
+    pub(super) fn expire(&mut self, cx: &Context<'_>) -> Option<&'static str> {
         cx.clear_alarm(&mut self.alarm);
-        let stops = self.is_draining();
-        if stops {
-            self.stage = Stage::Stopping;
+        match self.stage {
+            Stage::Draining { flag, .. } => {
+                self.stage = Stage::Stopping;
+                Some(flag)
+            }
+            Stage::Serving | Stage::Stopping => None,
         }
-        stops
     }
 
     /// Stops at once, whatever was waited for.

@@ -40,7 +40,7 @@ use crate::stats::{Snapshot, Value};
 use super::Listeners;
 pub(super) use arrival::Awaited;
 use arrivals::Arrivals;
-use drain::Drain;
+use drain::{Allowance, Drain};
 use journal::Journal;
 pub(super) use journal::Topic;
 use options::FrontOptions;
@@ -302,24 +302,25 @@ impl Front {
         self.drain.is_stopping()
     }
 
-    /// Begins to drain, after accepting has ended.
-    pub(super) fn begin_draining(&mut self, cx: &mut Context<'_>) {
-        let FrontOptions { name, stop_timeout, .. } = &*self.options;
-        let clients = self.count.total();
-        self.drain.begin(cx, *stop_timeout);
-        log::info!(target: self.kind.module, service:% = name; "{name}: draining, {clients} clients connected");
+    /// Begins to drain, after accepting has ended. A door that drains already gets no more time than it has.
+    pub(super) fn begin_draining(&mut self, cx: &mut Context<'_>, allowance: Allowance) {
+        let (is_first, name, clients) = (self.is_serving(), &self.options.name, self.count.total());
+        self.drain.begin(cx, allowance);
+        if is_first {
+            log::info!(target: self.kind.module, service:% = name; "{name}: draining, {clients} clients connected");
+        }
     }
 
     /// Must be called when the alarm of draining has gone off. Returns true if the rest of the work is to be stopped
     /// now.
     pub(super) fn expire_drain(&mut self, cx: &mut Context<'_>) -> bool {
-        let stops = self.drain.expire(cx);
-        if stops {
-            self.close_arrivals(cx);
-            let (name, fate) = (&self.options.name, self.kind.at_stop_timeout);
-            log::warn!(target: self.kind.module, service:% = name; "{name}: --stop-timeout is over; {fate}");
-        }
-        stops
+        let Some(flag) = self.drain.expire(cx) else {
+            return false;
+        };
+        self.close_arrivals(cx);
+        let (name, fate) = (&self.options.name, self.kind.at_stop_timeout);
+        log::warn!(target: self.kind.module, service:% = name; "{name}: {flag} is over; {fate}");
+        true
     }
 
     /// Stops accepting and draining, and closes connections that are not admitted yet.

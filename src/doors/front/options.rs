@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::drain::Allowance;
 use crate::net::access::{AccessList, TrustedProxies};
 use crate::net::addr::{Listen, ListenAddr};
 use crate::net::bind::UnixSocketOptions;
@@ -33,6 +34,9 @@ pub struct FrontOptions {
     pub limit_kind: LimitKind,
     /// The time that work in hand may take once the daemon was told to stop.
     pub stop_timeout: Duration,
+    /// The time that work in hand may take once a successor has taken over the listeners; `None` if it has no more than
+    /// the stop timeout.
+    pub old_generation_timeout: Option<Duration>,
 }
 
 /// The settings of the listeners with TLS.
@@ -93,6 +97,25 @@ impl FrontOptions {
         self.addresses().any(|own| own == address)
     }
 
+    /// Returns the time that work in hand may take once the daemon was told to stop.
+    pub(in crate::doors) fn allowance_after_stop(&self) -> Allowance {
+        Allowance {
+            time: self.stop_timeout,
+            flag: "--stop-timeout",
+        }
+    }
+
+    /// Returns the time that work in hand may take once a successor has taken over the listeners.
+    pub(in crate::doors) fn allowance_after_hand_over(&self) -> Allowance {
+        match self.old_generation_timeout {
+            None => self.allowance_after_stop(),
+            Some(time) => Allowance {
+                time,
+                flag: "--old-generation-timeout",
+            },
+        }
+    }
+
     /// Returns the descriptors of a door with these needs.
     pub fn descriptors(&self, needs: DescriptorNeeds) -> Descriptors {
         let connections = self.connection_limits.total.saturating_mul(needs.per_connection);
@@ -149,6 +172,7 @@ impl FrontOptions {
             },
             limit_kind,
             stop_timeout: Duration::from_secs(1),
+            old_generation_timeout: None,
         }
     }
 }
