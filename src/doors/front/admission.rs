@@ -155,14 +155,14 @@ impl Front {
     /// Goes on with an arrival of which more may have come than was read, or that found no share of the last turn left.
     pub(in crate::doors) fn resume_arrival(&mut self, cx: &mut Context<'_>, key: Key) -> Admission {
         let options = Arc::clone(&self.options);
-        let ended = self.arrivals.resume(cx, key, &options.access);
+        let ended = self.arrivals.resume(cx, key, &mut self.share, &options.access);
         self.conclude(cx, ended)
     }
 
     /// Handles the deadline of an arrival.
     pub(in crate::doors) fn arrival_timeout(&mut self, cx: &mut Context<'_>, key: Key) -> Admission {
         let options = Arc::clone(&self.options);
-        let ended = self.arrivals.expire(cx, key, &options.access);
+        let ended = self.arrivals.expire(cx, key, &mut self.share, &options.access);
         self.conclude(cx, ended)
     }
 

@@ -9,7 +9,7 @@
 //!
 //! - Each stage of an arrival has a deadline from its beginning, which nothing that the peer sends puts off. An arrival
 //!   holds at most [`Preface::MOST`] bytes, or the bytes of a handshake, which have a bound of their own.
-//! - The handshakes of all arrivals have a [share](Share) of a turn, and wait for it in the run queue, in the order in
+//! - The handshakes of a door have a [share](Share) of a turn, and wait for it in the run queue, in the order in
 //!   which there was something to do: a flood of events keeps none of them waiting for ever.
 //! - An arrival that is in the table is registered, and its alarm is armed.
 //! - Arrivals have numbers in their order, which are their keys in the reactor as well and never used again. So the first
@@ -46,7 +46,6 @@ pub(super) struct Arrivals {
     kind: Kind,
     table: BTreeMap<u64, Arrival>,
     next_number: u64,
-    share: Share,
     signatures: Signatures,
     /// The reason why no helper thread could be started, if that was lately.
     lack: Option<io::Error>,
@@ -97,7 +96,6 @@ impl Arrivals {
             kind,
             table: BTreeMap::new(),
             next_number: 0,
-            share: Share::default(),
             signatures: Signatures::default(),
             lack: None,
             hastened: None,
@@ -245,19 +243,31 @@ impl Arrivals {
     }
 
     /// Goes on with an arrival.
-    pub(super) fn resume(&mut self, cx: &mut Context<'_>, key: Key, access: &AccessList) -> Option<Ended> {
+    pub(super) fn resume(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: Key,
+        share: &mut Share,
+        access: &AccessList,
+    ) -> Option<Ended> {
         let arrival = self.table.remove(&key.to_bits())?;
-        let progress = arrival.advance(cx, &mut self.share, access);
+        let progress = arrival.advance(cx, share, access);
         self.settle(cx, progress)
     }
 
     /// Handles the deadline of an arrival. What has come in time, and was not read yet, counts.
-    pub(super) fn expire(&mut self, cx: &mut Context<'_>, key: Key, access: &AccessList) -> Option<Ended> {
+    pub(super) fn expire(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: Key,
+        share: &mut Share,
+        access: &AccessList,
+    ) -> Option<Ended> {
         let mut arrival = self.table.remove(&key.to_bits())?;
         cx.clear_alarm(&mut arrival.alarm);
         arrival.conn.expect_input();
         let awaited = arrival.awaited();
-        let progress = match arrival.advance(cx, &mut self.share, access) {
+        let progress = match arrival.advance(cx, share, access) {
             Progress::Waits(arrival) | Progress::MoreLater(arrival) if arrival.awaited() == awaited => {
                 arrival.expire(access, cx)
             }

@@ -1,4 +1,5 @@
-//! The TLS handshakes of arrivals: their time, their share of a turn of the loop, and their failures.
+//! TLS handshakes with clients, before their door has them or later: their time, their share of a turn of the loop, and
+//! their failures.
 
 use std::fmt;
 use std::io;
@@ -8,16 +9,16 @@ use crate::net::tls::error::Fault;
 
 /// The time from the first moment at which a client may begin its handshake to the end of that. A client far away needs
 /// two or three ways there and back, and a lost packet is sent again after one second and after three.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(in crate::doors) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The number of steps of handshakes that one turn makes for all arrivals of a door. A step may sign with the key of a
+/// The number of steps of handshakes that one turn makes for all clients of a door. A step may sign with the key of a
 /// certificate, which takes a tenth of a millisecond with an elliptic curve. With other keys it is left to
 /// [helper threads](super::signatures).
 const STEPS_PER_TURN: usize = 8;
 
 /// The share that the handshakes of a door have in a turn of the loop.
 #[derive(Debug, Default)]
-pub(super) struct Share {
+pub(in crate::doors) struct Share {
     /// The time of the turn, which no other has.
     at: Option<Instant>,
     left: usize,
@@ -25,7 +26,7 @@ pub(super) struct Share {
 
 impl Share {
     /// Returns true if a step may be made in the turn of this time.
-    pub(super) fn begin(&mut self, now: Instant) -> bool {
+    pub(in crate::doors) fn begin(&mut self, now: Instant) -> bool {
         if self.at != Some(now) {
             (self.at, self.left) = (Some(now), STEPS_PER_TURN);
         }
@@ -33,14 +34,14 @@ impl Share {
     }
 
     /// Counts a step.
-    pub(super) fn take(&mut self) {
+    pub(in crate::doors) fn take(&mut self) {
         self.left = self.left.saturating_sub(1);
     }
 }
 
 /// The reason to refuse a client within its handshake.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Failure {
+pub(in crate::doors) enum Failure {
     /// The client has broken the rules of TLS, or the two sides cannot agree.
     Fault(Fault),
     /// The handshake was not complete in time.
@@ -54,7 +55,7 @@ pub(super) enum Failure {
 impl Failure {
     /// Returns the failure for an error of a handshake; `None` if the client has gone, as health checks do, before it
     /// `has_begun`.
-    pub(super) fn from_error(error: io::Error, has_begun: bool) -> Option<Self> {
+    pub(in crate::doors) fn from_error(error: io::Error, has_begun: bool) -> Option<Self> {
         match error.downcast() {
             Ok(Fault::Left { has_begun: false }) => None,
             Ok(fault) => Some(Failure::Fault(fault)),

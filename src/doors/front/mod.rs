@@ -14,7 +14,7 @@ pub mod admission;
 mod arrival;
 mod arrivals;
 mod drain;
-mod handshake;
+pub(super) mod handshake;
 mod journal;
 pub mod options;
 mod preface;
@@ -41,6 +41,7 @@ use super::Listeners;
 pub(super) use arrival::Awaited;
 use arrivals::Arrivals;
 use drain::{Allowance, Drain};
+use handshake::Share;
 use journal::Journal;
 pub(super) use journal::Topic;
 use options::FrontOptions;
@@ -80,6 +81,8 @@ pub struct Front {
     tls: Option<ServedTls>,
     tls_counts: TlsCounts,
     arrivals: Arrivals,
+    /// The share of a turn that the handshakes of all clients have.
+    pub(super) share: Share,
     count: ConnectionCount,
     refused: Refused,
     journal: Journal,
@@ -114,6 +117,7 @@ impl Front {
             tls: None,
             tls_counts: TlsCounts::default(),
             arrivals: Arrivals::new(kind.arrival),
+            share: Share::default(),
             count: ConnectionCount::new(options.connection_limits.clone()),
             refused: Refused::default(),
             journal: Journal::new(kind.module, kind.upkeep),
