@@ -68,11 +68,11 @@ impl Doors {
         fit(self.limit, services.iter_mut().collect())?;
         let mut ready = Vec::new();
         for options in services {
-            let programs = options.prepare(&self.defaults)?;
+            let prepared = options.prepare(&self.defaults)?;
             let tls = options.front().prepare_tls(None)?;
             let mut service = Ready {
                 options,
-                programs,
+                prepared,
                 tls,
                 listeners: Listeners::new(),
             };
@@ -104,12 +104,12 @@ impl Doors {
     fn open(&mut self, reactor: &mut Reactor<dyn Door>, service: Ready) -> Result<(), Error> {
         let Ready {
             options,
-            programs,
+            prepared,
             tls,
             listeners,
         } = service;
         Self::keep_secrets(&options);
-        let mut door = options.clone().open(programs, listeners, Instant::now())?;
+        let mut door = options.clone().open(prepared, listeners, Instant::now())?;
         door.front_mut().set_tls(tls);
         if let Some((_, places)) = self.places.iter().find(|(name, _)| name == options.name()) {
             door.begin_with(*places);
@@ -209,14 +209,14 @@ impl Doors {
         certificates.collect()
     }
 
-    /// Gives every door newly prepared programs and certificates; its options stay the same.
-    pub(super) fn set_programs(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Ready>) {
+    /// Gives every door what was prepared for it again, and its certificates; its options stay the same.
+    pub(super) fn set_prepared(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Ready>) {
         for Ready {
-            options, programs, tls, ..
+            options, prepared, tls, ..
         } in services
         {
             self.call(reactor, options.name(), |door, _| {
-                door.set_programs(programs);
+                door.set_prepared(prepared);
                 door.front_mut().set_tls(tls);
             });
         }
@@ -313,7 +313,7 @@ impl Doors {
     fn change(&mut self, reactor: &mut Reactor<dyn Door>, service: Ready) -> Result<(), Error> {
         let Ready {
             options,
-            programs,
+            prepared,
             tls,
             listeners,
         } = service;
@@ -334,7 +334,7 @@ impl Doors {
             );
         }
         let change = |door: &mut (dyn Door + 'static), cx: &mut Context<'_>| {
-            door.reload(cx, options.clone(), programs, listeners)?;
+            door.reload(cx, options.clone(), prepared, listeners)?;
             door.front_mut().set_tls(tls);
             Ok(())
         };

@@ -275,7 +275,7 @@ impl Daemon {
         } else {
             match read {
                 Ok(read) => {
-                    self.doors.set_programs(&mut self.reactor, read.services);
+                    self.doors.set_prepared(&mut self.reactor, read.services);
                     self.watch_certificates();
                 }
                 Err(error) => log::error!("programs are started with what was there before:\n{error}"),

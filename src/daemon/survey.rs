@@ -5,7 +5,7 @@
 use crate::config::file::{Contents, Source};
 use crate::config::spec::log::LogSpec;
 use crate::doors::front::tls::PreparedTls;
-use crate::doors::{Listeners, Options, PreparedPrograms};
+use crate::doors::{Listeners, Options, Prepared};
 use crate::error::{Blame, Error};
 use crate::net::addr::{Listen, ListenAddr, UnixAddr};
 use crate::net::listener::Listener;
@@ -17,7 +17,7 @@ use super::renewal::Certificates;
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) options: Options,
-    pub(super) programs: PreparedPrograms,
+    pub(super) prepared: Prepared,
     /// The certificates of its listeners with TLS, if it has any.
     pub(super) tls: Option<PreparedTls>,
     /// Listeners for those of its addresses that were not open before and could be opened here.
@@ -69,7 +69,7 @@ impl Survey {
             },
         };
         let ready = services.into_iter().map(|options| {
-            let programs = options.prepare(&self.defaults)?;
+            let prepared = options.prepare(&self.defaults)?;
             let mut present = self.certificates.iter();
             let before = present.find(|present| present.service == options.name());
             let tls = options
@@ -78,7 +78,7 @@ impl Survey {
             let listeners = self.bind_paths(&options)?;
             Ok(Ready {
                 options,
-                programs,
+                prepared,
                 tls,
                 listeners,
             })

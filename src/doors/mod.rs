@@ -3,7 +3,7 @@
 //! A [`Door`] is a service on the loop that clients connect to, and that the daemon starts, changes, rolls and drains.
 //! The part that is the same for all of them is the [`front`]. The folder of a door has `mod.rs` with its story,
 //! `options.rs`, `core/` with its decisions, a shell with its I/O, and `report.rs` with its words. A new door is a new
-//! folder here, a variant in [`Options`] and in [`PreparedPrograms`], and its specification in `config`; no other door
+//! folder here, a variant in [`Options`] and in [`Prepared`], and its specification in `config`; no other door
 //! changes for it.
 
 pub mod command;
@@ -55,10 +55,11 @@ pub enum Options {
     Command(Box<command::options::Options>),
 }
 
-/// The programs of a door as [`Options::prepare`] has prepared them: files have been looked for and directories opened.
-/// This may take long, or never end; so a daemon that serves does it on a thread, and hands the result to the door.
+/// The part of a door that [`Options::prepare`] makes from the file system: programs have been looked for and directories
+/// opened. This may take long, or never end; so a daemon that serves does it on a thread, and hands the result to the
+/// door.
 #[derive(Debug)]
-pub enum PreparedPrograms {
+pub enum Prepared {
     /// The worker program.
     Pool(Box<PreparedProgram>),
     /// The context of the programs that clients ask for.
@@ -120,20 +121,16 @@ impl Options {
         }
     }
 
-    /// Prepares the programs of the door. Blocks on the file system without a limit.
+    /// Prepares what the door needs of the file system. Blocks on it without a limit.
     ///
     /// # Errors
     /// The reason why the door cannot be opened.
-    pub fn prepare(&self, defaults: &SpawnDefaults) -> Result<PreparedPrograms, Error> {
+    pub fn prepare(&self, defaults: &SpawnDefaults) -> Result<Prepared, Error> {
         match self {
-            Options::Pool(options) => {
-                pool::prepare(options, defaults).map(|program| PreparedPrograms::Pool(Box::new(program)))
-            }
+            Options::Pool(options) => pool::prepare(options, defaults).map(|program| Prepared::Pool(Box::new(program))),
             // The program is not known before a client names it; but the context in which it starts is.
-            Options::Exec(options) => {
-                exec::prepare(options, defaults).map(|spawner| PreparedPrograms::Exec(Box::new(spawner)))
-            }
-            Options::Command(options) => command::prepare(options, defaults).map(PreparedPrograms::Command),
+            Options::Exec(options) => exec::prepare(options, defaults).map(|spawner| Prepared::Exec(Box::new(spawner))),
+            Options::Command(options) => command::prepare(options, defaults).map(Prepared::Command),
         }
     }
 
@@ -149,20 +146,20 @@ impl Options {
         }
     }
 
-    /// Returns the door, which listens but does not serve yet. `programs` must come from [`prepare`](Self::prepare) of
+    /// Returns the door, which listens but does not serve yet. `prepared` must come from [`prepare`](Self::prepare) of
     /// options of the same kind.
     ///
     /// # Errors
     /// The reason why the door cannot be opened.
-    pub fn open(self, programs: PreparedPrograms, listeners: Listeners, now: Instant) -> Result<Box<dyn Door>, Error> {
-        match (self, programs) {
-            (Options::Pool(options), PreparedPrograms::Pool(program)) => {
+    pub fn open(self, prepared: Prepared, listeners: Listeners, now: Instant) -> Result<Box<dyn Door>, Error> {
+        match (self, prepared) {
+            (Options::Pool(options), Prepared::Pool(program)) => {
                 Ok(Box::new(pool::Pool::new(*options, *program, listeners, now)))
             }
-            (Options::Exec(options), PreparedPrograms::Exec(spawner)) => {
+            (Options::Exec(options), Prepared::Exec(spawner)) => {
                 Ok(Box::new(exec::ExecDoor::new(*options, *spawner, listeners, now)?))
             }
-            (Options::Command(options), PreparedPrograms::Command(programs)) => {
+            (Options::Command(options), Prepared::Command(programs)) => {
                 Ok(Box::new(command::CommandDoor::new(*options, programs, listeners, now)))
             }
             (options, _) => Err(other_kind(options.name(), &options)),
@@ -277,7 +274,7 @@ pub trait Door: Service {
     /// Refuses a connection over a limit, in the door's protocol, and logs it.
     fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit);
 
-    /// Takes on new options and the programs that were prepared for them; `new` are the listeners for addresses that
+    /// Takes on new options and what was prepared for them; `new` are the listeners for addresses that
     /// were not listened on before.
     ///
     /// # Errors
@@ -286,13 +283,12 @@ pub trait Door: Service {
         &mut self,
         cx: &mut Context<'_>,
         options: Options,
-        programs: PreparedPrograms,
+        prepared: Prepared,
         new: Listeners,
     ) -> Result<(), Error>;
 
-    /// Takes on programs that were prepared again for its present options. Programs of another kind of door are
-    /// dropped.
-    fn set_programs(&mut self, programs: PreparedPrograms);
+    /// Takes on what was prepared again for its present options. What was prepared for another kind of door is dropped.
+    fn set_prepared(&mut self, prepared: Prepared);
 
     /// Replaces the workers behind the door without refusing a client. A program that a client has asked for is not
     /// replaced.

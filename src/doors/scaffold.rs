@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::front::options::FrontOptions;
 use super::front::{Front, FrontKind, OverLimit};
-use super::{Door, Listeners, Options, PreparedPrograms, Shutdown};
+use super::{Door, Listeners, Options, Prepared, Shutdown};
 use crate::error::Error;
 use crate::net::addr::{Listen, ListenAddr};
 use crate::net::bind::UnixSocketOptions;
@@ -155,11 +155,11 @@ impl Door for Keeper {
         conn.turn_away(b"full", true);
     }
 
-    fn reload(&mut self, _: &mut Context<'_>, _: Options, _: PreparedPrograms, _: Listeners) -> Result<(), Error> {
+    fn reload(&mut self, _: &mut Context<'_>, _: Options, _: Prepared, _: Listeners) -> Result<(), Error> {
         unreachable!("its front alone is changed")
     }
 
-    fn set_programs(&mut self, _: PreparedPrograms) {}
+    fn set_prepared(&mut self, _: Prepared) {}
 
     fn shutdown(&mut self, cx: &mut Context<'_>, how: Shutdown) {
         self.steps.push(how);

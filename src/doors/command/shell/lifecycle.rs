@@ -18,7 +18,7 @@ use crate::doors::front::{Front, FrontKind, OverLimit};
 use crate::doors::program_client::ProgramClient;
 use crate::doors::programs::ProgramStatistics;
 use crate::doors::standstill::Hoard;
-use crate::doors::{self, Door, Listeners, PreparedPrograms, Shutdown};
+use crate::doors::{self, Door, Listeners, Prepared, Shutdown};
 use crate::error::Error;
 use crate::net::conn::Conn;
 use crate::net::origin::Origin;
@@ -89,11 +89,11 @@ impl Door for CommandDoor {
         &mut self,
         cx: &mut Context<'_>,
         options: doors::Options,
-        programs: PreparedPrograms,
+        prepared: Prepared,
         new: Listeners,
     ) -> Result<(), Error> {
-        let (options, programs) = match (options, programs) {
-            (doors::Options::Command(options), PreparedPrograms::Command(programs)) => (*options, programs),
+        let (options, programs) = match (options, prepared) {
+            (doors::Options::Command(options), Prepared::Command(programs)) => (*options, programs),
             (other, _) => return Err(doors::other_kind(self.front.name(), &other)),
         };
         self.front.reload(cx, Arc::clone(&options.front), new);
@@ -105,8 +105,8 @@ impl Door for CommandDoor {
         Ok(())
     }
 
-    fn set_programs(&mut self, programs: PreparedPrograms) {
-        if let PreparedPrograms::Command(programs) = programs {
+    fn set_prepared(&mut self, prepared: Prepared) {
+        if let Prepared::Command(programs) = prepared {
             self.programs = programs;
             let name = self.front.name();
             log::info!(service:% = name; "{name}: programs that are started from now on find the directories and limits of now");

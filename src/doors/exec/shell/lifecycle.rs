@@ -16,7 +16,7 @@ use crate::doors::front::{Front, FrontKind, OverLimit};
 use crate::doors::program_client::ProgramClient;
 use crate::doors::programs::ProgramStatistics;
 use crate::doors::standstill::Hoard;
-use crate::doors::{self, Door, Listeners, PreparedPrograms, Shutdown};
+use crate::doors::{self, Door, Listeners, Prepared, Shutdown};
 use crate::error::Error;
 use crate::net::addr::ListenAddr;
 use crate::net::conn::Conn;
@@ -101,11 +101,11 @@ impl Door for ExecDoor {
         &mut self,
         cx: &mut Context<'_>,
         options: doors::Options,
-        programs: PreparedPrograms,
+        prepared: Prepared,
         new: Listeners,
     ) -> Result<(), Error> {
-        let (options, spawner) = match (options, programs) {
-            (doors::Options::Exec(options), PreparedPrograms::Exec(spawner)) => (*options, *spawner),
+        let (options, spawner) = match (options, prepared) {
+            (doors::Options::Exec(options), Prepared::Exec(spawner)) => (*options, *spawner),
             (other, _) => return Err(doors::other_kind(self.front.name(), &other)),
         };
         let stays = |(address, _): &(&ListenAddr, _)| options.front.listens_on(address);
@@ -117,8 +117,8 @@ impl Door for ExecDoor {
         Ok(())
     }
 
-    fn set_programs(&mut self, programs: PreparedPrograms) {
-        if let PreparedPrograms::Exec(spawner) = programs {
+    fn set_prepared(&mut self, prepared: Prepared) {
+        if let Prepared::Exec(spawner) = prepared {
             self.spawner = *spawner;
             let name = self.front.name();
             log::info!(service:% = name; "{name}: programs that are started from now on find the directories and limits of now");

@@ -18,7 +18,7 @@ use super::workers::process::Stage;
 use super::{Pool, PoolSource};
 use crate::amount;
 use crate::doors::front::{Front, FrontKind, OverLimit};
-use crate::doors::{self, Door, Listeners, PreparedPrograms, Readiness, Shutdown};
+use crate::doors::{self, Door, Listeners, Prepared, Readiness, Shutdown};
 use crate::error::{Blame, Error};
 use crate::net::conn::Conn;
 use crate::net::origin::Origin;
@@ -198,11 +198,11 @@ impl Door for Pool {
         &mut self,
         cx: &mut Context<'_>,
         options: doors::Options,
-        programs: PreparedPrograms,
+        prepared: Prepared,
         new: Listeners,
     ) -> Result<(), Error> {
-        let (options, program) = match (options, programs) {
-            (doors::Options::Pool(options), PreparedPrograms::Pool(program)) => (*options, *program),
+        let (options, program) = match (options, prepared) {
+            (doors::Options::Pool(options), Prepared::Pool(program)) => (*options, *program),
             (other, _) => return Err(doors::other_kind(self.base.front.name(), &other)),
         };
         self.workers.program = program;
@@ -219,8 +219,8 @@ impl Door for Pool {
         Ok(())
     }
 
-    fn set_programs(&mut self, programs: PreparedPrograms) {
-        if let PreparedPrograms::Pool(program) = programs {
+    fn set_prepared(&mut self, prepared: Prepared) {
+        if let Prepared::Pool(program) = prepared {
             self.workers.program = *program;
         }
     }
