@@ -1,19 +1,20 @@
 //! The doors of a daemon: they are opened, changed, and removed when they have finished.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl::set_dumpable;
 
 use crate::config::file::Source;
-use crate::doors::{Door, Listeners, Options, Readiness};
+use crate::doors::preparing::{Before, ServerId, Surroundings};
+use crate::doors::{Door, Options, Readiness};
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::net::handover::{HandedOver, Outgoing};
 use crate::net::inherit::{self, Inherited, Variables};
 use crate::net::listener::Listener;
 use crate::process::limits::OpenFileLimit;
-use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Context, Reactor, ServiceId};
 
 use super::fitting::fit;
@@ -24,7 +25,7 @@ use super::survey::{Held, Ready, Survey};
 pub(super) struct Doors {
     open: Vec<Open>,
     limit: OpenFileLimit,
-    defaults: SpawnDefaults,
+    surroundings: Surroundings,
     handed_over: HandedOver,
     inherited: Inherited,
     /// The number of workers of each service of a predecessor. Emptied once this daemon serves.
@@ -47,7 +48,7 @@ impl Doors {
     /// `inherited` from the service manager.
     pub(super) fn new(
         limit: OpenFileLimit,
-        defaults: SpawnDefaults,
+        surroundings: Surroundings,
         handed_over: HandedOver,
         inherited: Inherited,
         places: Places,
@@ -55,7 +56,7 @@ impl Doors {
         Doors {
             open: Vec::new(),
             limit,
-            defaults,
+            surroundings,
             handed_over,
             inherited,
             places,
@@ -68,14 +69,7 @@ impl Doors {
         fit(self.limit, services.iter_mut().collect())?;
         let mut ready = Vec::new();
         for options in services {
-            let prepared = options.prepare(&self.defaults)?;
-            let tls = options.front().prepare_tls(None)?;
-            let mut service = Ready {
-                options,
-                prepared,
-                tls,
-                listeners: Listeners::new(),
-            };
+            let mut service = Ready::prepare(options, &Before::default(), &self.surroundings)?;
             self.listen(&mut service, &[])?;
             ready.push(service);
         }
@@ -180,7 +174,12 @@ impl Doors {
 
     /// Returns the survey that must precede a [reload](Self::reload).
     pub(super) fn survey(&self, reactor: &mut Reactor<dyn Door>, source: Option<Source>) -> Survey {
-        let certificates = self.certificates(reactor);
+        let certificates = self.certificates(reactor).into_iter();
+        let before = certificates.map(|Certificates { service, tls, .. }| {
+            let id = ServerId::of_listeners(&service);
+            (id, Arc::clone(tls.server()))
+        });
+        let before = Before { tls: before.collect() };
         let staying = self.open.iter().filter(|open| !open.leaving);
         let held = self.open.iter().map(|open| Held {
             name: open.options.name().to_owned(),
@@ -191,8 +190,8 @@ impl Doors {
             source,
             services: staying.map(|open| open.options.clone()).collect(),
             held: held.collect(),
-            certificates,
-            defaults: self.defaults.clone(),
+            before,
+            surroundings: self.surroundings.clone(),
         }
     }
 

@@ -35,6 +35,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIG
 
 use crate::config::file::Source;
 use crate::config::lower::log::LogSettings;
+use crate::doors::preparing::Surroundings;
 use crate::doors::{Door, Options};
 use crate::error::{Blame, Error};
 use crate::net::handover::HandedOver;
@@ -127,19 +128,21 @@ pub fn run(plan: Plan) -> Result<(), Error> {
             (Some(candidate), invitation.sockets, invitation.given, invitation.places)
         }
     };
-    let defaults = SpawnDefaults {
-        open_files: Some(limit.original),
-        watch_list: children.watch_list(),
-        watchdog: Watchdog::default(),
+    let surroundings = Surroundings {
+        spawn: SpawnDefaults {
+            open_files: Some(limit.original),
+            watch_list: children.watch_list(),
+            watchdog: Watchdog::default(),
+        },
     };
-    let watchdog = defaults.watchdog.start();
+    let watchdog = surroundings.spawn.watchdog.start();
     watchdog.map_err(|error| system("start the thread that watches over starts", &error))?;
     let mut daemon = Daemon {
         reloader: Reloader::new(plan.source, &reactor),
         renewal: Renewal::new(&reactor),
         reactor,
         children,
-        doors: Doors::new(limit, defaults, handed_over, inherited, places),
+        doors: Doors::new(limit, surroundings, handed_over, inherited, places),
         log: plan.log,
         output: Output::start(),
         notifier: Notifier::from_environment(),

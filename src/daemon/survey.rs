@@ -5,13 +5,11 @@
 use crate::config::file::{Contents, Source};
 use crate::config::spec::log::LogSpec;
 use crate::doors::front::tls::PreparedTls;
+use crate::doors::preparing::{Before, ServerId, Surroundings};
 use crate::doors::{Listeners, Options, Prepared};
 use crate::error::{Blame, Error};
 use crate::net::addr::{Listen, ListenAddr, UnixAddr};
 use crate::net::listener::Listener;
-use crate::process::spawn::SpawnDefaults;
-
-use super::renewal::Certificates;
 
 /// A service with everything that was prepared for it.
 #[derive(Debug)]
@@ -41,9 +39,8 @@ pub(super) struct Survey {
     pub(super) services: Vec<Options>,
     /// The addresses of all open services, including the ones that are draining.
     pub(super) held: Vec<Held>,
-    /// The certificates of the present services with TLS.
-    pub(super) certificates: Vec<Certificates>,
-    pub(super) defaults: SpawnDefaults,
+    pub(super) before: Before,
+    pub(super) surroundings: Surroundings,
 }
 
 /// The addresses of an open service.
@@ -53,6 +50,24 @@ pub(super) struct Held {
     pub(super) addresses: Vec<ListenAddr>,
     /// True if the configuration does not name it any more.
     pub(super) leaving: bool,
+}
+
+impl Ready {
+    /// Prepares a service, without its listeners. Waits for the file system.
+    ///
+    /// # Errors
+    /// The reason why the service cannot be opened or changed.
+    pub(super) fn prepare(options: Options, before: &Before, surroundings: &Surroundings) -> Result<Ready, Error> {
+        let prepared = options.prepare(surroundings)?;
+        let before = before.tls.get(&ServerId::of_listeners(options.name()));
+        let tls = options.front().prepare_tls(before.map(|before| &**before))?;
+        Ok(Ready {
+            options,
+            prepared,
+            tls,
+            listeners: Listeners::new(),
+        })
+    }
 }
 
 impl Survey {
@@ -69,19 +84,9 @@ impl Survey {
             },
         };
         let ready = services.into_iter().map(|options| {
-            let prepared = options.prepare(&self.defaults)?;
-            let mut present = self.certificates.iter();
-            let before = present.find(|present| present.service == options.name());
-            let tls = options
-                .front()
-                .prepare_tls(before.map(|before| &**before.tls.server()))?;
-            let listeners = self.bind_paths(&options)?;
-            Ok(Ready {
-                options,
-                prepared,
-                tls,
-                listeners,
-            })
+            let ready = Ready::prepare(options, &self.before, &self.surroundings)?;
+            let listeners = self.bind_paths(&ready.options)?;
+            Ok(Ready { listeners, ..ready })
         });
         let services = ready.collect::<Result<_, _>>()?;
         Ok(Surveyed { services, log })

@@ -14,6 +14,7 @@ mod jitter;
 mod job_log;
 pub mod pattern;
 pub mod pool;
+pub mod preparing;
 mod program_client;
 mod programs;
 pub mod route;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 use front::admission::Admission;
 use front::options::{DescriptorNeeds, FrontOptions};
 use front::{Front, OverLimit};
+use preparing::Surroundings;
 
 use crate::error::{Blame, Error};
 use crate::net::addr::{Listen, Transport};
@@ -37,7 +39,7 @@ use crate::net::conn::Conn;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
 use crate::net::origin::Origin;
-use crate::process::spawn::{PreparedProgram, SpawnDefaults, Spawner};
+use crate::process::spawn::{PreparedProgram, Spawner};
 use crate::reactor::{Context, Key, Readiness as SourceReadiness, Service};
 use crate::stats::Snapshot;
 
@@ -125,7 +127,8 @@ impl Options {
     ///
     /// # Errors
     /// The reason why the door cannot be opened.
-    pub fn prepare(&self, defaults: &SpawnDefaults) -> Result<Prepared, Error> {
+    pub fn prepare(&self, surroundings: &Surroundings) -> Result<Prepared, Error> {
+        let defaults = &surroundings.spawn;
         match self {
             Options::Pool(options) => pool::prepare(options, defaults).map(|program| Prepared::Pool(Box::new(program))),
             // The program is not known before a client names it; but the context in which it starts is.

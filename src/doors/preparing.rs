@@ -1,0 +1,42 @@
+//! Everything that a door is prepared from, beside its options: the surroundings that all doors of a daemon share, and
+//! the TLS servers that were there before.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::net::tls::server::ServerTls;
+use crate::process::spawn::SpawnDefaults;
+
+/// The part of a daemon that all its doors share.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// The settings of every child process.
+    pub spawn: SpawnDefaults,
+}
+
+/// The name of a TLS server, which is unique in a daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerId {
+    /// The name of the door.
+    pub service: String,
+    /// The name within the door; `None` for the server of its listeners.
+    pub name: Option<String>,
+}
+
+/// The TLS servers of the doors that are open. A server that is prepared again goes on with the tickets of the one that
+/// it replaces.
+#[derive(Debug, Clone, Default)]
+pub struct Before {
+    /// Each server by its name.
+    pub tls: HashMap<ServerId, Arc<ServerTls>>,
+}
+
+impl ServerId {
+    /// Returns the name of the server of a door's listeners.
+    pub fn of_listeners(service: &str) -> Self {
+        ServerId {
+            service: service.to_owned(),
+            name: None,
+        }
+    }
+}
