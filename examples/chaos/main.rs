@@ -126,7 +126,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 /// Daemons that are killed while they start their workers; what they have left.
 fn killed_during_starts(dice: &mut Dice, only: &[&str]) -> Result<Vec<String>, Box<dyn Error>> {
     let mut broken = Vec::new();
-    for _ in 0..DEATHS {
+    for number in 1..=DEATHS {
         let home = Daemon::directory()?;
         let modes = mode::named(home.path(), only)?;
         let mut daemon = Daemon::start(home, &modes)?;
@@ -138,6 +138,7 @@ fn killed_during_starts(dice: &mut Dice, only: &[&str]) -> Result<Vec<String>, B
         if !left.is_empty() {
             broken.push(format!("left behind by kill -9 during starts: {}", left.join(", ")));
         }
+        println!("killed {number} of {DEATHS} daemons during their starts");
     }
     Ok(broken)
 }
@@ -232,6 +233,8 @@ impl Chaos {
                     clients.push(scope.spawn(move || self.one_client(target, stream, until)));
                 }
             }
+            thread::sleep(until.saturating_duration_since(Instant::now()));
+            println!("load {round} is over, its last answers are awaited");
             for client in clients {
                 match client.join() {
                     Ok(tally) => all.add(tally),

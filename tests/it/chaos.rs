@@ -58,8 +58,16 @@ fn promises_hold_while_faults_are_injected() {
     for modes in PARTS {
         let program = Program::start(Command::new(&chaos).args(["3", "12"]).args(modes));
         // One at a time, because the whole may take longer than any wait for a single event.
-        for stage in ["faults: ", "requests  "] {
-            let waited = program.stdout.wait_from(0, |line| line.starts_with(stage));
+        let stages = [
+            "load 0 is over",
+            "faults: ",
+            "what the daemon counted",
+            "load 1 is over",
+            "requests  ",
+        ];
+        let deaths = (1..=10).map(|number| format!("killed {number} of 10 daemons"));
+        for stage in stages.map(str::to_owned).into_iter().chain(deaths) {
+            let waited = program.stdout.wait_from(0, |line| line.starts_with(&stage));
             waited.unwrap_or_else(|why| program.fail(&format!("wanted {stage:?}: {why}")));
         }
         let (status, stdout, stderr) = program.finish();
