@@ -47,6 +47,20 @@ impl StatsBlock {
             .unwrap_or_else(|error| panic!("{label:?} is {value:?}: {error}"))
     }
 
+    /// The number of requests whose time was measured, however long they took.
+    #[track_caller]
+    pub(crate) fn measured(&self) -> u64 {
+        let is_span = |label: &&str| {
+            let span = label.strip_prefix("queries ");
+            span.is_some_and(|span| span.starts_with(|first: char| first.is_ascii_digit()))
+        };
+        self.labels()
+            .into_iter()
+            .filter(is_span)
+            .map(|label| self.count(label))
+            .sum()
+    }
+
     fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.lines.iter().filter_map(|line| {
             let (label, value) = line.rsplit_once(char::is_whitespace)?;
@@ -74,6 +88,7 @@ fn a_block_of_the_old_program_is_read() {
         ]
     );
     assert_eq!(block.count("queries 1000-"), 343);
+    assert_eq!(block.measured(), 657_754);
     assert_eq!(block.count("uptime"), 7916);
     assert_eq!(block.get("version"), Some("1.1b103"));
     assert_eq!(block.get("queries"), None);
