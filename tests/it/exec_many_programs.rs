@@ -50,20 +50,20 @@ fn open_descriptors(daemon: &Daemon) -> usize {
 fn every_byte_of_many_outputs_comes_before_the_end() {
     let (daemon, _home) = door(&[]);
     let before = open_descriptors(&daemon);
-    run_at_once(1000, 32, |_| {
+    run_at_once(400, 32, |_| {
         let outcome = run(&daemon, &["head", "-c", "1000000", "/dev/zero"], b"");
         assert_eq!((outcome.stdout.len(), outcome.stderr.len()), (1_000_000, 0));
         assert_eq!(outcome.code(), "0");
     });
     nothing_is_left(&daemon, before);
-    assert_eq!(daemon.usr1().count("bytes stdout"), 1_000_000_000);
+    assert_eq!(daemon.usr1().count("bytes stdout"), 400_000_000);
 }
 
 #[test]
 fn many_short_programs_with_a_little_input_each_get_their_own() {
     let (daemon, _home) = door(&[]);
     let before = open_descriptors(&daemon);
-    run_at_once(10_000, 16, |number| {
+    run_at_once(4000, 16, |number| {
         assert_eq!(run(&daemon, &["true"], b"").code(), "0");
         if number % 20 == 0 {
             let input = format!("input of {number}");
@@ -72,7 +72,7 @@ fn many_short_programs_with_a_little_input_each_get_their_own() {
         }
     });
     nothing_is_left(&daemon, before);
-    assert_eq!(daemon.usr1().count("exit zero"), 10_501);
+    assert_eq!(daemon.usr1().count("exit zero"), 4201);
 }
 
 #[test]
