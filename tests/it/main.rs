@@ -82,6 +82,8 @@ mod manual;
 #[cfg(test)]
 mod origin;
 #[cfg(test)]
+mod pipe_budget;
+#[cfg(test)]
 mod pool_cache;
 #[cfg(test)]
 mod pool_client_hangups;
