@@ -1,10 +1,13 @@
-//! The three epoll calls, for the reference server and the load generator: level-triggered, reading only.
+//! The three epoll calls, for the reference servers and the load generators: level-triggered for reading, or
+//! edge-triggered for both.
 //!
 //! Plain epoll instead of mio, because the reference must have nothing between itself and the kernel.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
+
+use nix::errno::Errno;
 
 /// The number of events that one wait may return.
 const BATCH: usize = 256;
@@ -13,6 +16,16 @@ const BATCH: usize = 256;
 pub(crate) struct Epoll {
     descriptor: OwnedFd,
     events: Vec<libc::epoll_event>,
+}
+
+/// A change of a source.
+#[derive(Clone, Copy)]
+#[allow(dead_code, reason = "for routers")]
+pub(crate) struct Change {
+    /// There are bytes, an end or an error to read.
+    pub(crate) is_readable: bool,
+    /// The end is behind the bytes that have come.
+    pub(crate) has_ended: bool,
 }
 
 impl Epoll {
@@ -33,8 +46,19 @@ impl Epoll {
 
     /// From now on, reports `name` when `source` can be read. Closing `source` takes it out again.
     pub(crate) fn add(&self, source: &impl AsRawFd, name: usize) -> io::Result<()> {
+        self.add_for(libc::EPOLLIN, source, name)
+    }
+
+    /// The same, but once for each change, and also when it can be written or the peer has ended its side.
+    #[allow(dead_code, reason = "for routers")]
+    pub(crate) fn add_both(&self, source: &impl AsRawFd, name: usize) -> io::Result<()> {
+        let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        self.add_for(events, source, name)
+    }
+
+    fn add_for(&self, events: libc::c_int, source: &impl AsRawFd, name: usize) -> io::Result<()> {
         let mut event = libc::epoll_event {
-            events: libc::EPOLLIN as u32,
+            events: events as u32,
             u64: name as u64,
         };
         let (epoll, source) = (self.descriptor.as_raw_fd(), source.as_raw_fd());
@@ -73,7 +97,12 @@ impl Epoll {
     }
 
     fn take(&mut self, found: i32) -> io::Result<impl Iterator<Item = usize> + use<>> {
-        let found = usize::try_from(found).map_err(|_| io::Error::last_os_error())?;
+        let found = match usize::try_from(found) {
+            Ok(found) => found,
+            // A tracer that attaches interrupts the wait.
+            Err(_) if Errno::last() == Errno::EINTR => 0,
+            Err(_) => return Err(io::Error::last_os_error()),
+        };
         // SAFETY: the kernel has initialised the first `found` events, and `found` is at most the capacity.
         unsafe { self.events.set_len(found) };
         let names: Vec<usize> = self
@@ -82,5 +111,16 @@ impl Epoll {
             .filter_map(|event| usize::try_from(event.u64).ok())
             .collect();
         Ok(names.into_iter())
+    }
+
+    /// Returns the change that the event in this place of the last wait has reported.
+    #[allow(dead_code, reason = "for routers")]
+    pub(crate) fn change(&self, place: usize) -> Change {
+        let events = self.events.get(place).map_or(0, |event| event.events);
+        let ended = libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR;
+        Change {
+            is_readable: events & (libc::EPOLLIN | ended) as u32 != 0,
+            has_ended: events & ended as u32 != 0,
+        }
     }
 }
