@@ -219,10 +219,10 @@ impl Life {
 }
 
 impl Asked {
-    /// The wish of a client that goes this way.
-    pub(super) fn new(hello: &Hello<'_>, way: Way) -> Asked {
+    /// The wish of a client that goes this way. `name` is that of the hello, if it can be one.
+    pub(super) fn new(hello: &Hello<'_>, name: Option<&Name>, way: Way) -> Asked {
         Asked {
-            name: hello.name.map(|bytes| match Name::parse(bytes) {
+            name: hello.name.map(|bytes| match name {
                 Some(name) => name.as_str().into(),
                 None => {
                     let beginning = bytes.get(..name::LONGEST).unwrap_or(bytes);
@@ -318,5 +318,32 @@ impl Relaying {
             Some((side, _)) => side.other(),
             None => self.last.0.other(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Thousands of routes may be idle, and each has the size of the largest state.
+    #[test]
+    fn a_route_takes_at_most_256_bytes_beside_its_name() {
+        assert!(size_of::<Life>() <= 256, "{} bytes", size_of::<Life>());
+    }
+
+    fn asked(bytes: &[u8]) -> Option<Box<str>> {
+        let hello = Hello {
+            name: Some(bytes),
+            ..Hello::default()
+        };
+        Asked::new(&hello, Name::parse(bytes).as_ref(), Way::Tls).name
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_escaped_and_cut_for_the_log() {
+        assert_eq!(asked(b"WWW.Example.").as_deref(), Some("www.example"));
+        assert_eq!(asked(b"a\n\xff").as_deref(), Some("a\\n\\xff"));
+        let longest = asked(&[0; 16_000]).expect("a name");
+        assert_eq!(longest.len(), name::LONGEST * "\\x00".len());
     }
 }

@@ -285,8 +285,8 @@ impl Router {
                 (Way::Http, Hello::default())
             }
         };
-        life.asked = Asked::new(&hello, way);
         let name = hello.name.and_then(Name::parse);
+        life.asked = Asked::new(&hello, name.as_ref(), way);
         let name = name.as_ref().map(Name::as_str);
         let decision = self.tables.decide(name, |protocol| hello.alpn.offers(protocol));
         if self.is_store_awaited && opening.may_wait && may_change(name, &decision) {
