@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::argument::{argument, ends_a_message};
 use super::exec::{
     DEFAULT_CLIENT_TIMEOUT, DEFAULT_KILL_TIMEOUT, DEFAULT_LINGER, DEFAULT_MAX_BUFFER, DEFAULT_STOP_TIMEOUT, LINGER,
-    MAX_BUFFER, run_timeout,
+    MAX_BUFFER,
 };
 use super::listen::{MACHINE, limit_kind, listening};
 use super::pool::TIMEOUT;
@@ -196,7 +196,7 @@ pub fn entry(entry: Entry<'_>) -> Result<Command, Vec<Mistake>> {
             "write queue = 10 as well, or leave it out",
         );
     }
-    let timeout = run_timeout(&mut mistakes, spec.timeout, None);
+    let timeout = mistakes.limit("timeout", spec.timeout, None);
     let process = mistakes.into_result(process)?;
     // A command without a program has caused a mistake already.
     let mut process = process.ok_or_else(Vec::new)?;

@@ -7,10 +7,10 @@ use super::listen::{ANY_NUMBER, listening};
 use super::permits::permits;
 use super::pool::TIMEOUT;
 use super::process::context;
-use super::{KEY, KeyRef, LONGEST, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT};
+use super::{KEY, KeyRef, LONGEST, Lowered, Mistake, Mistakes};
 use crate::config::spec::exec::{self, ExecSpec};
 use crate::config::spec::yes_no::YesNo;
-use crate::config::units::{Time, Whole};
+use crate::config::units::Whole;
 use crate::doors::exec::core::sockproc::SHELL;
 use crate::doors::exec::options::{Options, Policy, Protocol};
 use crate::doors::front::options::LimitKind;
@@ -60,7 +60,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
     let policy = Policy {
         read_timeout: timeout("read-timeout", spec.read_timeout, DEFAULT_CLIENT_TIMEOUT),
         write_timeout: timeout("write-timeout", spec.write_timeout, DEFAULT_CLIENT_TIMEOUT),
-        timeout: run_timeout(&mut mistakes, spec.timeout, Some(DEFAULT_TIMEOUT)),
+        timeout: mistakes.limit("timeout", spec.timeout, Some(DEFAULT_TIMEOUT)),
         linger: mistakes.time("linger", spec.linger, &LINGER).unwrap_or(DEFAULT_LINGER),
     };
     let max_arguments = mistakes.size("max-arguments", spec.max_arguments, &MAX_ARGUMENTS);
@@ -109,22 +109,6 @@ fn protocol(mistakes: &mut Mistakes, spec: &ExecSpec) -> Protocol {
     }
 }
 
-/// Returns the time limit of one run; `None` for 0, which is no limit.
-pub(super) fn run_timeout(mistakes: &mut Mistakes, given: Option<Time>, default: Option<Duration>) -> Option<Duration> {
-    match given {
-        None => default,
-        Some(Time(Duration::ZERO)) => None,
-        Some(Time(time)) if time < SHORTEST_TIMEOUT => {
-            let text = format!("{} is out of range", Time(time));
-            let (shortest, longest) = (Time(SHORTEST_TIMEOUT), Time(LONGEST));
-            let remedy = format!("write a value from {shortest} to {longest}, or 0 for no limit");
-            mistakes.add(KeyRef::key("timeout"), text, remedy);
-            None
-        }
-        given => mistakes.time("timeout", given, &TIMEOUT),
-    }
-}
-
 /// Adds a mistake if there is no address to listen on.
 fn check_addresses(mistakes: &mut Mistakes, spec: &ExecSpec) {
     if spec.listen.listen.is_empty() {
@@ -140,6 +124,7 @@ fn check_addresses(mistakes: &mut Mistakes, spec: &ExecSpec) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::units::Time;
     use crate::config::units::{FileMode, Size};
 
     fn on(address: &str) -> ExecSpec {

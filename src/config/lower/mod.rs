@@ -195,6 +195,22 @@ impl Mistakes {
         given.map(|time| self.check_range(key, time, &range).0)
     }
 
+    /// Returns a time limit, which 0 takes away, or `default` if none is given.
+    fn limit(&mut self, key: &'static str, given: Option<Time>, default: Option<Duration>) -> Option<Duration> {
+        match given {
+            None => default,
+            Some(Time(Duration::ZERO)) => None,
+            Some(Time(time)) if time < SHORTEST_TIMEOUT => {
+                let text = format!("{} is out of range", Time(time));
+                let (shortest, longest) = (Time(SHORTEST_TIMEOUT), Time(LONGEST));
+                let remedy = format!("write a value from {shortest} to {longest}, or 0 for no limit");
+                self.add(KeyRef::key(key), text, remedy);
+                None
+            }
+            given => self.time(key, given, &(SHORTEST_TIMEOUT..=LONGEST)),
+        }
+    }
+
     fn size(&mut self, key: &'static str, given: Option<Size>, range: &RangeInclusive<u64>) -> Option<u64> {
         let range = Size(*range.start())..=Size(*range.end());
         given.map(|size| self.check_range(key, size, &range).0)
