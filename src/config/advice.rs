@@ -80,9 +80,10 @@ const ADVICE: &[Advice] = &[
         text: "where clients connect is said by --listen, for example by 127.0.0.1:9991 or unix:/run/iotcpd.sock behind it",
     },
     Advice {
-        words: "tls ssl https cert certificate tls-cert tls-key ssl-cert ssl-key key ca cafile",
-        about: "",
-        text: "it speaks no TLS; put stunnel or HAProxy in front of it",
+        words: "tls ssl https certificate tls-cert tls-key ssl-cert ssl-key ca cafile",
+        about: "listen",
+        text: "clients speak TLS where --listen has tls: in front, as in tls:*:9443, with the certificate of --cert and \
+               --key",
     },
     Advice {
         words: "uid setuid run-as runas as-user username user-name su u",
