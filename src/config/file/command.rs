@@ -10,7 +10,7 @@ use super::keys::{Keys, Section};
 use super::report::Report;
 use super::{Collected, accept};
 use crate::config::lower::{self, Entry, Program};
-use crate::config::quote::Quoted;
+use crate::config::quote::{Quoted, in_header};
 use crate::config::spec::command::{CommandSpec, EntrySpec};
 use crate::doors::command::options::{Command, Options};
 
@@ -50,7 +50,7 @@ pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Collected<'_>) -
     if !section.table.contains_key(COMMANDS) {
         let text = format!(
             "no command is described; write a table such as [command.{}.{COMMANDS}.uptime]",
-            section.name.get_ref()
+            in_header(section.name.get_ref())
         );
         found.report.add(section.name.span().start, text);
     }
@@ -68,6 +68,7 @@ pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Collected<'_>) -
 /// Returns the tables below `commands`.
 fn groups<'i>(commands: Spanned<DeValue<'i>>, door: &str, report: &mut Report<'_>) -> Vec<Group<'i>> {
     let place = commands.span().start;
+    let door = in_header(door);
     let example = format!("write a table with a name, such as [command.{door}.{COMMANDS}.uptime]");
     let tables = match commands.into_inner() {
         DeValue::Table(tables) if !tables.is_empty() => tables,

@@ -34,7 +34,7 @@ use self::needs::{Needs, Scope};
 use self::report::Report;
 pub use self::torc::{load as load_torc, read as read_torc};
 use super::lower::{self, Lowered, Mistake};
-use super::quote::Quoted;
+use super::quote::{Quoted, in_header};
 use super::spec::command::CommandSpec;
 use super::spec::exec::ExecSpec;
 use super::spec::log::LogSpec;
@@ -310,7 +310,7 @@ fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: 
             let text = format!(
                 "each service has one table; write [{}.{}], in single brackets",
                 door.kind,
-                name.get_ref()
+                in_header(name.get_ref())
             );
             found.report.add(name.span().start, text);
         } else {

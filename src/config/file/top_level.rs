@@ -8,7 +8,7 @@ use super::definition::Spec;
 use super::keys::long_name_of;
 use super::log;
 use crate::config::advice;
-use crate::config::quote::Quoted;
+use crate::config::quote::{Quoted, in_header};
 use crate::config::spec::command::CommandSpec;
 use crate::config::spec::exec::ExecSpec;
 use crate::config::spec::pool::PoolSpec;
@@ -52,7 +52,10 @@ fn instead_of_table(written: &str, table: &DeTable<'_>) -> String {
     let likely = doors().into_iter().map(|(kind, what, keys)| (count(keys), kind, what));
     // The first of several kinds with the same number of matching keys.
     match likely.rev().max_by_key(|(count, ..)| *count) {
-        Some((1.., kind, what)) => format!("its keys are those of {what}, whose header is [{kind}.{written}]"),
+        Some((1.., kind, what)) => {
+            let written = in_header(written);
+            format!("its keys are those of {what}, whose header is [{kind}.{written}]")
+        }
         _ => format!("write one of: {}", kinds.collect::<Vec<_>>().join(", ")),
     }
 }
