@@ -80,10 +80,20 @@ const ADVICE: &[Advice] = &[
         text: "where clients connect is said by --listen, for example by 127.0.0.1:9991 or unix:/run/iotcpd.sock behind it",
     },
     Advice {
+        words: "listen bind address port",
+        about: "tls-listen",
+        text: "where clients connect is said by --tls-listen, for example by *:443 or unix:/run/iotcpd.sock behind it",
+    },
+    Advice {
         words: "tls ssl https certificate tls-cert tls-key ssl-cert ssl-key ca cafile",
         about: "listen",
         text: "clients speak TLS where --listen has tls: in front, as in tls:*:9443, with the certificate of --cert and \
                --key",
+    },
+    Advice {
+        words: "tls ssl https cert certificate tls-cert tls-key ssl-cert ssl-key key ca cafile client-ca min-tls",
+        about: "tls-listen",
+        text: "TLS goes through to the servers, which have the certificates",
     },
     Advice {
         words: "uid setuid run-as runas as-user username user-name su u",
@@ -221,6 +231,7 @@ mod tests {
     use super::*;
     use crate::config::spec::exec::ExecSpec;
     use crate::config::spec::pool::PoolSpec;
+    use crate::config::spec::route::RouteSpec;
 
     #[test]
     fn a_flag_of_another_program_gets_advice() {
@@ -239,7 +250,7 @@ mod tests {
     /// Every flag that an advice names exists, and no existing flag has an advice.
     #[test]
     fn advice_names_existing_flags() {
-        let flags = ExecSpec::augment_args(PoolSpec::augment_args(Command::new("flags")));
+        let flags = RouteSpec::augment_args(ExecSpec::augment_args(PoolSpec::augment_args(Command::new("flags"))));
         let known: BTreeSet<_> = flags
             .get_arguments()
             .filter_map(|flag| flag.get_long().map(str::to_owned))

@@ -55,6 +55,8 @@ pub enum Options {
     Exec(Box<exec::options::Options>),
     /// The options of a door that runs commands named by the operator.
     Command(Box<command::options::Options>),
+    /// The options of a door that takes connections to servers by name.
+    Route(Box<route::options::Options>),
 }
 
 /// The part of a door that [`Options::prepare`] makes from the file system: programs have been looked for and directories
@@ -68,6 +70,8 @@ pub enum Prepared {
     Exec(Box<Spawner>),
     /// The program of every command.
     Command(command::Programs),
+    /// A route door has no programs.
+    Route,
 }
 
 impl Options {
@@ -82,6 +86,7 @@ impl Options {
             Options::Pool(options) => &options.front,
             Options::Exec(options) => &options.front,
             Options::Command(options) => &options.front,
+            Options::Route(options) => &options.front,
         }
     }
 
@@ -92,6 +97,7 @@ impl Options {
             Options::Pool(options) => &mut options.front,
             Options::Exec(options) => &mut options.front,
             Options::Command(options) => &mut options.front,
+            Options::Route(options) => &mut options.front,
         })
     }
 
@@ -99,7 +105,7 @@ impl Options {
     pub fn is_confidential(&self) -> bool {
         match self {
             Options::Pool(options) => options.disclosure == pool::options::Disclosure::Nothing,
-            Options::Exec(_) | Options::Command(_) => false,
+            Options::Exec(_) | Options::Command(_) | Options::Route(_) => false,
         }
     }
 
@@ -109,6 +115,7 @@ impl Options {
             Options::Pool(options) => options.descriptor_needs(),
             Options::Exec(options) => options.descriptor_needs(),
             Options::Command(options) => options.descriptor_needs(),
+            Options::Route(options) => options.descriptor_needs(),
         }
     }
 
@@ -119,7 +126,7 @@ impl Options {
                 let takes_time = options.ready_line.is_some() || options.probe.is_some();
                 takes_time.then_some(options.policy.start_timeout)
             }
-            Options::Exec(_) | Options::Command(_) => None,
+            Options::Exec(_) | Options::Command(_) | Options::Route(_) => None,
         }
     }
 
@@ -134,6 +141,7 @@ impl Options {
             // The program is not known before a client names it; but the context in which it starts is.
             Options::Exec(options) => exec::prepare(options, defaults).map(|spawner| Prepared::Exec(Box::new(spawner))),
             Options::Command(options) => command::prepare(options, defaults).map(Prepared::Command),
+            Options::Route(_) => Ok(Prepared::Route),
         }
     }
 
@@ -144,8 +152,12 @@ impl Options {
     pub fn may_become(&self, others: &Options) -> Result<(), Error> {
         match (self, others) {
             (Options::Pool(options), Options::Pool(others)) => pool::may_become(options, others),
-            (Options::Exec(_), Options::Exec(_)) | (Options::Command(_), Options::Command(_)) => Ok(()),
-            (Options::Pool(_) | Options::Exec(_) | Options::Command(_), others) => Err(other_kind(self.name(), others)),
+            (Options::Exec(_), Options::Exec(_))
+            | (Options::Command(_), Options::Command(_))
+            | (Options::Route(_), Options::Route(_)) => Ok(()),
+            (Options::Pool(_) | Options::Exec(_) | Options::Command(_) | Options::Route(_), others) => {
+                Err(other_kind(self.name(), others))
+            }
         }
     }
 
@@ -165,6 +177,11 @@ impl Options {
             (Options::Command(options), Prepared::Command(programs)) => {
                 Ok(Box::new(command::CommandDoor::new(*options, programs, listeners, now)))
             }
+            (Options::Route(options), Prepared::Route) => Err(Error::new(
+                Blame::Operator,
+                format_args!("{}: a route door is not served yet", options.front.name),
+                "leave it out",
+            )),
             (options, _) => Err(other_kind(options.name(), &options)),
         }
     }
@@ -175,6 +192,7 @@ impl Options {
             Options::Pool(options) => options.summary(),
             Options::Exec(options) => options.summary(),
             Options::Command(options) => options.summary(),
+            Options::Route(options) => options.summary(),
         }
     }
 
@@ -184,6 +202,7 @@ impl Options {
             Options::Pool(_) => "pool",
             Options::Exec(_) => "exec",
             Options::Command(_) => "command",
+            Options::Route(_) => "route",
         }
     }
 }

@@ -19,6 +19,7 @@ use iotcpd::internals::config::spec::fail::Fail;
 use iotcpd::internals::config::spec::listen::MinTls;
 use iotcpd::internals::config::spec::log::{Format, LogTable};
 use iotcpd::internals::config::spec::pool::{HalfClose, LineEnd, Mode};
+use iotcpd::internals::config::spec::route::{Balance, RouteSpec, ServerSpec, ServiceSpec};
 use iotcpd::internals::config::spec::yes_no::YesNo;
 use iotcpd::internals::config::units::{Escaped, FileMode, Size, Time, Whole};
 
@@ -266,6 +267,7 @@ fn type_of(flag: &Arg) -> &'static str {
     match flag.get_action() {
         ArgAction::SetTrue => "(switch)",
         ArgAction::Append if value == TypeId::of::<ArgumentSpec>() => "(list of arguments)",
+        ArgAction::Append if value == TypeId::of::<ServerSpec>() => "(list of servers)",
         ArgAction::Append => "(list of text)",
         _ if value == TypeId::of::<Time>() => "(time)",
         _ if value == TypeId::of::<Size>() => "(size)",
@@ -277,7 +279,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Levels>() || value == TypeId::of::<Format>() => "(text)",
         _ if value == TypeId::of::<Mode>() || value == TypeId::of::<YesNo>() => "(text)",
         _ if value == TypeId::of::<Protocol>() || value == TypeId::of::<Fail>() => "(text)",
-        _ if value == TypeId::of::<MinTls>() => "(text)",
+        _ if value == TypeId::of::<MinTls>() || value == TypeId::of::<Balance>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
     }
 }
@@ -294,6 +296,10 @@ fn every_key_has_its_entry_with_type_and_default_and_every_entry_its_key() {
     assert_eq!(keys_in_page(&page, ".Ss Keys of the log"), keys_of(&log));
     let entry = EntrySpec::augment_args(Command::new("entry"));
     assert_eq!(keys_in_page(&page, ".Ss Keys of a command"), keys_of(&entry));
+    let route = RouteSpec::augment_args(Command::new("route"));
+    assert_eq!(keys_in_page(&page, ".Ss Keys of a route door"), keys_of(&route));
+    let service = ServiceSpec::augment_args(Command::new("service"));
+    assert_eq!(keys_in_page(&page, ".Ss Keys of a routed service"), keys_of(&service));
 }
 
 /// The door as the headings name it.

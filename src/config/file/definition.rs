@@ -8,6 +8,7 @@ use crate::config::spec::command::{CommandSpec, EntrySpec};
 use crate::config::spec::exec::ExecSpec;
 use crate::config::spec::log::LogTable;
 use crate::config::spec::pool::PoolSpec;
+use crate::config::spec::route::{RouteSpec, ServiceSpec};
 
 /// A spec whose keys can stand in a file.
 pub(super) trait Spec: Args {
@@ -43,6 +44,20 @@ impl Spec for CommandSpec {
 }
 
 impl Spec for EntrySpec {
+    fn definition() -> &'static Command {
+        static MADE: OnceLock<Command> = OnceLock::new();
+        made_once::<Self>(&MADE)
+    }
+}
+
+impl Spec for RouteSpec {
+    fn definition() -> &'static Command {
+        static MADE: OnceLock<Command> = OnceLock::new();
+        made_once::<Self>(&MADE)
+    }
+}
+
+impl Spec for ServiceSpec {
     fn definition() -> &'static Command {
         static MADE: OnceLock<Command> = OnceLock::new();
         made_once::<Self>(&MADE)

@@ -18,6 +18,7 @@ use crate::config::advice;
 use crate::config::lower::KeyRef;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::ArgumentSpec;
+use crate::config::spec::route::ServerSpec;
 use crate::config::suggest::nearest;
 
 /// One service in the text.
@@ -241,11 +242,13 @@ fn wrong_form(flag: &Arg, value: &DeValue<'_>) -> Option<String> {
         known.join(" or ")
     };
     let is_text = flag.get_value_parser().type_id() == TypeId::of::<String>();
+    let is_of_type = |it: TypeId| flag.get_value_parser().type_id() == it;
     match value {
         DeValue::Boolean(_) if is_switch(flag) => None,
         _ if is_switch(flag) => Some("this is switched on or off; write true or false".to_owned()),
-        // A list of words is one of the forms of this type.
-        DeValue::Array(_) if flag.get_value_parser().type_id() == TypeId::of::<ArgumentSpec>() => None,
+        // A list of words, and a table with a weight, are among the forms of these types.
+        DeValue::Array(_) if is_of_type(TypeId::of::<ArgumentSpec>()) => None,
+        DeValue::Table(_) if is_of_type(TypeId::of::<ServerSpec>()) => None,
         DeValue::Array(_) => Some("this takes one value, not a list; keep one of them".to_owned()),
         DeValue::String(word) if !words.is_empty() && !words.iter().any(|known| known.matches(word, false)) => {
             Some(format!("{} is not known here; write {}", Quoted(word), quoted()))

@@ -17,6 +17,7 @@ mod keys;
 mod log;
 mod needs;
 mod report;
+mod route;
 mod spelling;
 mod top_level;
 mod torc;
@@ -119,7 +120,7 @@ struct Door {
 }
 
 /// The doors that a file may describe.
-const DOORS: [Door; 3] = [
+const DOORS: [Door; 4] = [
     Door {
         kind: "pool",
         read: read_pool,
@@ -131,6 +132,10 @@ const DOORS: [Door; 3] = [
     Door {
         kind: "command",
         read: read_command,
+    },
+    Door {
+        kind: "route",
+        read: read_route,
     },
 ];
 
@@ -386,6 +391,12 @@ fn read_command(section: &Section<'_, '_>, found: &mut Collected<'_>) {
     }
 }
 
+fn read_route(section: &Section<'_, '_>, found: &mut Collected<'_>) {
+    if let Some(options) = route::read_table(section, found) {
+        found.services.push(Options::Route(Box::new(options)));
+    }
+}
+
 /// Takes the result of lowering: records the addresses, or reports the mistakes at their positions.
 fn accept<O>(keys: &Keys<'_, '_>, lowered: Result<Lowered<O>, Vec<Mistake>>, found: &mut Collected<'_>) -> Option<O> {
     match lowered {
@@ -609,7 +620,7 @@ colour = "blue"
     fn an_unknown_door_gets_the_list_of_doors() {
         assert_eq!(
             told("[frobnicate.x]\n[pool.a]\n"),
-            ["1:2: there is no kind of service called `frobnicate`; write one of: pool, exec, command"]
+            ["1:2: there is no kind of service called `frobnicate`; write one of: pool, exec, command, route"]
         );
     }
 

@@ -12,14 +12,16 @@ use crate::config::quote::{Quoted, in_header};
 use crate::config::spec::command::CommandSpec;
 use crate::config::spec::exec::ExecSpec;
 use crate::config::spec::pool::PoolSpec;
+use crate::config::spec::route::RouteSpec;
 use crate::config::suggest::nearest;
 
 /// The kinds of service: the name of the tables, the words for people, and the keys.
-fn doors() -> [(&'static str, &'static str, &'static Command); 3] {
+fn doors() -> [(&'static str, &'static str, &'static Command); 4] {
     [
         ("pool", "a pool", PoolSpec::definition()),
         ("exec", "an exec door", ExecSpec::definition()),
         ("command", "a command door", CommandSpec::definition()),
+        ("route", "a route door", RouteSpec::definition()),
     ]
 }
 

@@ -22,6 +22,8 @@ mod pool;
 mod probe;
 mod process;
 mod refusal;
+mod route;
+mod service;
 mod session;
 mod tls;
 mod workers;
@@ -34,6 +36,8 @@ pub use command::{Entry, Program, command, entry, program_of_entry, wrong_name};
 pub use exec::exec;
 pub(super) use listen::clash;
 pub use pool::{pool, program_of_pool};
+pub use route::{route, service_defaults};
+pub use service::{ServiceDefaults, service, service_name};
 pub use tls::{authorities_of, identities_of};
 
 use crate::config::units::{Size, Time, Whole};

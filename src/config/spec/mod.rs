@@ -17,4 +17,5 @@ pub mod listen;
 pub mod log;
 pub mod pool;
 pub mod process;
+pub mod route;
 pub mod yes_no;

@@ -206,7 +206,7 @@ pub struct Service {
 }
 
 /// The services of one source, by name.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Table {
     exact: HashMap<Box<str>, Arc<Service>>,
     suffixes: HashMap<Box<str>, Arc<Service>>,

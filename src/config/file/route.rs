@@ -1,0 +1,253 @@
+//! A route door in a file: its own keys, and a section for each of its services. A service whose connections are told
+//! apart by ALPN has several entries, which are a list of tables.
+
+use std::collections::HashMap;
+
+use clap::Arg;
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::definition::Spec;
+use super::keys::{Keys, Section};
+use super::report::Report;
+use super::{Collected, accept};
+use crate::config::lower::{self, KeyRef, ServiceDefaults};
+use crate::config::quote::{Quoted, in_header};
+use crate::config::spec::route::{RouteSpec, ServiceSpec};
+use crate::doors::route::options::{Options, Rule, Table};
+
+/// The key of a door's table that holds its services.
+const SERVICES: &str = "services";
+
+/// The keys of a door that have no effect yet.
+const LATER: [&str; 9] = [
+    "http-listen",
+    "tunnel-listen",
+    "redirect-https",
+    "http",
+    "send-proxy",
+    "acme-addr",
+    "resolve-interval",
+    "log-connections",
+    "store",
+];
+/// The keys of a service that have no effect yet.
+const LATER_OF_SERVICE: [&str; 13] = [
+    "http-port",
+    "client-secret",
+    "tls",
+    "door",
+    "start",
+    "ready-timeout",
+    "idle",
+    "check",
+    "check-interval",
+    "redirect-https",
+    "http",
+    "send-proxy",
+    "acme-addr",
+];
+
+/// One service as written: its name, and the keys of each entry.
+struct Service<'i> {
+    name: Spanned<DeString<'i>>,
+    entries: Vec<Entry<'i>>,
+}
+
+/// One entry of a service: the keys, and the name of the service at the position of their header.
+struct Entry<'i> {
+    header: Spanned<DeString<'i>>,
+    table: DeTable<'i>,
+}
+
+/// Reads a table `[route.NAME]`.
+pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Collected<'_>) -> Option<Options> {
+    let (door, report) = (section.name.get_ref(), &mut found.report);
+    let mut own = section.table.clone();
+    let services = match own.remove(SERVICES) {
+        Some(services) => services_of(services, door, report),
+        None => {
+            report.add(
+                section.name.span().start,
+                format!("no service is described; {}", example(door)),
+            );
+            Vec::new()
+        }
+    };
+    let any_later = refuse_later(&mut own, &LATER, report);
+    let section = Section::new(section.name, &own);
+    let (spec, keys) = Keys::read_with_others::<RouteSpec>(&section, &[SERVICES], report);
+    let table = table(services, &lower::service_defaults(&spec), report);
+    let lowered = lower::route(door, &spec, table, keys.all_read() && !any_later);
+    accept(&keys, lowered, found)
+}
+
+fn example(door: &str) -> String {
+    let door = in_header(door);
+    format!("write a table with a name, such as [route.{door}.{SERVICES}.\"www.example.org\"]")
+}
+
+/// Removes the keys that have no effect yet, and reports them. Returns true if there was one.
+fn refuse_later(table: &mut DeTable<'_>, later: &[&str], report: &mut Report<'_>) -> bool {
+    let mut any = false;
+    for key in later {
+        if let Some((key, _)) = table.remove_entry(*key) {
+            any = true;
+            let text = format!("{} is not served yet; leave it out", Quoted(key.get_ref()));
+            report.add(key.span().start, text);
+        }
+    }
+    any
+}
+
+/// Returns the tables below `services`.
+fn services_of<'i>(services: Spanned<DeValue<'i>>, door: &str, report: &mut Report<'_>) -> Vec<Service<'i>> {
+    let place = services.span().start;
+    let tables = match services.into_inner() {
+        DeValue::Table(tables) if !tables.is_empty() => tables,
+        _ => {
+            report.add(place, format!("{SERVICES}: no service is described; {}", example(door)));
+            return Vec::new();
+        }
+    };
+    let mut services = Vec::new();
+    for (name, value) in tables {
+        if let Some((place, text)) = value
+            .get_ref()
+            .as_table()
+            .and_then(|table| in_pieces(&name, table, door))
+        {
+            report.add_lazily(place, || text);
+            continue;
+        }
+        match entries(&name, value.into_inner()) {
+            Some(entries) => services.push(Service { name, entries }),
+            None => {
+                let text = format!("{} is not a service; {}", Quoted(name.get_ref()), example(door));
+                report.add_lazily(name.span().start, || text);
+            }
+        }
+    }
+    // The parser sorts a table by its names; a mistake that two services make together is the second one's.
+    services.sort_by_key(|service| service.name.span().start);
+    services
+}
+
+/// Returns the mistake in a name with dots that stands in a header without quotes, which TOML reads as a table in a
+/// table.
+fn in_pieces(name: &Spanned<DeString<'_>>, table: &DeTable<'_>, door: &str) -> Option<(usize, String)> {
+    let definition = ServiceSpec::definition();
+    let is_key = |key: &str| {
+        let mut known = definition.get_arguments().filter_map(Arg::get_long);
+        LATER_OF_SERVICE.contains(&key) || known.any(|known| known == key)
+    };
+    let (mut host, mut table, mut place) = (name.get_ref().to_string(), table, None);
+    while let Some((key, below)) = table
+        .iter()
+        .find_map(|(key, value)| Some((key, value.get_ref().as_table().filter(|_| !is_key(key.get_ref()))?)))
+    {
+        place = place.or(Some(key.span().start));
+        host = format!("{host}.{}", key.get_ref());
+        table = below;
+    }
+    let header = format!("[route.{}.{SERVICES}.{}]", in_header(door), in_header(&host));
+    Some((place?, format!("a name with dots stands in quotes; write {header}")))
+}
+
+/// Returns the entries of a service; `None` if its value is neither a table nor a list of tables.
+fn entries<'i>(name: &Spanned<DeString<'i>>, value: DeValue<'i>) -> Option<Vec<Entry<'i>>> {
+    match value {
+        DeValue::Table(table) => Some(vec![Entry {
+            header: name.clone(),
+            table,
+        }]),
+        DeValue::Array(list) if !list.is_empty() => {
+            let entry = |value: Spanned<DeValue<'i>>| match (value.span(), value.into_inner()) {
+                (span, DeValue::Table(table)) => Some(Entry {
+                    header: Spanned::new(span, name.get_ref().clone()),
+                    table,
+                }),
+                _ => None,
+            };
+            list.into_iter().map(entry).collect()
+        }
+        _ => None,
+    }
+}
+
+/// Reads the services into a table. After a mistake, which has been reported, the service is not in it.
+fn table(services: Vec<Service<'_>>, defaults: &ServiceDefaults, report: &mut Report<'_>) -> Table {
+    let mut table = Table::default();
+    // The name of each service as it is written.
+    let mut written: HashMap<String, String> = HashMap::new();
+    for service in services {
+        let name = service.name.get_ref();
+        let rules = rules(&service, defaults, report);
+        let place = service.name.span().start;
+        let pattern = match lower::service_name(name) {
+            Ok(pattern) => pattern,
+            Err(text) => {
+                report.add(place, text);
+                continue;
+            }
+        };
+        if let Some(before) = written.insert(pattern.to_string(), name.to_string()) {
+            let (before, name) = (Quoted(&before), Quoted(name));
+            let text = format!("{before} and {name} are one name, whatever their letters; leave out one of the two");
+            report.add(place, text);
+        }
+        table.insert(pattern, rules);
+    }
+    table
+}
+
+/// Reads the entries of a service. An entry with a mistake, which has been reported, is left out.
+fn rules(service: &Service<'_>, defaults: &ServiceDefaults, report: &mut Report<'_>) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Vec::new();
+    for (index, entry) in service.entries.iter().enumerate() {
+        let mut own = entry.table.clone();
+        let any_later = refuse_later(&mut own, &LATER_OF_SERVICE, report);
+        let section = Section::new(&entry.header, &own);
+        let (spec, keys) = Keys::read::<ServiceSpec>(&section, report);
+        let place = keys.place(KeyRef::key("alpn"));
+        match lower::service(&spec, keys.all_read() && !any_later, defaults) {
+            Ok(rule) => {
+                check_reached(&rules, &rule, place, report);
+                let is_last = index + 1 == service.entries.len();
+                if is_last && rule.alpn.is_some() {
+                    report.add_ignored(place, || no_other(service.name.get_ref()));
+                }
+                rules.push(rule);
+            }
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    report.add(keys.place(mistake.origin), mistake.to_string());
+                }
+            }
+        }
+    }
+    rules
+}
+
+/// The warning that a service takes only clients that offer a protocol.
+fn no_other(name: &str) -> String {
+    let name = Quoted(name);
+    format!(
+        "a client of {name} that does not offer this protocol is refused; add an entry without `alpn` if one should serve it"
+    )
+}
+
+/// Reports an entry that no connection reaches, because one `before` it takes all that it would take.
+fn check_reached(before: &[Rule], rule: &Rule, place: usize, report: &mut Report<'_>) {
+    let takes = |other: &&Rule| other.alpn.is_none() || other.alpn == rule.alpn;
+    if let Some(other) = before.iter().find(takes) {
+        let text = match &other.alpn {
+            None => "an entry above it without `alpn` takes every connection, so none comes here; put that one last",
+            Some(_) => "an entry above it has the same `alpn`, so no connection comes here; leave out one of the two",
+        };
+        report.add(place, text);
+    }
+}
+
+#[cfg(test)]
+mod tests;

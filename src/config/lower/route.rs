@@ -1,0 +1,103 @@
+//! The options of a route door: [`RouteSpec`] becomes [`Options`].
+//!
+//! The services are lowered before ([`service`](super::service)), with the [defaults](service_defaults) of the door.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::exec::DEFAULT_STOP_TIMEOUT;
+use super::listen::{
+    Listening, MACHINE, access, add_addresses, backlog, connection_limits, limit_kind, proxies, unix_socket,
+};
+use super::pool::TIMEOUT;
+use super::service::ServiceDefaults;
+use super::{KeyRef, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT};
+use crate::config::spec::route::RouteSpec;
+use crate::doors::route::options::{Options, Table};
+use crate::net::addr::{Listen, Transport};
+
+const DEFAULT_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const DEFAULT_OLD_GENERATION_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// A client whose hello takes longer holds memory for nothing.
+const HELLO_TIMEOUT: RangeInclusive<Duration> = SHORTEST_TIMEOUT..=Duration::from_secs(600);
+
+/// The key of the listeners for TLS.
+const TLS_LISTEN: &str = "tls-listen";
+
+/// Lowers one route door with the services of its file. `is_whole` is true if the spec holds all settings that were
+/// written: if not, the missing ones were reported as mistakes already, and must not cause a second one.
+///
+/// # Errors
+/// All mistakes in the settings of the door itself.
+pub fn route(name: &str, spec: &RouteSpec, table: Table, is_whole: bool) -> Result<Lowered<Options>, Vec<Mistake>> {
+    let mut mistakes = Mistakes::default();
+    let listening = Listening {
+        addresses: addresses(&mut mistakes, spec, is_whole),
+        tls: None,
+        unix_socket: unix_socket(&mut mistakes, &spec.sockets, TLS_LISTEN, &spec.tls_listen),
+        backlog: backlog(&mut mistakes, &spec.sockets, &MACHINE),
+        access: access(&mut mistakes, &spec.access),
+        proxies: proxies(&mut mistakes, &spec.access),
+        connection_limits: connection_limits(&mut mistakes, &spec.access, &MACHINE),
+    };
+    let hello_timeout = mistakes.time("hello-timeout", spec.hello_timeout, &HELLO_TIMEOUT);
+    let stop_timeout = mistakes.time("stop-timeout", spec.stop_timeout, &TIMEOUT);
+    let old_generation_timeout = mistakes.time("old-generation-timeout", spec.old_generation_timeout, &TIMEOUT);
+    defaults(&mut mistakes, spec);
+    let stop_timeout = stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT);
+    let (mut front, listen) = listening.into_front(name, limit_kind(&spec.access), stop_timeout);
+    Arc::make_mut(&mut front).old_generation_timeout =
+        Some(old_generation_timeout.unwrap_or(DEFAULT_OLD_GENERATION_TIMEOUT));
+    let options = Options {
+        front,
+        table: Arc::new(table),
+        hello_timeout: hello_timeout.unwrap_or(DEFAULT_HELLO_TIMEOUT),
+        debug: spec.debug,
+    };
+    mistakes.into_result(Lowered { options, listen })
+}
+
+/// Returns the settings of a door that count for its services. A wrong one has its default; [`route`] reports it.
+#[must_use]
+pub fn service_defaults(spec: &RouteSpec) -> ServiceDefaults {
+    defaults(&mut Mistakes::default(), spec)
+}
+
+fn defaults(mistakes: &mut Mistakes, spec: &RouteSpec) -> ServiceDefaults {
+    let connect_timeout = mistakes.time("connect-timeout", spec.connect_timeout, &TIMEOUT);
+    ServiceDefaults {
+        connect_timeout: connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+        idle_timeout: mistakes.limit("idle-timeout", spec.idle_timeout, Some(DEFAULT_IDLE_TIMEOUT)),
+    }
+}
+
+fn addresses(mistakes: &mut Mistakes, spec: &RouteSpec, is_whole: bool) -> Vec<(KeyRef, Listen)> {
+    let mut addresses = Vec::new();
+    add_addresses(mistakes, &mut addresses, TLS_LISTEN, &spec.tls_listen);
+    for (origin, listen) in addresses
+        .iter()
+        .filter(|(_, listen)| listen.transport == Transport::Tls)
+    {
+        let text = format!(
+            "with tls: in front the TLS of {} would end at the door, which has no certificate",
+            listen.address
+        );
+        mistakes.add(
+            *origin,
+            text,
+            format!("write {}: TLS goes through to the server", listen.address),
+        );
+    }
+    if spec.tls_listen.is_empty() && is_whole {
+        mistakes.add(
+            KeyRef::key(TLS_LISTEN),
+            "there is no address to listen on",
+            "write for example *:443",
+        );
+    }
+    addresses
+}

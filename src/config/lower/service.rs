@@ -1,0 +1,268 @@
+//! The services of a route door: the name of each becomes a [`Pattern`], and each [`ServiceSpec`] a [`Rule`] of the
+//! door's table.
+//!
+//! A service is lowered separately from its door, because it has keys of its own and its mistakes are reported there;
+//! only the settings that it does not have come from the door.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pool::TIMEOUT;
+use super::{KEY, KeyRef, Mistake, Mistakes, setting};
+use crate::config::quote::Quoted;
+use crate::config::spec::route::{self, ServerSpec, ServiceSpec};
+use crate::config::units::Whole;
+use crate::doors::route::options::{Address, Balance, CATCH_ALL, Pattern, Rule, Server, Servers, Target};
+use crate::net::addr::ConnectAddr;
+
+const PORT: RangeInclusive<u16> = 1..=u16::MAX;
+/// The longest name of a protocol (RFC 7301 §3.1).
+const LONGEST_PROTOCOL: usize = 255;
+const DEFAULT_WEIGHT: u16 = 1;
+
+/// The settings of a door that count for its services without such a setting.
+#[derive(Debug, Clone, Copy)]
+pub struct ServiceDefaults {
+    /// The longest time that one attempt to connect may take.
+    pub(super) connect_timeout: Duration,
+    /// The time without a byte after which a connection is cut, if it ever is.
+    pub(super) idle_timeout: Option<Duration>,
+}
+
+/// Reads the name of a service.
+///
+/// # Errors
+/// The mistake in it, with its remedy.
+pub fn service_name(name: &str) -> Result<Pattern, String> {
+    let wrong = |why: &dyn std::fmt::Display| format!("{} cannot be the name of a service: {why}", Quoted(name));
+    if name != CATCH_ALL && name.eq_ignore_ascii_case(CATCH_ALL) {
+        let why = "the service for all other names is written in capitals; write";
+        return Err(wrong(&format!("{why} {CATCH_ALL}")));
+    }
+    let is_address = name.parse::<Ipv6Addr>().is_ok();
+    if !is_address && name.contains([':', '/', '[']) {
+        let why = "it is the name that a client asks for, without a scheme, a port or a path; write for example";
+        return Err(wrong(&format!("{why} www.example.org")));
+    }
+    if !name.is_ascii() {
+        let why = "a name with other letters stands here in the form in which it is sent; write the one that begins with xn--";
+        return Err(wrong(&why));
+    }
+    name.parse::<Pattern>().map_err(|error| {
+        wrong(&format!(
+            "{error}; write for example www.example.org, *.example.org or {CATCH_ALL}"
+        ))
+    })
+}
+
+/// Lowers one service, or one of the entries of a service. `is_whole` is true if the spec holds all settings that were
+/// written: if not, the missing ones were reported as mistakes already, and must not cause a second one.
+///
+/// # Errors
+/// All mistakes in its settings. Those of its name are found by [`service_name`].
+pub fn service(spec: &ServiceSpec, is_whole: bool, defaults: &ServiceDefaults) -> Result<Rule, Vec<Mistake>> {
+    let mut mistakes = Mistakes::default();
+    let connect_timeout = mistakes.time("connect-timeout", spec.connect_timeout, &TIMEOUT);
+    let rule = Rule {
+        alpn: alpn(&mut mistakes, spec.alpn.as_deref()),
+        target: target(&mut mistakes, spec, is_whole),
+        connect_timeout: connect_timeout.unwrap_or(defaults.connect_timeout),
+        idle_timeout: mistakes.limit("idle-timeout", spec.idle_timeout, defaults.idle_timeout),
+    };
+    mistakes.into_result(rule)
+}
+
+/// Returns the name of the protocol that a client must offer.
+fn alpn(mistakes: &mut Mistakes, protocol: Option<&str>) -> Option<Box<[u8]>> {
+    let protocol = protocol?;
+    if protocol.is_empty() || protocol.len() > LONGEST_PROTOCOL {
+        let text = format!("the name of a protocol has 1 to {LONGEST_PROTOCOL} bytes");
+        mistakes.add(KeyRef::key("alpn"), text, "write for example h2 or postgresql");
+    }
+    Some(protocol.as_bytes().into())
+}
+
+/// One server as written.
+struct Written {
+    origin: KeyRef,
+    place: Place,
+    weight: u16,
+}
+
+/// The place of a server.
+enum Place {
+    /// A UNIX socket, which has no port.
+    Socket(Address),
+    /// A host, and the port behind it, if there is one.
+    Host(Box<str>, Option<u16>),
+}
+
+fn target(mistakes: &mut Mistakes, spec: &ServiceSpec, is_whole: bool) -> Target {
+    let written = servers(mistakes, spec);
+    if written.is_empty() && spec.addr.is_none() && spec.addrs.is_empty() && is_whole {
+        let remedy = format!(
+            "write for example {} and {}",
+            setting("addr", "10.0.0.5"),
+            "tls-port = 443"
+        );
+        mistakes.add(KeyRef::key("addr"), "no server is named", remedy);
+    }
+    let tls_port = mistakes.count("tls-port", spec.tls_port, PORT);
+    let http_port = mistakes.count("http-port", spec.http_port, PORT);
+    for server in &written {
+        check_port(mistakes, server, tls_port, http_port, is_whole);
+    }
+    if !written.is_empty() && written.iter().all(|server| server.weight == 0) {
+        let remedy = "give one of them a weight of 1 or more";
+        mistakes.add(
+            KeyRef::key("addrs"),
+            "every weight is 0, so no server gets a connection",
+            remedy,
+        );
+    }
+    let balance = match spec.balance {
+        None | Some(route::Balance::RoundRobin) => Balance::RoundRobin,
+        Some(route::Balance::LeastConnections) => Balance::LeastConnections,
+        Some(route::Balance::Sticky) => Balance::Sticky,
+    };
+    let mut twice = HashSet::new();
+    let has_ports = tls_port.is_some() || http_port.is_some();
+    let mut way = |port: Option<u16>| {
+        let list = reached(&written, port, port.is_some() || !has_ports, &mut twice);
+        let servers = Servers { list, balance };
+        (!servers.list.is_empty()).then(|| Arc::new(servers))
+    };
+    let (tls, http) = (way(tls_port), way(http_port));
+    for (_, server) in written.iter().enumerate().filter(|(index, _)| twice.contains(index)) {
+        mistakes.add(
+            server.origin,
+            "this server is in the list already",
+            "leave it out, or raise its weight",
+        );
+    }
+    Target::Servers { tls, http }
+}
+
+/// Reads the servers of `addr` or `addrs`, except those with a mistake.
+fn servers(mistakes: &mut Mistakes, spec: &ServiceSpec) -> Vec<Written> {
+    if spec.addr.is_some() && !spec.addrs.is_empty() {
+        let remedy = format!("write every server in {KEY}addrs, and leave {KEY}addr out");
+        mistakes.add(KeyRef::key("addr"), format!("there is {KEY}addrs as well"), remedy);
+    }
+    let one = spec.addr.iter().map(|text| (KeyRef::key("addr"), &**text, None));
+    let several = spec.addrs.iter().enumerate().map(|(index, server)| {
+        let origin = KeyRef::element("addrs", index);
+        match server {
+            ServerSpec::Address(text) => (origin, &**text, None),
+            ServerSpec::Weighted(server) => (origin, &*server.addr, server.weight),
+        }
+    });
+    let mut written = Vec::new();
+    for (origin, text, weight) in one.chain(several) {
+        let weight = weight.map_or(DEFAULT_WEIGHT, |Whole(weight)| {
+            u16::try_from(weight).unwrap_or_else(|_| {
+                let remedy = format!("write a weight from 0 to {}", u16::MAX);
+                mistakes.add(origin, format!("the weight {weight} is out of range"), remedy);
+                DEFAULT_WEIGHT
+            })
+        });
+        match place(text) {
+            Ok(place) => written.push(Written { origin, place, weight }),
+            Err(error) => mistakes.add_error(
+                origin,
+                &error,
+                "write for example 10.0.0.5, 10.0.0.5:443 or unix:/run/web",
+            ),
+        }
+    }
+    written
+}
+
+/// Reads `HOST`, `HOST:PORT`, `IPV6`, `[IPV6]`, `[IPV6]:PORT` or the address of a UNIX socket.
+fn place(text: &str) -> Result<Place, String> {
+    let is_ipv6 = |text: &str| text.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok());
+    let has_port = text.contains(':') && !text.ends_with(']') && !is_ipv6(text);
+    let is_socket = text.starts_with("unix:") || text.starts_with('/');
+    if text.contains("://") {
+        return Err("it is a URL; write the host and the port alone, such as 10.0.0.5:443".to_owned());
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("{} is no address of a server", Quoted(text)));
+    }
+    let complete = match text {
+        _ if has_port || is_socket => text.to_owned(),
+        // The address is read with a port, which is dropped.
+        _ if is_ipv6(text) => format!("[{text}]:443"),
+        _ => format!("{text}:443"),
+    };
+    match complete.parse::<ConnectAddr>().map_err(|error| error.to_string())? {
+        ConnectAddr::Unix(socket) => {
+            let name = socket.to_string();
+            let name = name.strip_prefix("unix:").unwrap_or(&name);
+            Ok(Place::Socket(Address::Unix(name.into())))
+        }
+        ConnectAddr::Tcp { host, port } => {
+            let host = match host.parse::<IpAddr>() {
+                Ok(ip) => ip.to_string(),
+                // An address of IPv6 with the number of its interface.
+                Err(_) if host.contains(':') => host,
+                Err(_) => {
+                    let text = "names of servers are not looked up yet; write an address such as 10.0.0.5";
+                    return Err(format!("{} is no IP address: {text}", Quoted(&host)));
+                }
+            };
+            Ok(Place::Host(host.into(), has_port.then_some(port)))
+        }
+    }
+}
+
+/// Adds a mistake for a server that has no port, or a port that counts for nothing.
+fn check_port(mistakes: &mut Mistakes, server: &Written, tls: Option<u16>, http: Option<u16>, is_whole: bool) {
+    let Place::Host(_, port) = &server.place else {
+        return;
+    };
+    match (*port, tls, http) {
+        (None, None, None) if is_whole => {
+            let remedy = format!("write {KEY}tls-port = 443 as well, or a port behind the address");
+            mistakes.add(server.origin, "it is not said at which port the server listens", remedy);
+        }
+        (Some(port), Some(tls), Some(http)) if port != tls && port != http => {
+            let text =
+                format!("its port {port} counts for nothing: {KEY}tls-port and {KEY}http-port are written as well");
+            mistakes.add(server.origin, text, "leave one of the ports out");
+        }
+        _ => {}
+    }
+}
+
+/// Returns the servers that are reached by a way into the service: those with a port, which is `port` if that is
+/// written, else the one behind the address; and `with_sockets` UNIX sockets. The indices of servers that are there a
+/// second time are added to `twice`.
+fn reached(written: &[Written], port: Option<u16>, with_sockets: bool, twice: &mut HashSet<usize>) -> Box<[Server]> {
+    let mut seen = HashSet::new();
+    let mut list = Vec::with_capacity(written.len());
+    for (index, server) in written.iter().enumerate() {
+        let address = match &server.place {
+            Place::Socket(address) if with_sockets => address.clone(),
+            Place::Socket(_) => continue,
+            Place::Host(host, own) => match port.or(*own) {
+                Some(port) => Address::Network {
+                    host: host.clone(),
+                    port,
+                },
+                None => continue,
+            },
+        };
+        if !seen.insert(address.clone()) {
+            twice.insert(index);
+        }
+        list.push(Server {
+            address,
+            weight: server.weight,
+        });
+    }
+    list.into()
+}

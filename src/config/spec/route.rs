@@ -1,0 +1,142 @@
+//! The settings of a route door as written: a table `[route.NAME]` of a file; and of one of its services: a table
+//! `[route.NAME.services."www.example.org"]`.
+
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+
+use super::listen::{AccessSpec, SocketSpec};
+use crate::config::units::{Time, Whole};
+
+/// All settings of a route door, except its services.
+#[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct RouteSpec {
+    /// The addresses of clients that speak TLS with a server; each in the syntax of `net::addr`.
+    // The help is not the doc comment, because rustdoc takes an IPv6 address in brackets for a link.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        help_heading = "Where clients connect",
+        help = "Listen here for TLS, which goes to the server that its name belongs to; may be repeated. One of \
+                127.0.0.1:443, [::1]:443, *:443 (IPv4 and IPv6), unix:/run/iotcpd.sock, unix:@NAME (abstract), systemd \
+                (sockets handed over), systemd:NAME"
+    )]
+    pub tls_listen: Vec<String>,
+
+    /// The settings of the sockets.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub sockets: SocketSpec,
+    /// The clients that may connect.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub access: AccessSpec,
+
+    /// How long a client may take until the name of its server has come [default: 10s]
+    #[arg(long, value_name = "TIME", help_heading = "Connections")]
+    pub hello_timeout: Option<Time>,
+    /// How long one attempt to connect to a server may take [default: 5s]
+    #[arg(long, value_name = "TIME", help_heading = "Connections")]
+    pub connect_timeout: Option<Time>,
+    /// A connection on which neither side sends a byte for this time is cut; 0: it may stay as long as it likes [default: 1h]
+    #[arg(long, value_name = "TIME", help_heading = "Connections")]
+    pub idle_timeout: Option<Time>,
+    /// How long connections may go on once the daemon is told to stop [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Connections")]
+    pub stop_timeout: Option<Time>,
+    /// How long connections may go on once a successor has taken over [default: 1h]
+    #[arg(long, value_name = "TIME", help_heading = "Connections")]
+    pub old_generation_timeout: Option<Time>,
+    /// Log each step of a connection
+    #[arg(short, long, help_heading = "Connections")]
+    pub debug: bool,
+}
+
+/// All settings of one service. They are never flags; the clap definition lists the known keys.
+#[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct ServiceSpec {
+    /// The server: HOST, HOST:PORT, [IPV6]:PORT or unix:PATH
+    #[arg(long, value_name = "ADDR")]
+    pub addr: Option<String>,
+    /// Several servers, each as addr, or with a weight
+    #[arg(long, value_name = "ADDR")]
+    pub addrs: Vec<ServerSpec>,
+    /// How one of several servers is chosen [default: round-robin]
+    #[arg(long, value_name = "RULE")]
+    pub balance: Option<Balance>,
+    /// The port of the servers for TLS [default: the port in the address]
+    #[arg(long, value_name = "PORT")]
+    pub tls_port: Option<Whole>,
+    /// The port of the servers for HTTP [default: the port in the address]
+    #[arg(long, value_name = "PORT")]
+    pub http_port: Option<Whole>,
+    /// The protocol that a client must offer (ALPN) to come here; the others come to the next entry of the same name
+    /// [default: any]
+    #[arg(long, value_name = "PROTOCOL")]
+    pub alpn: Option<String>,
+    /// How long one attempt to connect to a server may take [default: the door's]
+    #[arg(long, value_name = "TIME")]
+    pub connect_timeout: Option<Time>,
+    /// A connection on which neither side sends a byte for this time is cut; 0: never [default: the door's]
+    #[arg(long, value_name = "TIME")]
+    pub idle_timeout: Option<Time>,
+}
+
+/// One of several servers. [`lower`](crate::config::lower) reads the address, so that every mistake is reported.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "this is no server; write \"10.0.0.5\", \"10.0.0.5:8443\" or { addr = \"10.0.0.5\", weight = 2 }"
+)]
+pub enum ServerSpec {
+    /// The address.
+    Address(String),
+    /// The address, and the share of the connections relative to the other servers.
+    Weighted(WeightedServer),
+}
+
+/// The form of a server with a weight.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightedServer {
+    /// The address.
+    pub addr: String,
+    /// The weight; 1 if it is absent.
+    pub weight: Option<Whole>,
+}
+
+/// The conversion that clap requires of the type of an option.
+impl From<&str> for ServerSpec {
+    fn from(text: &str) -> Self {
+        ServerSpec::Address(text.to_owned())
+    }
+}
+
+/// The value of [`balance`](ServiceSpec::balance).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Balance {
+    /// One after the other.
+    RoundRobin,
+    /// The one with the fewest connections.
+    LeastConnections,
+    /// Always the same one for the same client.
+    Sticky,
+}
+
+/// Not derived, for the reason given at [`HalfClose`](super::pool::HalfClose).
+impl ValueEnum for Balance {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::RoundRobin, Self::LeastConnections, Self::Sticky]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::RoundRobin => "round-robin",
+            Self::LeastConnections => "least-connections",
+            Self::Sticky => "sticky",
+        }))
+    }
+}

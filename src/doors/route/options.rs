@@ -1,0 +1,46 @@
+//! The options of a route door: every number is decided, every default applied, nothing is left to look up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use super::core::table::{
+    Address, Balance, CATCH_ALL, Pattern, Rule, Server, Servers, Service, Table, Target, Way,
+};
+use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
+
+/// One route door, ready to be built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// The options that every door has. None of the listeners has TLS: that of a client goes through to its server.
+    pub front: Arc<FrontOptions>,
+    /// The services of the file. The time-outs of a connection to a server are those of its rule.
+    pub table: Arc<Table>,
+    /// The most time from a client's connecting until the name of its server has come.
+    pub hello_timeout: Duration,
+    /// True if each step of a connection is logged.
+    pub debug: bool,
+}
+
+/// The descriptors for pipes between sockets: the two ends of each.
+const PIPES: usize = 2 * 160;
+/// The descriptors that are in use for a moment, and a reserve.
+const RESERVE: usize = 8;
+
+impl Options {
+    /// Returns the number of services, for a log line.
+    pub fn summary(&self) -> String {
+        match self.table.len() {
+            1 => "1 service".to_owned(),
+            count => format!("{count} services"),
+        }
+    }
+
+    /// Returns the descriptors that may be open at the same time: for each connection its socket and that to its
+    /// server; beside them the pipes and a reserve.
+    pub fn descriptor_needs(&self) -> DescriptorNeeds {
+        DescriptorNeeds {
+            beside: PIPES + RESERVE,
+            per_connection: 2,
+        }
+    }
+}
