@@ -14,7 +14,7 @@ use super::{Collected, accept};
 use crate::config::lower::{self, KeyRef, ServiceDefaults};
 use crate::config::quote::{Quoted, in_header};
 use crate::config::spec::route::{RouteSpec, ServiceSpec};
-use crate::doors::route::options::{Options, Rule, Table};
+use crate::doors::route::options::{Options, Pattern, Rule, Table};
 
 /// The key of a door's table that holds its services.
 const SERVICES: &str = "services";
@@ -77,7 +77,10 @@ pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Collected<'_>) -
     let any_later = refuse_later(&mut own, &LATER, report);
     let section = Section::new(section.name, &own);
     let (spec, keys) = Keys::read_with_others::<RouteSpec>(&section, &[SERVICES], report);
-    let table = table(services, &lower::service_defaults(&spec), report);
+    let (table, names) = table(services, &lower::service_defaults(&spec), report);
+    if found.needs.is_some() {
+        warn_of_coalescing(&table, names, report);
+    }
     let lowered = lower::route(door, &spec, table, keys.all_read() && !any_later);
     accept(&keys, lowered, found)
 }
@@ -175,9 +178,15 @@ fn entries<'i>(name: &Spanned<DeString<'i>>, value: DeValue<'i>) -> Option<Vec<E
     }
 }
 
-/// Reads the services into a table. After a mistake, which has been reported, the service is not in it.
-fn table(services: Vec<Service<'_>>, defaults: &ServiceDefaults, report: &mut Report<'_>) -> Table {
+/// Reads the services into a table. Returns it, and the name of each service with its position. After a mistake, which
+/// has been reported, the service is not in it.
+fn table(
+    services: Vec<Service<'_>>,
+    defaults: &ServiceDefaults,
+    report: &mut Report<'_>,
+) -> (Table, Vec<(usize, Pattern)>) {
     let mut table = Table::default();
+    let mut names = Vec::with_capacity(services.len());
     // The name of each service as it is written.
     let mut written: HashMap<String, String> = HashMap::new();
     for service in services {
@@ -196,9 +205,18 @@ fn table(services: Vec<Service<'_>>, defaults: &ServiceDefaults, report: &mut Re
             let text = format!("{before} and {name} are one name, whatever their letters; leave out one of the two");
             report.add(place, text);
         }
+        names.push((place, pattern.clone()));
         table.insert(pattern, rules);
     }
-    table
+    (table, names)
+}
+
+fn warn_of_coalescing(table: &Table, names: Vec<(usize, Pattern)>, report: &mut Report<'_>) {
+    let (places, names): (Vec<usize>, Vec<Pattern>) = names.into_iter().unzip();
+    for (index, text) in lower::coalescing(table, &names) {
+        let place = places.get(index).copied().unwrap_or_default();
+        report.add_ignored(place, || text);
+    }
 }
 
 /// Reads the entries of a service. An entry with a mistake, which has been reported, is left out.

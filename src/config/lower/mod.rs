@@ -10,6 +10,7 @@
 
 mod argument;
 mod cache;
+mod coalescing;
 mod command;
 mod exec;
 mod framing;
@@ -32,6 +33,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use coalescing::coalescing;
 pub use command::{Entry, Program, command, entry, program_of_entry, wrong_name};
 pub use exec::exec;
 pub(super) use listen::clash;
