@@ -35,7 +35,7 @@ fn a_flag_of_other_daemons_gets_what_takes_its_place() {
         ("--bind", "said by --listen"),
         ("-c", "iotcpd run FILE"),
         ("--uid", "the user of --user"),
-        ("--ssl", "stunnel"),
+        ("--ssl", "clients speak TLS where --listen has tls: in front"),
         ("--verbose", "said by --log-level"),
     ] {
         let told = told(&[flag, "5"]);
