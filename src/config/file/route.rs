@@ -149,7 +149,7 @@ fn in_pieces(name: &Spanned<DeString<'_>>, table: &DeTable<'_>, door: &str) -> O
         .iter()
         .find_map(|(key, value)| Some((key, value.get_ref().as_table().filter(|_| !is_key(key.get_ref()))?)))
     {
-        place = place.or(Some(key.span().start));
+        place.get_or_insert_with(|| key.span().start);
         host = format!("{host}.{}", key.get_ref());
         table = below;
     }

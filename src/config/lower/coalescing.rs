@@ -2,7 +2,7 @@
 //!
 //! A client of HTTP/2 whose connection has shown a certificate with another name of the same address uses it for that
 //! name as well (RFC 9113 §9.1.1). The router does not see these requests, so they come to the wrong server. It is not
-//! known here which names a certificate has: those that stand side by side, and the name above them, are suspected.
+//! known here which names a certificate has: names side by side, and the name above them, are suspected.
 
 use std::collections::HashMap;
 
