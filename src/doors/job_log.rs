@@ -9,7 +9,7 @@ use crate::net::origin::Origin;
 use crate::net::stream::{PeerCredentials, Stream};
 use crate::process::strings::Strings;
 use crate::stats::histogram::Latency;
-use crate::stats::{Label, Snapshot, Value};
+use crate::stats::{Labels, Snapshot};
 
 /// The most bytes of one word of a command in a log line.
 pub(super) const SHOWN_BYTES: usize = 200;
@@ -22,7 +22,6 @@ const USUAL_COMMAND: usize = 64;
 const USUAL_VARIABLES: usize = 128;
 
 /// The percentiles of a latency, in the order of the statistics.
-type Labels = [Label; 5];
 const SPAWN: Labels = [
     "spawn p50 ms",
     "spawn p90 ms",
@@ -53,14 +52,9 @@ pub(super) struct Times {
 impl Times {
     /// Adds the percentiles of all three to the statistics.
     pub(super) fn report(&self, snapshot: &mut Snapshot) {
-        let latencies = [(SPAWN, &self.spawn), (FIRST_BYTE, &self.first_byte), (RUN, &self.run)];
-        for (labels, latency) in latencies {
-            let seen = latency.percentiles();
-            let values = [seen.p50, seen.p90, seen.p99, seen.p999, seen.max];
-            for (label, value) in iter::zip(labels, values) {
-                snapshot.push(label, Value::Milliseconds(value));
-            }
-        }
+        snapshot.latency(SPAWN, &self.spawn);
+        snapshot.latency(FIRST_BYTE, &self.first_byte);
+        snapshot.latency(RUN, &self.run);
     }
 }
 

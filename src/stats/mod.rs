@@ -9,4 +9,4 @@ mod snapshot;
 pub mod text;
 pub mod throttle;
 
-pub use snapshot::{Label, Snapshot, Value};
+pub use snapshot::{Label, Labels, Snapshot, Value};

@@ -178,9 +178,9 @@ pub(super) fn snapshot(
     let mut snapshot = Snapshot::default();
     old_rows(&mut snapshot, dispatcher);
     front.report(&mut snapshot, now);
-    latency_rows(&mut snapshot, &latencies.wait, WAIT);
-    latency_rows(&mut snapshot, &latencies.service, SERVICE);
-    latency_rows(&mut snapshot, &latencies.total, TOTAL);
+    snapshot.latency(WAIT, &latencies.wait);
+    snapshot.latency(SERVICE, &latencies.service);
+    snapshot.latency(TOTAL, &latencies.total);
     restart_rows(&mut snapshot, dispatcher);
     refusal_rows(&mut snapshot, dispatcher, front);
     snapshot.count("queries ahead", dispatcher.counters().ahead);
@@ -248,14 +248,6 @@ fn old_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
     ];
     for (label, value) in rows {
         snapshot.count(label, value);
-    }
-}
-
-fn latency_rows(snapshot: &mut Snapshot, latency: &Latency, labels: [Label; 5]) {
-    let seen = latency.percentiles();
-    let values = [seen.p50, seen.p90, seen.p99, seen.p999, seen.max];
-    for (label, value) in labels.into_iter().zip(values) {
-        snapshot.push(label, Value::Milliseconds(value));
     }
 }
 
