@@ -84,10 +84,7 @@ pub mod log {
 pub mod net {
     pub use crate::net::access::{AccessList, parse_net};
     pub use crate::net::addr::{Connect, Listen, PeerAddr};
-    pub use crate::net::conn::{Begun, Conn};
     pub use crate::net::handover;
-    pub use crate::net::listener::Listener;
-    pub use crate::net::local_ports::LocalPorts;
     pub use crate::net::origin::{Asserted, Origin};
     pub use crate::net::proxy;
 }

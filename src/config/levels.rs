@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_mistake_is_reported_with_its_remedy() {
-        let rooms = "pool, exec, command, services, daemon, config, net, process, reactor, client, cli or log";
+        let rooms = "pool, exec, command, route, services, daemon, config, net, process, reactor, client, cli or log";
         for (text, told) in [
             ("", "it is empty; write for example info, or warn,pool=debug"),
             (" ", "it is empty; write for example info, or warn,pool=debug"),

@@ -128,13 +128,11 @@ pub fn run(plan: Plan) -> Result<(), Error> {
             (Some(candidate), invitation.sockets, invitation.given, invitation.places)
         }
     };
-    let surroundings = Surroundings {
-        spawn: SpawnDefaults {
-            open_files: Some(limit.original),
-            watch_list: children.watch_list(),
-            watchdog: Watchdog::default(),
-        },
-    };
+    let surroundings = Surroundings::new(SpawnDefaults {
+        open_files: Some(limit.original),
+        watch_list: children.watch_list(),
+        watchdog: Watchdog::default(),
+    });
     let watchdog = surroundings.spawn.watchdog.start();
     watchdog.map_err(|error| system("start the thread that watches over starts", &error))?;
     let mut daemon = Daemon {

@@ -41,6 +41,7 @@ use crate::net::listening::{Accepting, Listening};
 use crate::net::origin::Origin;
 use crate::process::spawn::{PreparedProgram, Spawner};
 use crate::reactor::{Context, Key, Readiness as SourceReadiness, Service};
+use crate::relay::pipes::Budget;
 use crate::stats::Snapshot;
 
 /// Listeners, each with the setting that the operator has written for it.
@@ -70,8 +71,8 @@ pub enum Prepared {
     Exec(Box<Spawner>),
     /// The program of every command.
     Command(command::Programs),
-    /// A route door has no programs.
-    Route,
+    /// The pipes that bytes go through.
+    Route(Arc<Budget>),
 }
 
 impl Options {
@@ -141,7 +142,7 @@ impl Options {
             // The program is not known before a client names it; but the context in which it starts is.
             Options::Exec(options) => exec::prepare(options, defaults).map(|spawner| Prepared::Exec(Box::new(spawner))),
             Options::Command(options) => command::prepare(options, defaults).map(Prepared::Command),
-            Options::Route(_) => Ok(Prepared::Route),
+            Options::Route(_) => Ok(Prepared::Route(Arc::clone(&surroundings.pipes))),
         }
     }
 
@@ -177,11 +178,9 @@ impl Options {
             (Options::Command(options), Prepared::Command(programs)) => {
                 Ok(Box::new(command::CommandDoor::new(*options, programs, listeners, now)))
             }
-            (Options::Route(options), Prepared::Route) => Err(Error::new(
-                Blame::Operator,
-                format_args!("{}: a route door is not served yet", options.front.name),
-                "leave it out",
-            )),
+            (Options::Route(options), Prepared::Route(pipes)) => {
+                Ok(Box::new(route::RouteDoor::new(*options, pipes, listeners, now)))
+            }
             (options, _) => Err(other_kind(options.name(), &options)),
         }
     }

@@ -6,12 +6,25 @@ use std::sync::Arc;
 
 use crate::net::tls::server::ServerTls;
 use crate::process::spawn::SpawnDefaults;
+use crate::relay::pipes::{Budget, Limits};
 
 /// The part of a daemon that all its doors share.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Surroundings {
     /// The settings of every child process.
     pub spawn: SpawnDefaults,
+    /// The pipes that the process may have for bytes which go from socket to socket.
+    pub pipes: Arc<Budget>,
+}
+
+impl Surroundings {
+    /// Returns the surroundings with these settings of children, and with the pipes that this system allows.
+    pub fn new(spawn: SpawnDefaults) -> Self {
+        Surroundings {
+            spawn,
+            pipes: Arc::new(Budget::new(Limits::of_this_system())),
+        }
+    }
 }
 
 /// The name of a TLS server, which is unique in a daemon.

@@ -13,10 +13,11 @@ const SHARED: &str = "iotcpd::doors";
 
 /// The rooms that the log names, each with the path of its module. `tests/it/house.rs` holds that every room that logs
 /// is one of them.
-pub const ROOMS: [(&str, &str); 12] = [
+pub const ROOMS: [(&str, &str); 13] = [
     ("pool", "iotcpd::doors::pool"),
     ("exec", "iotcpd::doors::exec"),
     ("command", "iotcpd::doors::command"),
+    ("route", "iotcpd::doors::route"),
     ("services", SHARED),
     ("daemon", "iotcpd::daemon"),
     ("config", "iotcpd::config"),

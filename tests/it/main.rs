@@ -162,6 +162,14 @@ mod real_squidguard;
 #[cfg(test)]
 mod real_tls;
 #[cfg(test)]
+mod route;
+#[cfg(test)]
+mod route_peers;
+#[cfg(test)]
+mod route_real;
+#[cfg(test)]
+mod route_system_calls;
+#[cfg(test)]
 mod self_connection;
 #[cfg(test)]
 mod session_standstill;

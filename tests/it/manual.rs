@@ -25,11 +25,13 @@ use iotcpd::internals::config::units::{Escaped, FileMode, Size, Time, Whole};
 
 use crate::harness::{Certificate, Daemon, temp_dir};
 use crate::house::doors_with;
+use crate::route_peers::RouteFile;
 
 const PROGRAM_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.1");
 const FILE_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.toml.5");
 const TLS_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd-tls.7");
-const PAGES: [&str; 3] = [PROGRAM_PAGE, FILE_PAGE, TLS_PAGE];
+const ROUTE_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd-route.1");
+const PAGES: [&str; 4] = [PROGRAM_PAGE, FILE_PAGE, TLS_PAGE, ROUTE_PAGE];
 
 /// The heading under which the flags of the pool stand, with those of `iotcpd` itself.
 const POOL_HEADING: &str = ".Ss iotcpd, iotcpd pool";
@@ -373,7 +375,9 @@ fn every_line_of_the_statistics_of_the_other_doors_is_documented_in_its_order() 
     let file = file.to_str().unwrap();
     let certificate = Certificate::new();
     let tls = certificate.flags();
-    for door in doors_with("report.rs").into_iter().filter(|door| door != "pool") {
+    // The route door has a page of its own.
+    let is_on_page = |door: &String| door != "pool" && door != "route";
+    for door in doors_with("report.rs").into_iter().filter(is_on_page) {
         let arguments = match door.as_str() {
             "exec" => &["exec", "127.0.0.1:0"][..],
             "command" => &["command", "--config", file, "--listen", "127.0.0.1:0"],
@@ -386,6 +390,26 @@ fn every_line_of_the_statistics_of_the_other_doors_is_documented_in_its_order() 
         let daemon = Daemon::with(arguments).start();
         assert_eq!(told, daemon.usr1().labels(), "{heading}");
     }
+}
+
+#[test]
+fn every_line_of_the_statistics_of_a_route_door_is_documented_in_its_order() {
+    let page = Page::read(ROUTE_PAGE);
+    let told = entries(page.part(".Sh STATISTICS", &[".Sh "]));
+    let told: Vec<_> = told.iter().filter_map(|entry| entry.words_of("Li")).collect();
+    let services = [("CATCH_ALL", "addr = '127.0.0.1:1'".to_owned())];
+    let daemon = RouteFile::new("", &services).start();
+    assert_eq!(told, daemon.usr1().labels());
+}
+
+#[test]
+fn the_example_of_a_route_door_has_no_mistake() {
+    let [example] = Page::read(ROUTE_PAGE)
+        .literal_blocks(".Sh DESCRIPTION")
+        .try_into()
+        .unwrap();
+    let services = file::read("example", example.as_bytes()).unwrap_or_else(|error| panic!("{example}\n{error}"));
+    assert_eq!(services.len(), 1);
 }
 
 /// The command lines in a block: in a shell, behind a pipe, in squid.conf, in a unit.

@@ -1,4 +1,25 @@
-//! The route door: a connection to the server that its name asks for, which is the SNI of TLS or the Host of HTTP.
+//! The route door: it connects each client to the server of the name that the client asks for, in its TLS ClientHello,
+//! and passes bytes both ways.
+//!
+//! The story of a connection. Its first bytes are read and held until they name a server ([`core::opening`],
+//! [`core::hello`]); [`core::table`] says which service has the name, [`core::upstreams`] which of its servers is next.
+//! The server is connected, gets the bytes that are held, and from then on both sides send what they like
+//! (`shell::carrying`), until both have ended or one is lost. A client whose name leads nowhere gets an alert.
+//! [`core::router`] decides all of it, the shell acts.
+//!
+//! Invariants:
+//! - Bytes reach the server unchanged, from the first one on; nothing is decrypted.
+//! - After the first bytes a client is not read before its server is connected: what it sends, and its end, keep their
+//!   order in the kernel.
+//! - A side that has only a part of what the other has sent learns so by a reset.
+//! - The memory of a connection is bounded, whatever passes, and each of its states has a deadline; a relay may have
+//!   none if the operator says so.
+//!
+//! Binding the listeners and the moment of a reload do not belong here: they are the daemon's.
 
 pub mod core;
 pub mod options;
+mod report;
+mod shell;
+
+pub use shell::RouteDoor;

@@ -260,6 +260,13 @@ impl Client {
         bytes
     }
 
+    /// Reads until the connection is reset.
+    #[track_caller]
+    pub(crate) fn expect_reset(&mut self) {
+        let error = self.stream.read_to_end(&mut Vec::new()).expect_err("a reset");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
     /// Reads one line, its newline taken off, and nothing behind it.
     #[track_caller]
     pub(crate) fn read_line(&mut self) -> String {

@@ -1,0 +1,117 @@
+//! The statistics block of a route door, and the topics and words of its log lines.
+
+use std::time::Instant;
+
+use super::core::counters::Counters;
+use super::shell::Traffic;
+use crate::doors::front::{Front, Topic};
+use crate::relay::pipes::Shortage;
+use crate::stats::histogram::Latency;
+use crate::stats::{Labels, Snapshot};
+
+/// The topics of log lines.
+pub(super) const SYSTEM: Topic = Topic::new("failed system calls");
+pub(super) const PIPES: Topic = Topic::new("shortages of pipes");
+pub(super) const OPENING: Topic = Topic::new("connections with bad first bytes");
+pub(super) const NAME: Topic = Topic::new("connections for unknown names");
+pub(super) const SERVER: Topic = Topic::new("changes of servers");
+pub(super) const CONNECT: Topic = Topic::new("connections whose server was not reached");
+
+const HELLO_TIMES: Labels = [
+    "hello p50 ms",
+    "hello p90 ms",
+    "hello p99 ms",
+    "hello p99.9 ms",
+    "hello max ms",
+];
+const CONNECT_TIMES: Labels = [
+    "connect p50 ms",
+    "connect p90 ms",
+    "connect p99 ms",
+    "connect p99.9 ms",
+    "connect max ms",
+];
+
+/// The times that connections took.
+#[derive(Debug, Default)]
+pub(super) struct Times {
+    /// From the accept until the server was chosen.
+    pub(super) hello: Latency,
+    /// From then on until a server was connected.
+    pub(super) connect: Latency,
+}
+
+/// The numbers that the door has beside its counters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gauges {
+    /// The routes that go both ways.
+    pub(super) active: usize,
+    /// The names in the table.
+    pub(super) names: usize,
+    /// The servers in use, and those of them that are out.
+    pub(super) backends: (usize, usize),
+    /// The pipes that are open, and the large ones of them.
+    pub(super) pipes: (usize, usize),
+    /// The number of times that the kernel had no pipe.
+    pub(super) shortages: u64,
+    pub(super) traffic: Traffic,
+}
+
+/// Returns all statistics of a route door.
+pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, front: &Front, now: Instant) -> Snapshot {
+    let (refused, traffic) = (front.refused(), gauges.traffic);
+    let rows = [
+        ("routes total", counters.total),
+        ("routes active", as_count(gauges.active)),
+        ("routes tls", counters.tls),
+        ("routes plain", counters.plain),
+        ("routes catch-all", counters.catch_all),
+        ("routes ech", counters.ech),
+        ("hello bad", counters.hello_bad),
+        ("hello slow", counters.hello_slow),
+        ("hello left", counters.hello_left),
+        ("name unknown", counters.name_unknown),
+        ("connect failed", counters.connect_failed),
+        ("connect late", counters.connect_late),
+        ("connect again", counters.connect_again),
+        ("backends known", as_count(gauges.backends.0)),
+        ("backends out", as_count(gauges.backends.1)),
+        ("relay idle", counters.relay_idle),
+        ("relay cut client", counters.relay_cut_client),
+        ("relay cut server", counters.relay_cut_server),
+        ("bytes in", traffic.input),
+        ("bytes out", traffic.output),
+        ("bytes spliced", traffic.spliced),
+        ("pipes", as_count(gauges.pipes.0)),
+        ("pipes large", as_count(gauges.pipes.1)),
+        ("pipes short", gauges.shortages),
+        ("table names", as_count(gauges.names)),
+        ("connections", as_count(front.connections())),
+        ("refused denied", refused.denied),
+        ("refused proxy", refused.bad_header),
+        ("refused tls", refused.bad_handshake),
+        ("refused subject", refused.not_listed),
+        ("refused max-conn", refused.over_total + refused.over_address),
+    ];
+    let mut snapshot = Snapshot::default();
+    for (label, value) in rows {
+        snapshot.count(label, value);
+    }
+    front.report(&mut snapshot, now);
+    snapshot.latency(HELLO_TIMES, &times.hello);
+    snapshot.latency(CONNECT_TIMES, &times.connect);
+    snapshot
+}
+
+/// Returns the line about a shortage of pipes.
+pub(super) fn short_of_pipes(shortage: Shortage) -> String {
+    let copied = "bytes are copied for a while";
+    match shortage {
+        Shortage::Pages => format!("the pipes of this user are short ({copied}): raise fs.pipe-user-pages-soft"),
+        Shortage::Failed(errno) => format!("cannot open a pipe: {errno} ({copied})"),
+    }
+}
+
+fn as_count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,63 @@
+//! The dump: the table, a line for each server in use, and a line for each route. Its cost is bounded, as that of every
+//! door's dump is.
+
+use std::time::Instant;
+
+use super::super::core::life;
+use super::carrying::Traffic;
+use super::routes::{Route, Stage};
+use super::{RouteDoor, id};
+use crate::amount;
+use crate::doors::dump::{Dump, FIRST};
+use crate::reactor::Key;
+
+impl RouteDoor {
+    pub(super) fn describe(&self, now: Instant) -> String {
+        let (front, upstreams) = (&self.front, self.router.upstreams());
+        let (total, most) = (front.connections(), front.options().connection_limits.total);
+        let load = format_args!("clients = {total} of {most}");
+        let mut dump = Dump::begin(front.name(), "route door", front.uptime(now), String::new(), load);
+        dump.front(front, now);
+        dump.line(format_args!("table: names = {}", self.options.table.len()));
+        let backends = upstreams.views().map(|view| {
+            let (service, address, weight, active) = (view.service, view.address, view.weight, view.active);
+            let state = if view.health.is_out() { "out" } else { "up" };
+            format!(
+                "backend of {service:?}: address = {address}, weight = {weight}, active = {active}, state = {state}"
+            )
+        });
+        dump.list(FIRST, upstreams.known(), backends);
+        let routes = self.routes.iter().map(|(key, route)| route.describe(key, now));
+        dump.list(FIRST, self.routes.len(), routes);
+        dump.text()
+    }
+}
+
+impl Route {
+    fn describe(&self, key: Key, now: Instant) -> String {
+        let (number, since) = (id(key).0, now.saturating_duration_since(self.life.times().accepted));
+        let (origin, stage, since) = (&self.origin, stage_name(self.life.stage()), amount::span(since));
+        let traffic = match &self.stage {
+            Stage::Relaying(relay) => relay.traffic(),
+            Stage::Held(_) | Stage::Connecting(_) | Stage::Closing(_) => Traffic::default(),
+        };
+        let server = self.life.routed().map(|routed| routed.server.to_string());
+        let (server, Traffic { input, output, .. }) = (server.as_deref().unwrap_or("none"), traffic);
+        let name = self.life.asked().name.as_deref().unwrap_or("none");
+        format!(
+            "route {number}: state = {stage}, connected for = {since}, client = {origin}, server = {server}, \
+             in = {input}, out = {output}, name = {name:?}"
+        )
+    }
+}
+
+fn stage_name(stage: life::Stage) -> &'static str {
+    match stage {
+        life::Stage::Opening => "opening",
+        life::Stage::Waiting => "waiting",
+        life::Stage::Connecting => "connecting",
+        life::Stage::Relaying => "relaying",
+        life::Stage::Answering => "answering",
+        life::Stage::Over => "over",
+    }
+}

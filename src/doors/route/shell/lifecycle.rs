@@ -1,0 +1,140 @@
+//! The route door as the daemon sees it: its start, its change, its end.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Instant;
+
+use log::Level;
+
+use super::super::core::event::Event;
+use super::super::core::router::Router;
+use super::super::core::table::Source;
+use super::super::options::Options;
+use super::super::report::{self, Gauges, Times};
+use super::carrying::Traffic;
+use super::{RouteDoor, RouteSource};
+use crate::doors::front::{Front, FrontKind, OverLimit};
+use crate::doors::{self, Door, Listeners, Prepared, Shutdown};
+use crate::error::Error;
+use crate::net::conn::Conn;
+use crate::net::local_ports::LocalPorts;
+use crate::net::origin::Origin;
+use crate::reactor::slab::GenerationalSlab;
+use crate::reactor::{Alarm, Context, SourceKind};
+use crate::relay::pipes::{Budget, Pipes};
+use crate::stats::Snapshot;
+
+impl RouteDoor {
+    /// A door that listens already but serves no client yet.
+    pub fn new(options: Options, pipes: Arc<Budget>, listeners: Listeners, now: Instant) -> RouteDoor {
+        let kind = FrontKind {
+            module: module_path!(),
+            listener: RouteSource::Listener.kind(),
+            arrival: RouteSource::Arrival.kind(),
+            upkeep: RouteSource::Upkeep.only(),
+            drain: RouteSource::Drain.only(),
+            at_stop_timeout: "connections that are still up are cut",
+            serves_at_once: true,
+        };
+        send_small_writes_at_once(&listeners);
+        let seed = RandomState::new().hash_one(std::process::id());
+        let mut router = Router::new(options.hello_timeout, seed);
+        // There was none.
+        drop(router.replace_table(Source::File, Arc::clone(&options.table)));
+        RouteDoor {
+            front: Front::new(kind, Arc::clone(&options.front), listeners, now),
+            router,
+            routes: GenerationalSlab::default(),
+            local_ports: LocalPorts::read(),
+            pipes: Pipes::new(pipes),
+            pipes_alarm: Alarm::default(),
+            traffic: Traffic::default(),
+            times: Times::default(),
+            options,
+        }
+    }
+}
+
+/// Clients get the records of a server as they come, although earlier ones are unacknowledged.
+fn send_small_writes_at_once(listeners: &Listeners) {
+    for (_, listener) in listeners {
+        // It does not fail on an open socket, and without it nothing but time is lost.
+        let _ = listener.set_nodelay();
+    }
+}
+
+impl Door for RouteDoor {
+    fn front(&self) -> &Front {
+        &self.front
+    }
+
+    fn front_mut(&mut self) -> &mut Front {
+        &mut self.front
+    }
+
+    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        match self.front.count_in(&origin) {
+            Ok(()) => self.add_route(cx, conn, origin),
+            Err(over) => self.turn_away(cx, conn, &origin, over),
+        }
+    }
+
+    /// A client that has said nothing yet understands no refusal but the end of its connection.
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
+        conn.turn_away(b"", false);
+        let line = format_args!("refused {origin}: as many connections as {} allows", over.flag());
+        self.front.note(cx, Level::Warn, over.topic(), line);
+    }
+
+    /// The options and the table are for connections whose way is decided from now on.
+    fn reload(
+        &mut self,
+        cx: &mut Context<'_>,
+        options: doors::Options,
+        _prepared: Prepared,
+        new: Listeners,
+    ) -> Result<(), Error> {
+        let options = match options {
+            doors::Options::Route(options) => *options,
+            other => return Err(doors::other_kind(self.front.name(), &other)),
+        };
+        send_small_writes_at_once(&new);
+        self.front.reload(cx, Arc::clone(&options.front), new);
+        self.router.set_hello_timeout(options.hello_timeout);
+        drop(self.router.replace_table(Source::File, Arc::clone(&options.table)));
+        self.local_ports = LocalPorts::read();
+        self.options = options;
+        Ok(())
+    }
+
+    fn set_prepared(&mut self, _prepared: Prepared) {}
+
+    fn shutdown(&mut self, cx: &mut Context<'_>, how: Shutdown) {
+        match how {
+            Shutdown::Drain { hasten: None } => {}
+            Shutdown::Drain { hasten: Some(by) } => self.tell_all(cx, Event::Stop(by)),
+            Shutdown::Stop | Shutdown::Abort => self.tell_all(cx, Event::Abort),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.routes.len() == 0
+    }
+
+    fn statistics(&self, now: Instant) -> Snapshot {
+        let upstreams = self.router.upstreams();
+        let gauges = Gauges {
+            active: self.router.census().relaying,
+            names: self.options.table.len(),
+            backends: (upstreams.known(), upstreams.out()),
+            pipes: self.pipes.budget().open(),
+            shortages: self.pipes.shortages(),
+            traffic: self.traffic,
+        };
+        report::snapshot(self.router.counters(), &gauges, &self.times, &self.front, now)
+    }
+
+    fn dump(&self, now: Instant) -> String {
+        self.describe(now)
+    }
+}

@@ -1,0 +1,162 @@
+//! The route door's only I/O: events of the reactor become events of the [`Router`], and its [`Step`]s become bytes,
+//! connections to servers and closed connections.
+//!
+//! Every step is carried out by one `match` in `follow`. The modules: `routes` is one connection with its server, and
+//! adds, finds and closes it; `opening` reads its first bytes; `connecting` connects to a server; `carrying` passes
+//! bytes both ways; `answering` refuses, and closes; `end` is one end of the relay; `notes` writes the log, `describe`
+//! the dump, and `lifecycle` starts, reloads and stops the door.
+//!
+//! Invariants: a route is known by its key, which is never used again, so the second of two events of a turn finds
+//! nothing when the first has ended the route. Each call from the reactor ends in `settle`, which sets the alarm of
+//! the route. A step may bring about an event, which is reported when the step is done: the router is never entered
+//! from within itself.
+
+mod answering;
+mod carrying;
+mod connecting;
+mod describe;
+mod end;
+mod lifecycle;
+mod notes;
+mod opening;
+mod routes;
+
+use super::core::event::{Event, RouteId, Step};
+use super::core::router::Router;
+use super::options::Options;
+use super::report::Times;
+use crate::doors::Door;
+use crate::doors::front::Front;
+use crate::net::listening::Accepting;
+use crate::net::local_ports::LocalPorts;
+use crate::reactor::slab::GenerationalSlab;
+use crate::reactor::{Alarm, Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
+use crate::relay::pipes::Pipes;
+
+pub(super) use carrying::Traffic;
+use routes::Route;
+
+/// A route door on the loop.
+#[derive(Debug)]
+pub struct RouteDoor {
+    front: Front,
+    options: Options,
+    router: Router,
+    routes: GenerationalSlab<Route>,
+    /// The ports at which a connection to a server may be one to itself.
+    local_ports: LocalPorts,
+    pipes: Pipes,
+    /// The alarm at which idle pipes are closed.
+    pipes_alarm: Alarm,
+    traffic: Traffic,
+    times: Times,
+}
+
+source_kinds! {
+    /// The kinds of sources a route door has.
+    enum RouteSource {
+        Listener,
+        Arrival,
+        Client,
+        Server,
+        Route,
+        Pipes,
+        Upkeep,
+        Drain,
+    }
+}
+
+impl Service for RouteDoor {
+    fn handle_ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
+        match RouteSource::from_source(source) {
+            Some(RouteSource::Listener) => self.accept(cx, source.key),
+            Some(RouteSource::Arrival) => self.arrival_ready(cx, source.key, readiness),
+            Some(RouteSource::Client) => self.client_ready(cx, source.key, readiness),
+            Some(RouteSource::Server) => self.server_ready(cx, source.key, readiness),
+            // These sources are never registered with the poll.
+            Some(RouteSource::Route | RouteSource::Pipes | RouteSource::Upkeep | RouteSource::Drain) | None => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_>, source: Source) {
+        match RouteSource::from_source(source) {
+            Some(RouteSource::Listener) => self.retry_accepting(cx, source.key),
+            Some(RouteSource::Arrival) => self.arrival_timeout(cx, source.key),
+            Some(RouteSource::Route) => self.route_timeout(cx, source.key),
+            Some(RouteSource::Pipes) => self.close_idle_pipes(cx),
+            Some(RouteSource::Upkeep) => self.front.sum_up(cx),
+            Some(RouteSource::Drain) => self.drain_timeout(cx),
+            // These sources have no alarm.
+            Some(RouteSource::Client | RouteSource::Server) | None => {}
+        }
+    }
+
+    fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
+        match RouteSource::from_source(source) {
+            Some(RouteSource::Listener) => self.accept(cx, source.key),
+            Some(RouteSource::Arrival) => self.resume_arrival(cx, source.key),
+            Some(RouteSource::Route) => self.go_on(cx, source.key),
+            // These sources are never resumed.
+            Some(
+                RouteSource::Client
+                | RouteSource::Server
+                | RouteSource::Pipes
+                | RouteSource::Upkeep
+                | RouteSource::Drain,
+            )
+            | None => {}
+        }
+    }
+
+    fn receive_mail(&mut self, cx: &mut Context<'_>) {
+        self.take_signatures(cx);
+    }
+
+    fn end_turn(&mut self, _cx: &mut Context<'_>) {
+        // Bytes are written when they come.
+    }
+}
+
+impl RouteDoor {
+    /// Reports an event of a route, which borrows nothing of it, and carries out the steps that follow.
+    fn tell(&mut self, cx: &mut Context<'_>, key: Key, event: Event<'static>) {
+        if let Some(step) = self.advance(cx, key, event) {
+            self.follow(cx, key, step);
+        }
+    }
+
+    /// Carries out a step of a route, and the steps that follow from its outcome.
+    fn follow(&mut self, cx: &mut Context<'_>, key: Key, step: Step) {
+        let mut next = Some(step);
+        while let Some(step) = next.take() {
+            self.trace(key, step);
+            match step {
+                Step::Nothing | Step::Hold => {}
+                Step::Read => next = self.read_opening(cx, key),
+                Step::Judge => next = self.judge_again(cx, key),
+                Step::Connect => {
+                    if let Some(event) = self.connect(cx, key) {
+                        next = self.advance(cx, key, event);
+                    }
+                }
+                Step::Relay => {
+                    self.record_times(key);
+                    self.carry(cx, key);
+                }
+                Step::Answer(bytes) => self.answer(cx, key, bytes),
+                Step::Close { breaks_off } => self.close(cx, key, breaks_off),
+            }
+        }
+        self.log_notices(cx);
+    }
+
+    fn advance(&mut self, cx: &Context<'_>, key: Key, event: Event<'static>) -> Option<Step> {
+        let route = self.routes.get_mut(key)?;
+        Some(self.router.advance(id(key), &mut route.life, event, cx.now()))
+    }
+}
+
+/// The number by which the router knows a route.
+fn id(key: Key) -> RouteId {
+    RouteId(key.to_bits())
+}

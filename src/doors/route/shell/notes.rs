@@ -1,0 +1,124 @@
+//! The lines of the log, and the times of the statistics: how routes were decided and have ended, and which servers are
+//! out.
+
+use log::Level;
+
+use super::super::core::ending::{Ending, Phase, Refusal};
+use super::super::core::event::Step;
+use super::super::core::health::HealthChange;
+use super::super::report;
+use super::routes::Route;
+use super::{RouteDoor, id};
+use crate::amount;
+use crate::reactor::{Context, Key};
+
+impl RouteDoor {
+    /// Records the times that a route has taken until its server was connected.
+    pub(super) fn record_times(&mut self, key: Key) {
+        let Some(route) = self.routes.get(key) else { return };
+        let times = route.life.times();
+        if let (Some(decided), Some(connected)) = (times.decided, times.connected) {
+            self.times
+                .hello
+                .record(decided.saturating_duration_since(times.accepted));
+            self.times.connect.record(connected.saturating_duration_since(decided));
+        }
+    }
+
+    /// Writes one step of a route to the log, with `debug`.
+    pub(super) fn trace(&self, key: Key, step: Step) {
+        let Some(route) = self.routes.get(key).filter(|_| self.options.debug) else {
+            return;
+        };
+        let words = match step {
+            // They change nothing.
+            Step::Nothing | Step::Judge => return,
+            Step::Read => "its first bytes are awaited".to_owned(),
+            Step::Hold => "a table is awaited".to_owned(),
+            Step::Connect => match route.life.routed() {
+                Some(routed) => format!("service {:?}, server {}", routed.choice.service, routed.server),
+                None => return,
+            },
+            Step::Relay => "connected".to_owned(),
+            Step::Answer(_) => "answered".to_owned(),
+            Step::Close { .. } => match route.life.ending() {
+                Some(ending) => format!("closed ({})", ending.letters()),
+                None => return,
+            },
+        };
+        let (name, origin) = (self.front.name(), &route.origin);
+        log::info!(service:% = name; "{name}: {origin}, route {}: {words}", id(key).0);
+    }
+
+    /// Logs changes of servers.
+    pub(super) fn log_notices(&mut self, cx: &mut Context<'_>) {
+        while let Some(notice) = self.router.next_notice() {
+            let (service, server) = (&notice.service, &notice.server);
+            match notice.change {
+                HealthChange::Out { delay: Some(delay) } => {
+                    let delay = amount::span(delay);
+                    let line = format_args!("service {service:?}: server {server} is out for {delay}");
+                    self.front.note(cx, Level::Error, report::SERVER, line);
+                }
+                HealthChange::Out { delay: None } => {
+                    let line = format_args!("service {service:?}: server {server} is out until its checks pass");
+                    self.front.note(cx, Level::Error, report::SERVER, line);
+                }
+                HealthChange::Back { after } => {
+                    let after = amount::span(after);
+                    let line = format_args!("service {service:?}: server {server} is back after {after}");
+                    self.front.note(cx, Level::Warn, report::SERVER, line);
+                }
+            }
+        }
+    }
+
+    /// Logs the end of a route, if it is one that an operator may want to know of.
+    pub(super) fn log_end(&mut self, cx: &mut Context<'_>, route: &Route) {
+        let origin = &route.origin;
+        let name = route.life.asked().name.as_deref().map(|name| format!("{name:?}"));
+        let name = name.as_deref().unwrap_or("no name");
+        let routed = route.life.routed();
+        let service = routed.map_or("none", |routed| &routed.choice.service);
+        let Some(ending) = route.life.ending() else { return };
+        match ending {
+            Ending::Refused(Refusal::Opening(fault)) => {
+                let line = format_args!("refused {origin}: {fault}");
+                self.front.note(cx, Level::Info, report::OPENING, line);
+            }
+            Ending::Refused(refusal) => {
+                let line = format_args!("refused {origin}, which asks for {name}: {refusal}");
+                self.front.note(cx, Level::Info, report::NAME, line);
+            }
+            Ending::Slow => {
+                let line = format_args!("refused {origin}: its first bytes were not complete within --hello-timeout");
+                self.front.note(cx, Level::Info, report::OPENING, line);
+            }
+            Ending::ClientLeft(Phase::Opening) => {
+                let line = format_args!("{origin} has left before its first bytes were complete");
+                self.front.note(cx, Level::Debug, report::OPENING, line);
+            }
+            Ending::NoServer => {
+                let line = format_args!("{origin}, which asks for {name}, was not served: its service has no server");
+                self.front.note(cx, Level::Error, report::CONNECT, line);
+            }
+            Ending::ServerFailed | Ending::ServerLate | Ending::NoResources => {
+                let why = match ending {
+                    Ending::ServerFailed => "cannot be reached",
+                    Ending::ServerLate => "was not reached within its connect-timeout",
+                    _ => "was not tried: this process is short of descriptors, ports or memory",
+                };
+                let server = routed.map(|routed| routed.server.to_string()).unwrap_or_default();
+                let line = format_args!("service {service:?}: {origin} was not served: server {server} {why}");
+                self.front.note(cx, Level::Error, report::CONNECT, line);
+            }
+            // The good end; what clients and servers do; and the end of the door, which logs itself.
+            Ending::Done
+            | Ending::ClientLeft(Phase::Connecting)
+            | Ending::Cut(_)
+            | Ending::Idle(_)
+            | Ending::Stopped(_)
+            | Ending::BrokenOff => {}
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! One routed connection: its client, and what is held of it or connected for it.
+//!
+//! The life of a route: [added](RouteDoor::add_route) with a client that the door admits, read until the router knows
+//! where it goes, connected, carried, and [closed](RouteDoor::close). The state that decides is the router's
+//! [`Life`]; the [`Stage`] has the bytes and the sockets that go with it.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use log::Level;
+use mio::Interest;
+
+use super::super::core::balance::ClientKey;
+use super::super::core::event::{Event, Side, Step};
+use super::super::core::life::{self, Life};
+use super::super::core::opening::Entrance;
+use super::super::report;
+use super::answering::Closing;
+use super::carrying::Relay;
+use super::connecting::Attempt;
+use super::end::End;
+use super::{RouteDoor, RouteSource, id};
+use crate::net::conn::Conn;
+use crate::net::origin::Origin;
+use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
+
+/// One routed connection.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) life: Life,
+    pub(super) origin: Origin,
+    pub(super) client: End,
+    pub(super) stage: Stage,
+    alarm: Alarm,
+}
+
+/// The things that a route holds besides its client.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// The first bytes of the client: they are judged, or a server is to be connected to that gets them.
+    Held(Vec<u8>),
+    /// A server is being connected to.
+    Connecting(Box<Attempt>),
+    /// Bytes go both ways.
+    Relaying(Box<Relay>),
+    /// One side has everything; what it still sends is thrown away.
+    Closing(Closing),
+}
+
+impl Route {
+    /// Closes both connections. With `breaks_off` each side learns by a reset that it has only a part.
+    fn end(self, breaks_off: bool) -> Origin {
+        let server = match self.stage {
+            Stage::Relaying(relay) => Some(relay.server),
+            Stage::Closing(closing) => closing.server.map(|server| *server),
+            // Nothing was sent to a server that is not connected yet.
+            Stage::Connecting(_) | Stage::Held(_) => None,
+        };
+        for end in [Some(self.client), server].into_iter().flatten() {
+            if breaks_off {
+                end.conn.reset();
+            }
+        }
+        self.origin
+    }
+}
+
+impl RouteDoor {
+    // ---- in ----------------------------------------------------------------------------------------------------
+
+    /// Adds the route of a client that has a place.
+    pub(super) fn add_route(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        let route = Route {
+            life: self.router.begin(Entrance::Tls, client_key(&origin), cx.now()),
+            client: End::client(conn),
+            stage: Stage::Held(Vec::new()),
+            alarm: Alarm::default(),
+            origin,
+        };
+        let key = match self.routes.insert(route) {
+            Ok(key) => key,
+            // The limit on connections is far below the number of keys.
+            Err(mut route) => {
+                self.router
+                    .advance(id(Key::ONLY), &mut route.life, Event::Abort, cx.now());
+                return self.front.connection_closed(cx, &route.origin);
+            }
+        };
+        if let Some(by) = self.front.hastened() {
+            self.tell(cx, key, Event::Stop(by));
+        }
+        // The hello has often come already. The registration with the poll follows, so that its first event reports
+        // nothing that is known.
+        self.follow(cx, key, Step::Read);
+        let Some(route) = self.routes.get_mut(key) else { return };
+        if let Err(error) = register(cx, &mut route.client.conn, RouteSource::Client, key) {
+            let line = format_args!("cannot watch {}: {error}", route.origin);
+            self.front.note(cx, Level::Error, report::SYSTEM, line);
+            return self.tell(cx, key, Event::Abort);
+        }
+        self.settle(cx, key);
+    }
+
+    // ---- events ------------------------------------------------------------------------------------------------
+
+    pub(super) fn client_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
+        let Some(route) = self.routes.get_mut(key) else { return };
+        route.client.note(readiness);
+        match &mut route.stage {
+            Stage::Relaying(relay) => relay.note(Side::Client, readiness),
+            // This side has not ended, so a hang-up is a reset. An end alone is none, and is found when its turn comes.
+            Stage::Connecting(_) if readiness.hung_up => {
+                self.tell(cx, key, Event::Lost(Side::Client));
+                return self.settle(cx, key);
+            }
+            Stage::Connecting(_) | Stage::Held(_) | Stage::Closing(_) => {}
+        }
+        self.go_on(cx, key);
+    }
+
+    pub(super) fn server_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
+        let Some(route) = self.routes.get_mut(key) else { return };
+        match &mut route.stage {
+            Stage::Relaying(relay) => {
+                relay.server.note(readiness);
+                relay.note(Side::Server, readiness);
+            }
+            Stage::Connecting(attempt) => attempt.conn.note(readiness),
+            Stage::Closing(Closing { server: Some(server) }) => server.note(readiness),
+            // An event of a server that was given up.
+            Stage::Held(_) | Stage::Closing(_) => return,
+        }
+        self.go_on(cx, key);
+    }
+
+    /// Goes on with a route after an event or in its turn.
+    pub(super) fn go_on(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(route) = self.routes.get(key) else { return };
+        match (&route.stage, route.life.stage()) {
+            (Stage::Held(_), life::Stage::Opening) => self.follow(cx, key, Step::Read),
+            // The client waits, and is not read.
+            (Stage::Held(_), _) => {}
+            (Stage::Connecting(_), _) => {
+                if let Some(event) = self.go_on_connecting(key) {
+                    self.tell(cx, key, event);
+                }
+            }
+            (Stage::Relaying(_), _) => self.carry(cx, key),
+            (Stage::Closing(_), _) => self.go_on_closing(cx, key),
+        }
+        self.settle(cx, key);
+    }
+
+    /// Sets the alarm of a route. One that is set already is put off by nothing: when it goes off too early, nothing is
+    /// due.
+    pub(super) fn settle(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(route) = self.routes.get_mut(key) else { return };
+        let deadline = route.deadline();
+        if deadline.is_some_and(|deadline| route.alarm.at().is_none_or(|at| deadline < at)) {
+            cx.set_alarm(&mut route.alarm, RouteSource::Route.at(key), deadline);
+        }
+    }
+
+    pub(super) fn route_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(route) = self.routes.get_mut(key) else { return };
+        cx.clear_alarm(&mut route.alarm);
+        if route.close_deadline().is_some_and(|deadline| deadline <= cx.now()) {
+            self.finish_closing(cx, key);
+        } else {
+            self.tell(cx, key, Event::Deadline);
+        }
+        self.settle(cx, key);
+    }
+
+    /// Reports an event to every route.
+    pub(super) fn tell_all(&mut self, cx: &mut Context<'_>, event: Event<'static>) {
+        let keys: Vec<Key> = self.routes.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.tell(cx, key, event);
+            self.settle(cx, key);
+        }
+    }
+
+    // ---- out ---------------------------------------------------------------------------------------------------
+
+    /// Closes a route, and gives its place back.
+    pub(super) fn close(&mut self, cx: &mut Context<'_>, key: Key, breaks_off: bool) {
+        let Some(mut route) = self.routes.remove(key) else {
+            return;
+        };
+        cx.set_alarm(&mut route.alarm, RouteSource::Route.at(key), None);
+        self.log_end(cx, &route);
+        let origin = route.end(breaks_off);
+        self.front.connection_closed(cx, &origin);
+    }
+}
+
+impl Route {
+    /// The time at which the route must be looked at, whatever happens.
+    fn deadline(&self) -> Option<Instant> {
+        [self.life.deadline(), self.close_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+/// The part of a client's address by which it is given the same server each time.
+fn client_key(origin: &Origin) -> ClientKey {
+    ClientKey(match origin.ip() {
+        Some(IpAddr::V4(ip)) => u64::from(ip.to_bits()),
+        Some(IpAddr::V6(ip)) => u64::try_from(ip.to_bits() >> 64).unwrap_or_default(),
+        None => 0,
+    })
+}
+
+/// Registers one side of a route with the poll.
+pub(super) fn register(cx: &Context<'_>, conn: &mut Conn, side: RouteSource, key: Key) -> io::Result<()> {
+    cx.register(side.at(key), conn, Interest::READABLE | Interest::WRITABLE)
+}
