@@ -249,6 +249,34 @@ fn a_server_that_cannot_be_reached_ends_the_connection_and_no_other() {
 }
 
 #[test]
+fn a_client_of_a_server_that_cannot_be_reached_gets_another_one() {
+    let backend = Backend::new();
+    let refused = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let addrs = format!("addrs = ['{refused}', '{}']", backend.address());
+    let daemon = RouteFile::new("", &[("www.example.org", addrs)]).start();
+    for _ in 0..4 {
+        pair(&daemon, &backend, "www.example.org");
+    }
+    let stats = daemon.usr1();
+    assert_eq!((stats.count("connect failed"), stats.count("connect again")), (1, 1));
+    assert_eq!((stats.count("backends known"), stats.count("backends out")), (2, 1));
+    daemon.stderr_wait(&format!("service \"www.example.org\": server {refused} is out for "));
+}
+
+#[test]
+fn the_only_server_is_tried_although_it_is_out_and_its_return_is_told() {
+    let port = free_port();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let daemon = RouteFile::new("", &[("www.example.org", at(address))]).start();
+    client(&daemon, "www.example.org", "").read_to_end_or_reset();
+    daemon.stderr_wait(&format!("server {address} is out for "));
+    let backend = Backend::at(port);
+    pair(&daemon, &backend, "www.example.org");
+    daemon.stderr_wait(&format!("service \"www.example.org\": server {address} is back after "));
+    assert_eq!(daemon.usr1().count("backends out"), 0);
+}
+
+#[test]
 fn a_server_at_a_unix_socket_is_reached() {
     let home = temp_dir();
     let path = home.path().join("s");
@@ -397,6 +425,101 @@ fn a_silent_connection_is_cut_and_a_busy_one_is_not() {
     silent_served.stream.read_to_end(&mut Vec::new()).ok();
     let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
     assert_eq!(stats.count("relay idle"), 1);
+}
+
+#[test]
+fn clients_that_send_a_byte_now_and_then_hinder_no_other() {
+    let (daemon, backend, _file) = door("");
+    let hello = hello("www.example.org");
+    let mut slow: Vec<Client> = (0..500).map(|_| Client::connect(&daemon.addr())).collect();
+    for byte in &hello[..20] {
+        for client in &mut slow {
+            client.send([*byte]);
+        }
+        pair(&daemon, &backend, "www.example.org");
+    }
+    for mut client in slow {
+        client.send(&hello[20..]);
+        backend.accept().expect(&hello);
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_its_server_and_no_other_connection() {
+    let (daemon, backend, _file) = door("");
+    let (client, served) = pair(&daemon, &backend, "www.example.org");
+    served.stream.set_nonblocking(true).unwrap();
+    let (piece, mut sent) = (vec![7; 1 << 20], 0);
+    // Until no more is taken on the way, and nothing moves any more.
+    let mut seen = 0;
+    loop {
+        match (&served.stream).write(&piece) {
+            Ok(count) => sent += count,
+            Err(_)
+                if daemon.usr1().count("bytes out")
+                    == std::mem::replace(&mut seen, daemon.usr1().count("bytes out")) =>
+            {
+                break;
+            }
+            Err(_) => {}
+        }
+    }
+    pair(&daemon, &backend, "www.example.org");
+    let reading = thread::spawn(move || {
+        let mut client = client;
+        client.read_to_end().len()
+    });
+    drop(served);
+    assert_eq!(reading.join().unwrap(), sent);
+}
+
+// ---- what the door tells ---------------------------------------------------------------------------------------
+
+#[test]
+fn the_dump_shows_the_table_the_servers_and_the_connections() {
+    let (daemon, backend, _file) = door("");
+    let (client, _served) = pair(&daemon, &backend, "WWW.example.org");
+    let _opening = Client::connect(&daemon.addr());
+    daemon.usr1_until(|stats| stats.count("connections") == 2);
+    let dump = daemon.usr2();
+    let shows = |begin: &str, end: &str| {
+        let shown = dump.iter().any(|line| line.starts_with(begin) && line.ends_with(end));
+        assert!(shown, "{begin}...{end}: {dump:#?}");
+    };
+    let address = backend.address();
+    shows("web: route door of iotcpd ", "clients = 2 of 4096");
+    shows("web: table: names = 1", "");
+    let server =
+        format!("web: backend of \"www.example.org\": address = {address}, weight = 1, active = 1, state = up");
+    shows(&server, "");
+    let ports = format!("client = 127.0.0.1:{}, server = {address}, ", client.local_port());
+    let bytes = format!(
+        "in = {}, out = 4, name = \"www.example.org\"",
+        hello("www.example.org").len() + 4
+    );
+    shows("web: route ", &format!("{ports}{bytes}"));
+    shows("web: route ", "server = none, in = 0, out = 0, name = \"none\"");
+    assert!(
+        dump.iter()
+            .any(|line| line.contains("state = opening, connected for = ")),
+        "{dump:#?}"
+    );
+}
+
+#[test]
+fn with_debug_each_step_of_a_connection_is_told() {
+    let (daemon, backend, _file) = door("debug = true");
+    let (client, served) = pair(&daemon, &backend, "www.example.org");
+    drop((client, served));
+    let address = backend.address();
+    for step in [
+        ": its first bytes are awaited".to_owned(),
+        format!(": service \"www.example.org\", server {address}"),
+        ": connected".to_owned(),
+        ": closed (--)".to_owned(),
+    ] {
+        daemon.stderr_wait(&step);
+    }
 }
 
 // ---- in front of the door --------------------------------------------------------------------------------------
