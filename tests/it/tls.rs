@@ -642,6 +642,47 @@ fn a_proxy_header_comes_in_front_of_the_handshake() {
     door.daemon.stderr_wait("it begins without a PROXY header");
 }
 
+#[test]
+fn a_proxy_that_speaks_for_itself_makes_the_handshake_and_is_served_where_it_may_connect() {
+    let header = |family: u8, body: &[u8]| {
+        let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+        [b"\r\n\r\n\0\r\nQUIT\n", &[0x20, family][..], &length, body].concat()
+    };
+    let headers = [
+        header(0x00, b""),
+        header(0x11, &[192, 0, 2, 7, 203, 0, 113, 1, 0xdc, 4, 1, 187]),
+        header(0x31, &[0; 216]),
+        header(0xff, b"ignored"),
+    ];
+    let door = Door::pool(1, &["--accept-proxy", "127.0.0.1"]);
+    let closed = Door::pool(
+        1,
+        &[
+            "--accept-proxy",
+            "127.0.0.1",
+            "--allow",
+            "192.0.2.0/24",
+            "--log-level",
+            "debug",
+        ],
+    );
+    for header in headers {
+        // The client that such a header may name is ignored, so that no list of addresses lets it in.
+        for (door, answer) in [(&door, "alive\n"), (&closed, "")] {
+            let mut check = door.daemon.client();
+            check.send(&header);
+            let mut check = check.secure(&door.certificate);
+            check.send("echo alive\n");
+            assert_eq!(text(check.read_to_end_or_reset()), answer, "{header:?}");
+        }
+    }
+    closed
+        .daemon
+        .stderr_wait("(the proxy itself, TLSv1.3): --allow does not name it, and it has seen that the door answers");
+    let stats = closed.daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!((stats.count("refused denied"), stats.count("refused tls")), (0, 0));
+}
+
 // ---- change and end --------------------------------------------------------------------------------------------
 
 #[test]

@@ -121,6 +121,28 @@ fn a_program_does_not_take_a_part_of_its_input_for_the_whole() {
     assert!(whole.exists());
 }
 
+/// However many of the arguments have come: a program with fewer of them, or with a part of one, would do something else.
+#[test]
+fn a_request_that_is_cut_off_within_its_arguments_runs_nothing() {
+    let home = temp_dir();
+    let door = Door::exec("/bin/sh");
+    let script = format!("touch {}/$#", home.path().display());
+    let whole = request(&["/bin/sh", "-c", &script, "name", "one", "two"]);
+    for length in 1..whole.len() {
+        let mut client = door.client();
+        client.send(&whole[..length]);
+        drop(client);
+    }
+    door.daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+    let mut client = door.client();
+    client.send(whole);
+    client.half_close();
+    assert!(text(client.read_to_end()).ends_with("8:exitcode,1:0,"));
+    assert!(home.path().join("2").exists());
+    assert_eq!(door.daemon.usr1().count("runs total"), 1);
+}
+
 #[test]
 fn input_that_ends_within_a_pair_is_not_taken_for_the_whole() {
     let home = temp_dir();

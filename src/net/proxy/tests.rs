@@ -120,6 +120,8 @@ fn a_client_without_an_address_is_unknown_and_a_health_check_is_the_proxys_own()
         (0x21, 0x32, &unix, Asserted::Unknown),
         (0x20, 0x00, b"", Asserted::Proxy),
         (0x20, 0x11, b"too short for it", Asserted::Proxy),
+        (0x20, 0x41, b"of no family", Asserted::Proxy),
+        (0x20, 0xff, b"", Asserted::Proxy),
     ] {
         let found = header(&binary(command, family, body));
         assert_eq!((found.length, found.client), (16 + body.len(), client));

@@ -64,13 +64,21 @@ impl fmt::Display for Details {
     }
 }
 
+/// Returns true if the specification defines this family of addresses and this transport.
+const fn is_defined(family: u8) -> bool {
+    family >> 4 <= 3 && family & 0xf <= 2
+}
+
 /// Parses bytes that begin with the signature.
 pub(super) fn parse(bytes: &[u8]) -> Parsed {
     let rest = bytes.get(SIGNATURE_2.len()..).unwrap_or_default();
     if rest.first().is_some_and(|command| !matches!(*command, LOCAL | PROXY)) {
         return Parsed::Wrong(Fault::Command);
     }
-    if rest.get(1).is_some_and(|family| family >> 4 > 3 || family & 0xf > 2) {
+    // Of a proxy that speaks for itself the family is to be ignored, whatever it is.
+    if let [PROXY, family, ..] = rest
+        && !is_defined(*family)
+    {
         return Parsed::Wrong(Fault::Family);
     }
     let [command, family, high, low, body @ ..] = rest else {
@@ -84,7 +92,6 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
         return Parsed::NeedMore { has_signature: true };
     };
     let found = match *command {
-        // The family is to be ignored, and with it all that follows.
         LOCAL => without_addresses(Asserted::Proxy, *family, header, body),
         _ => of_client(*family, header, body),
     };
@@ -123,7 +130,8 @@ fn without_addresses(
         (0, _) | (_, 0) => 0,
         (1, _) => 12,
         (2, _) => 36,
-        (_, _) => UNIX_ADDRESSES,
+        (3, _) => UNIX_ADDRESSES,
+        (_, _) => return Ok((client, None)),
     };
     match details(header, body.get(addresses..).unwrap_or_default()) {
         Err(Fault::Checksum) => Err(Fault::Checksum),
