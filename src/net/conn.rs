@@ -13,8 +13,8 @@
 //!   nothing that may have arrived is forgotten.
 //! - Every error of a read or a write is decided here: EINTR is tried again, and WouldBlock waits for the next event.
 //!   After any other error (ECONNRESET, EPIPE, ...) of a read the connection has [failed](End::Failed); after one of a
-//!   write nothing more is written, but what the peer has sent before may still be read. The
-//!   [error](Conn::error) is kept for an owner that tells of it.
+//!   write nothing more is written, but what the peer has sent before may still be read. What the peer sends may also be
+//!   [cut off](Received::Cut). The [error](Conn::error) is kept for an owner that tells of it.
 //! - Early bytes come first, by the same call that reads from the socket.
 //! - There is one write buffer. A direct write past it needs it to be empty, so bytes never overtake each other.
 //! - The end of this side is said once, behind the last byte.
@@ -73,6 +73,8 @@ pub struct Conn {
 pub enum End {
     /// The peer has ended its side. It may still read.
     Finished,
+    /// The peer's bytes were cut off, see [`Received::Cut`].
+    Cut,
     /// A read has failed, or the owner has [abandoned](Conn::abandon) the connection. Nothing is read or written any
     /// more.
     Failed,
@@ -87,6 +89,9 @@ pub enum Received {
     Bytes(usize),
     /// The peer has ended its side.
     End,
+    /// The peer's side of the connection has ended, and the peer has not said so by TLS: bytes may be missing. It may
+    /// still read.
+    Cut,
     /// The connection has failed.
     Failed,
 }
@@ -259,6 +264,12 @@ impl Conn {
                 self.is_readable = false;
                 self.reads_to_end = false;
                 Received::Nothing
+            }
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                self.is_readable = false;
+                self.end = Some(End::Cut);
+                self.error = Some(error);
+                Received::Cut
             }
             Err(error) => self.fail_reading(error),
         }

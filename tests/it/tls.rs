@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -137,6 +137,29 @@ fn the_end_of_a_client_is_close_notify_and_anything_else_is_a_cut() {
     drop(cut);
     let stats = door.daemon.usr1_until(|stats| stats.count("connections") == 0);
     assert_eq!((stats.count("queries total"), stats.count("queries replied")), (2, 2));
+}
+
+/// nginx passes the end of a client on in this way.
+#[test]
+fn the_whole_requests_of_a_client_that_is_cut_off_are_answered() {
+    for flags in [&[][..], &["--persistent"]] {
+        let door = Door::pool(1, flags);
+        let mut stream = door.stream();
+        stream.write_all(b"echo one\necho two\necho not").unwrap();
+        stream.sock.shutdown(Shutdown::Write).unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).unwrap();
+        assert!(
+            answers == if flags.is_empty() { "one\n" } else { "one\ntwo\n" },
+            "{answers}"
+        );
+        let stats = door.daemon.usr1_until(|stats| stats.count("connections") == 0);
+        let replied = answers.lines().count() as u64;
+        assert_eq!(
+            (stats.count("queries total"), stats.count("queries replied")),
+            (replied, replied)
+        );
+    }
 }
 
 #[test]

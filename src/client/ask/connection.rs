@@ -165,7 +165,7 @@ impl Connection {
             let bytes = match self.conn.read(buffer) {
                 Received::Bytes(count) => buffer.get(..count).unwrap_or_default(),
                 Received::End => return Progress::Over(Fault::Flawed(self.input.flaw_at_end())),
-                Received::Nothing | Received::Failed => return Progress::Pending,
+                Received::Nothing | Received::Cut | Received::Failed => return Progress::Pending,
             };
             match &mut self.input {
                 Input::Shared(cutter) => cutter.push(bytes, &mut take),

@@ -183,7 +183,7 @@ impl Shell {
             Received::Nothing => return false,
             Received::Bytes(count) => self.handle(cx, CallEvent::Received(buffer.get(..count).unwrap_or_default())),
             Received::End => self.handle(cx, CallEvent::Closed(None)),
-            Received::Failed => {
+            Received::Cut | Received::Failed => {
                 let event = match conn.error() {
                     Some(error) if error.kind() == ErrorKind::InvalidData => CallEvent::TlsFailed(error_text(error)),
                     error => CallEvent::Closed(error.map(error_text)),

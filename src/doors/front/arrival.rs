@@ -328,7 +328,7 @@ impl Reading {
                 self.preface.judge(&self.received)
             }
             Received::End => self.preface.judge_rest(&self.received, Ending::Closed),
-            Received::Failed => Verdict::Close,
+            Received::Cut | Received::Failed => Verdict::Close,
         };
         cx.return_buffer(buffer);
         verdict

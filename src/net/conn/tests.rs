@@ -82,7 +82,7 @@ fn read_to_end(conn: &mut Conn, size: usize) -> Vec<u8> {
                 conn.note(readable());
             }
             Received::End => return all,
-            Received::Failed => panic!("the client has only ended its side"),
+            Received::Cut | Received::Failed => panic!("the client has only ended its side"),
         }
     }
 }

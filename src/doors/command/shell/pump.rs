@@ -185,7 +185,7 @@ impl CommandDoor {
         let room = buffer.get_mut(..room).unwrap_or_default();
         match peer.read(room) {
             Received::Nothing => return false,
-            Received::Failed => self.tell_client(cx, id, ClientEvent::Gone),
+            Received::Cut | Received::Failed => self.tell_client(cx, id, ClientEvent::Gone),
             Received::End => self.client_ends(cx, id),
             Received::Bytes(count) => self.take(cx, id, buffer.get(..count).unwrap_or_default()),
         }

@@ -107,7 +107,7 @@ impl Connection {
             Received::Bytes(count) if self.client.is_listening() => self.take(buffer.get(..count).unwrap_or_default()),
             Received::Bytes(_) => Moved::Some,
             Received::End => self.client_ends(),
-            Received::Failed => Moved::Event(ClientEvent::Gone),
+            Received::Cut | Received::Failed => Moved::Event(ClientEvent::Gone),
         }
     }
 

@@ -57,7 +57,7 @@ impl Endpoint for End {
             }
             Received::Nothing => Err(Event::SourceEmpty),
             Received::End => Err(Event::SourceEnded),
-            Received::Failed => Err(Event::Failed),
+            Received::Cut | Received::Failed => Err(Event::Failed),
         }
     }
 

@@ -165,7 +165,14 @@ impl Clients {
                     return Piece::Bytes { length, is_last };
                 }
                 Received::Nothing => {}
-                Received::Failed => {
+                // The requests before are whole, and their answers can reach it.
+                Received::Cut if !client.is_idle() => {
+                    let begun = std::mem::take(&mut client.input);
+                    self.spare.keep(begun);
+                    self.handle_end_of_input(desk, key);
+                    return Piece::Nothing;
+                }
+                Received::Cut | Received::Failed => {
                     self.close(desk, key);
                     return Piece::Nothing;
                 }

@@ -371,7 +371,7 @@ fn read_client(conn: &mut Conn, to: &mut [u8]) -> Result<usize, Event> {
         Received::Bytes(count) => Ok(count),
         Received::Nothing => Err(Event::SourceEmpty),
         Received::End => Err(Event::SourceEnded),
-        Received::Failed => Err(Event::Failed),
+        Received::Cut | Received::Failed => Err(Event::Failed),
     }
 }
 
