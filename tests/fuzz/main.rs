@@ -257,6 +257,11 @@ fn client_hello() {
     run("client_hello");
 }
 
+#[test]
+fn http_head() {
+    run("http_head");
+}
+
 /// A target that one of the places has forgotten would never run.
 #[test]
 fn every_target_is_in_every_place() {

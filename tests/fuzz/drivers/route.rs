@@ -2,6 +2,8 @@
 
 use rustls::server::Acceptor;
 
+use iotcpd::internals::route::core::answer;
+use iotcpd::internals::route::core::head::{self, Head};
 use iotcpd::internals::route::core::hello::{self, Hello, Parsed};
 use iotcpd::internals::route::core::name::{self, Name};
 use iotcpd::internals::route::core::opening::{self, Entrance, Verdict};
@@ -140,11 +142,66 @@ fn judged(entrance: Entrance, input: &[u8]) {
                 assert!(!fault.to_string().contains(char::is_control));
                 fault != opening::Fault::GssAgain
             }
-            Verdict::Tls(_) | Verdict::Http2 | Verdict::Http1 | Verdict::Plain => true,
+            Verdict::Tls(_) | Verdict::Http2 | Verdict::Http(_) | Verdict::Plain => true,
         };
         assert!(
             !is_final || verdict == whole,
             "{entrance:?}, {end} bytes: {verdict:?} is {whole:?} with all"
         );
     }
+}
+
+/// `head::parse`: bytes that come one by one are judged as if they had come at once, a decision stays, and the host of
+/// a head is the one that the plainest reader of lines finds.
+pub fn fuzz_http_head(input: &[u8]) {
+    let whole = head::parse(input, &mut head::Progress::default());
+    let mut progress = head::Progress::default();
+    for end in 0..=input.len() {
+        let resumed = head::parse(&input[..end], &mut progress);
+        let at_once = head::parse(&input[..end], &mut head::Progress::default());
+        assert_eq!(resumed, at_once, "{end} bytes");
+        match at_once {
+            head::Parsed::NeedMore => assert!(end < head::LONGEST, "{end} bytes need more"),
+            decided => assert_eq!(decided, whole, "{end} bytes decide otherwise than all"),
+        }
+    }
+    match whole {
+        head::Parsed::NeedMore => {}
+        head::Parsed::Wrong(fault) => assert!(!fault.to_string().contains(char::is_control)),
+        head::Parsed::Head(head) => read_plainly(input, &head),
+    }
+}
+
+/// Reads the head line by line.
+fn read_plainly(input: &[u8], head: &Head<'_>) {
+    assert!(input.starts_with(head.bytes) && head.bytes.len() <= head::LONGEST);
+    let text = String::from_utf8_lossy(head.bytes);
+    let mut lines = text.split("\r\n");
+    let request_line = lines.next().unwrap_or_default();
+    assert_eq!(head.request_line, request_line.len() + 2);
+    let headers: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
+    assert!(headers.iter().all(|line| !line.contains(['\r', '\n', '\0'])));
+    let mut hosts = headers.iter().filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        assert_eq!(name.trim(), name);
+        name.eq_ignore_ascii_case("host")
+            .then_some(value.trim_matches([' ', '\t']))
+    });
+    let (host, second) = (hosts.next(), hosts.next());
+    assert_eq!(second, None);
+    assert!(host.is_some() || head.minor_version == 0);
+    let written = host.filter(|host| !host.is_empty());
+    let target = request_line.split(' ').nth(1).unwrap_or_default();
+    let has_authority = target != head.path && target != "*";
+    assert_eq!(written.is_some() || has_authority, head.host.is_some(), "{text}");
+    let Some(host) = head.host else { return };
+    let name = Name::parse(host.as_bytes()).unwrap_or_else(|| panic!("a host is a name: {host:?}"));
+    if let Some(written) = written {
+        let brackets = written.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let plain = brackets.map_or_else(|| written.split(':').next().unwrap_or_default(), |(address, _)| address);
+        let plain = plain.to_lowercase();
+        assert_eq!(name.as_str(), plain.strip_suffix('.').unwrap_or(&plain));
+    }
+    let location = String::from_utf8(answer::redirect(&name, 443, head.path)).unwrap_or_default();
+    assert_eq!(location.matches("\r\n").count(), 5, "{location}");
 }

@@ -2,8 +2,8 @@
 //!
 //! [`router`] takes each route from one state to the next; [`life`] has the states and their deadlines, [`event`] the
 //! events and the steps, [`ending`] the reasons for an end. They go by these:
-//! - [`opening`] tells which protocol begins with the first bytes of a connection: [`hello`] reads the one of TLS, and
-//!   [`name`] the name in it. With that name [`table`] decides.
+//! - [`opening`] tells which protocol begins with the first bytes of a connection: [`hello`] reads the one of TLS,
+//!   [`head`] the one of HTTP/1, and [`name`] the name in them. With that name [`table`] decides.
 //! - [`upstreams`] has the servers of the services that are in use: [`balance`] chooses one, and [`health`] knows which
 //!   are out.
 //! - [`answer`] has what the router itself answers, and [`counters`] the numbers of a door.
@@ -13,6 +13,7 @@ pub mod balance;
 pub mod counters;
 pub mod ending;
 pub mod event;
+pub mod head;
 pub mod health;
 pub mod hello;
 #[cfg(debug_assertions)]

@@ -6,7 +6,7 @@
 //!                           00 00 00 08 04 d2 16 30     PostgreSQL's GSSENCRequest: answered `N`, all else may follow
 //!                           anything else               plain bytes
 //! on a listener for HTTP    PRI * HTTP/2.0 ..           HTTP/2 with prior knowledge
-//!                           anything else               HTTP/1
+//!                           anything else               HTTP/1: the host in its head decides
 //! ```
 //!
 //! [`judge`] is pure: all bytes that are held in, a [`Verdict`] out. The shell asks after each read, until the verdict
@@ -18,6 +18,7 @@
 
 use std::fmt;
 
+use super::head::{self, Head};
 use super::hello::{self, Hello};
 
 /// PostgreSQL's requests before its first message: their length, 8, and a number in place of a version.
@@ -58,8 +59,8 @@ pub enum Verdict<'a> {
     PostgresGss,
     /// HTTP/2 with prior knowledge.
     Http2,
-    /// HTTP/1, or what is to be refused as such.
-    Http1,
+    /// A request of HTTP/1.
+    Http(Head<'a>),
     /// Something else, at least one byte of it.
     Plain,
     /// Nothing that may begin here, whatever follows.
@@ -69,8 +70,10 @@ pub enum Verdict<'a> {
 /// The reason for which a connection is refused because of its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The ClientHello has a fault.
+    /// The ClientHello has a fault. A client of TLS is told so by an alert.
     Hello(hello::Fault),
+    /// The head of the request has a fault. Its answer is 400.
+    Head(head::Fault),
     /// Bytes came together with a request of PostgreSQL, before it was answered.
     BeforeTheAnswer,
     /// No ClientHello follows an SSLRequest.
@@ -84,6 +87,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Hello(fault) => write!(f, "its ClientHello {fault}"),
+            Fault::Head(fault) => write!(f, "its request {fault}"),
             Fault::BeforeTheAnswer => f.write_str("it did not wait for the answer to its SSLRequest or GSSENCRequest"),
             Fault::NoHello => f.write_str("no ClientHello follows its SSLRequest"),
             Fault::GssAgain => f.write_str("it sent a GSSENCRequest twice"),
@@ -95,13 +99,14 @@ impl fmt::Display for Fault {
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     hello: hello::Progress,
+    head: head::Progress,
 }
 
 /// Judges the bytes that came at this entrance: all of them, at least the ones of the call before with the same
 /// `progress`.
 pub fn judge<'a>(entrance: Entrance, bytes: &'a [u8], progress: &'a mut Progress) -> Verdict<'a> {
     match entrance {
-        Entrance::Http => judge_http(bytes),
+        Entrance::Http => judge_http(bytes, &mut progress.head),
         Entrance::Tls | Entrance::GssDenied | Entrance::Invited => match bytes.first() {
             None => Verdict::NeedMore,
             Some(&hello::HANDSHAKE) => match hello::parse(bytes, &mut progress.hello) {
@@ -135,13 +140,18 @@ fn judge_plain<'a>(entrance: Entrance, bytes: &[u8]) -> Verdict<'a> {
     Verdict::Plain
 }
 
-fn judge_http<'a>(bytes: &[u8]) -> Verdict<'a> {
+/// Judges bytes on a listener for HTTP. The preface of HTTP/2 looks like a faulty head, so it is known first.
+fn judge_http<'a>(bytes: &'a [u8], progress: &mut head::Progress) -> Verdict<'a> {
     if bytes.starts_with(HTTP_2_PREFACE) {
-        Verdict::Http2
-    } else if HTTP_2_PREFACE.starts_with(bytes) {
-        Verdict::NeedMore
-    } else {
-        Verdict::Http1
+        return Verdict::Http2;
+    }
+    if HTTP_2_PREFACE.starts_with(bytes) {
+        return Verdict::NeedMore;
+    }
+    match head::parse(bytes, progress) {
+        head::Parsed::NeedMore => Verdict::NeedMore,
+        head::Parsed::Head(head) => Verdict::Http(head),
+        head::Parsed::Wrong(fault) => Verdict::Refuse(Fault::Head(fault)),
     }
 }
 
@@ -251,21 +261,33 @@ mod tests {
     }
 
     #[test]
-    fn http_2_is_known_by_its_whole_preface_and_everything_else_is_http_1() {
+    fn http_2_is_known_by_its_whole_preface() {
         assert_judged(Entrance::Http, HTTP_2_PREFACE, Verdict::Http2);
         let with_settings = [HTTP_2_PREFACE, b"\0\0\0\x04\0\0\0\0\0"].concat();
         let mut progress = Progress::default();
         assert_eq!(judge(Entrance::Http, &with_settings, &mut progress), Verdict::Http2);
+        let other = b"PRI * HTTP/2.0\r\n\r\nSN";
+        assert_judged(
+            Entrance::Http,
+            other,
+            Verdict::Refuse(Fault::Head(head::Fault::RequestLine)),
+        );
+    }
+
+    #[test]
+    fn everything_else_on_a_listener_for_http_is_a_head_or_a_fault_in_one() {
         for bytes in [
-            &b"G"[..],
-            b"PO",
-            b"PRI /",
-            b"PRI * HTTP/2.0\r\n\r\nSN",
-            b"\x16",
-            b"\0",
-            b"\r",
+            &b"POST /a HTTP/1.1\r\nHost: a\r\n\r\n"[..],
+            b"PRI / HTTP/1.1\r\nHost: a\r\n\r\n",
         ] {
-            assert_judged(Entrance::Http, bytes, Verdict::Http1);
+            let head::Parsed::Head(head) = head::parse(bytes, &mut head::Progress::default()) else {
+                panic!("a head")
+            };
+            assert_judged(Entrance::Http, bytes, Verdict::Http(head));
+        }
+        for bytes in [&HELLO[..1], &SSL_REQUEST[..1], b"\r"] {
+            let refused = Verdict::Refuse(Fault::Head(head::Fault::RequestLine));
+            assert_judged(Entrance::Http, bytes, refused);
         }
     }
 }

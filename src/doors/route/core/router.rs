@@ -281,7 +281,7 @@ impl Router {
             }
             Verdict::Tls(hello) => (Way::Tls, hello),
             // Bytes without a name, for the service for all other names.
-            Verdict::Plain | Verdict::PostgresTls | Verdict::PostgresGss | Verdict::Http1 | Verdict::Http2 => {
+            Verdict::Plain | Verdict::PostgresTls | Verdict::PostgresGss | Verdict::Http(_) | Verdict::Http2 => {
                 (Way::Http, Hello::default())
             }
         };
