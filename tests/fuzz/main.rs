@@ -262,6 +262,11 @@ fn http_head() {
     run("http_head");
 }
 
+#[test]
+fn http_exchange() {
+    run("http_exchange");
+}
+
 /// A target that one of the places has forgotten would never run.
 #[test]
 fn every_target_is_in_every_place() {

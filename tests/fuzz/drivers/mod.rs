@@ -36,7 +36,7 @@ pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks, fuzz_proxy_header};
 pub use pool::fuzz_dispatcher;
 pub use process::fuzz_stderr_log;
 pub use readings::{fuzz_heads, fuzz_line_rules};
-pub use route::{fuzz_client_hello, fuzz_http_head};
+pub use route::{fuzz_client_hello, fuzz_http_exchange, fuzz_http_head};
 pub use tls::{fuzz_certificate_file, fuzz_tls_records, fuzz_tls_server};
 
 use choices::Choices;
@@ -75,4 +75,5 @@ pub const TARGETS: &[Target] = &[
     ("certificate_file", fuzz_certificate_file),
     ("client_hello", fuzz_client_hello),
     ("http_head", fuzz_http_head),
+    ("http_exchange", fuzz_http_exchange),
 ];

@@ -3,6 +3,7 @@
 use rustls::server::Acceptor;
 
 use iotcpd::internals::route::core::answer;
+use iotcpd::internals::route::core::exchange::{Exchange, Fault, FromClient, FromServer};
 use iotcpd::internals::route::core::head::{self, Head};
 use iotcpd::internals::route::core::hello::{self, Hello, Parsed};
 use iotcpd::internals::route::core::name::{self, Name};
@@ -204,4 +205,134 @@ fn read_plainly(input: &[u8], head: &Head<'_>) {
     }
     let location = String::from_utf8(answer::redirect(&name, 443, head.path)).unwrap_or_default();
     assert_eq!(location.matches("\r\n").count(), 5, "{location}");
+}
+
+/// `Exchange`: requests and answers end at the same bytes however they come in pieces, and a lenient reader of the same
+/// bytes finds the same ends of requests.
+pub fn fuzz_http_exchange(input: &[u8]) {
+    let whole = requests(input, input.len().max(1));
+    let answer = answers(input, input.len().max(1));
+    for size in [1, 2, 7, 64] {
+        assert_eq!(requests(input, size), whole, "requests in pieces of {size}");
+        assert_eq!(answers(input, size), answer, "answers in pieces of {size}");
+    }
+    let (ends, fault) = whole;
+    let lenient = ends_for_a_lenient_reader(input);
+    assert!(
+        lenient.starts_with(&ends),
+        "{ends:?}, {fault:?}, and leniently {lenient:?}"
+    );
+}
+
+/// Reads requests in pieces of `size` bytes, each answered at once. Returns the places where they end, and the fault
+/// behind them.
+fn requests(input: &[u8], size: usize) -> (Vec<usize>, Option<Fault>) {
+    let mut exchange = Exchange::default();
+    let (mut at, mut seen) = (0, 0);
+    let mut ends = Vec::new();
+    loop {
+        let passed = match exchange.from_client(&input[at..seen]) {
+            FromClient::Hold if seen == input.len() => return (ends, None),
+            FromClient::Hold => {
+                seen = input.len().min(seen + size);
+                continue;
+            }
+            FromClient::Head(head) => match exchange.begin(&head) {
+                Ok(count) => {
+                    let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+                    assert_eq!(exchange.from_server(answer), FromServer::Pass(answer.len()));
+                    count
+                }
+                Err(fault) => return (ends, Some(fault)),
+            },
+            FromClient::Pass(count) => count,
+            FromClient::Wrong(fault) => return (ends, Some(fault)),
+        };
+        assert!(passed > 0 && at + passed <= seen, "{passed} bytes are passed on");
+        at += passed;
+        if exchange.is_idle() {
+            ends.push(at);
+        }
+    }
+}
+
+/// Reads the answer to a request in pieces of `size` bytes. Returns the fault in it, and true if the server may end.
+fn answers(input: &[u8], size: usize) -> (Option<Fault>, bool) {
+    let mut exchange = Exchange::default();
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let FromClient::Head(head) = exchange.from_client(request) else {
+        panic!("a head")
+    };
+    assert_eq!(exchange.begin(&head), Ok(request.len()));
+    let (mut at, mut seen) = (0, 0);
+    loop {
+        match exchange.from_server(&input[at..seen]) {
+            FromServer::Hold if seen == input.len() => return (None, exchange.may_server_end()),
+            FromServer::Hold => seen = input.len().min(seen + size),
+            FromServer::Pass(count) => {
+                assert!(count > 0 && at + count <= seen, "{count} bytes are passed on");
+                at += count;
+            }
+            FromServer::Wrong(fault) => {
+                assert!(!fault.to_string().contains(char::is_control));
+                return (Some(fault), exchange.may_server_end());
+            }
+        }
+    }
+}
+
+/// The next line, without its end, which may be LF alone.
+fn next_line<'a>(input: &'a [u8], at: &mut usize) -> Option<&'a [u8]> {
+    let rest = input.get(*at..)?;
+    let line = rest
+        .split(|byte| *byte == b'\n')
+        .next()
+        .filter(|line| line.len() < rest.len())?;
+    *at += line.len() + 1;
+    Some(line.strip_suffix(b"\r").unwrap_or(line))
+}
+
+/// The ends of the requests for a reader that takes any line end, passes over what it does not know, and reads as much
+/// of a number as it can.
+fn ends_for_a_lenient_reader(input: &[u8]) -> Vec<usize> {
+    let (mut at, mut ends) = (0, Vec::new());
+    while next_line(input, &mut at).is_some() {
+        let Some(end) = lenient_end(input, at).filter(|end| *end <= input.len()) else {
+            break;
+        };
+        ends.push(end);
+        at = end;
+    }
+    ends
+}
+
+/// The end of the request whose headers begin at `at`.
+fn lenient_end(input: &[u8], mut at: usize) -> Option<usize> {
+    let (mut length, mut is_chunked) = (0, false);
+    loop {
+        let line = String::from_utf8_lossy(next_line(input, &mut at)?).to_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(':').unwrap_or((&line, ""));
+        match name.trim() {
+            "content-length" => length = value.trim().parse().unwrap_or(0),
+            "transfer-encoding" => is_chunked |= value.contains("chunked"),
+            _ => {}
+        }
+    }
+    if !is_chunked {
+        return at.checked_add(length);
+    }
+    loop {
+        let line = String::from_utf8_lossy(next_line(input, &mut at)?).into_owned();
+        let digits: String = line.trim().chars().take_while(char::is_ascii_hexdigit).collect();
+        match usize::from_str_radix(&digits, 16).unwrap_or(0) {
+            0 => break,
+            size => at = at.checked_add(size)?,
+        }
+        next_line(input, &mut at)?;
+    }
+    while !next_line(input, &mut at)?.is_empty() {}
+    Some(at)
 }

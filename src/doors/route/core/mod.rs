@@ -4,15 +4,18 @@
 //! events and the steps, [`ending`] the reasons for an end. They go by these:
 //! - [`opening`] tells which protocol begins with the first bytes of a connection: [`hello`] reads the one of TLS,
 //!   [`head`] the one of HTTP/1, and [`name`] the name in them. With that name [`table`] decides.
+//! - [`exchange`] takes the requests of a connection apart where each is routed: [`body`] finds the end of one.
 //! - [`upstreams`] has the servers of the services that are in use: [`balance`] chooses one, and [`health`] knows which
 //!   are out.
 //! - [`answer`] has what the router itself answers, and [`counters`] the numbers of a door.
 
 pub mod answer;
 pub mod balance;
+pub mod body;
 pub mod counters;
 pub mod ending;
 pub mod event;
+pub mod exchange;
 pub mod head;
 pub mod health;
 pub mod hello;
