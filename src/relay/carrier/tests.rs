@@ -337,6 +337,8 @@ fn operate(operation: &Operation, carrier: &mut Carrier<ModelPipe>, model: &mut 
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
     #[test]
     fn every_byte_arrives_once_and_in_order_and_then_the_end(
         operations in operations(false), room in 1usize..100_000, first in 0usize..20_000,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::sockopt::Linger;
 use nix::sys::socket::{MsgFlags, send, setsockopt};
 use proptest::prelude::*;
@@ -589,17 +590,19 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 }
 
 /// A peer that does not block, with what it has sent and received.
-struct Peer {
-    stream: UnixStream,
+struct Peer<S> {
+    stream: S,
     sent: Vec<u8>,
     received: Vec<u8>,
     has_ended: bool,
     has_seen_end: bool,
 }
 
-impl Peer {
-    fn new(stream: UnixStream) -> Self {
-        stream.set_nonblocking(true).unwrap();
+impl<S: Read + Write + AsFd> Peer<S> {
+    fn new(stream: S) -> Self {
+        let flags = fcntl(&stream, FcntlArg::F_GETFL).unwrap();
+        let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+        fcntl(&stream, FcntlArg::F_SETFL(flags)).unwrap();
         Self {
             stream,
             sent: Vec::new(),
@@ -634,7 +637,8 @@ impl Peer {
 
     fn end(&mut self) {
         if !std::mem::replace(&mut self.has_ended, true) {
-            self.stream.shutdown(Shutdown::Write).unwrap();
+            // An error: the connection was reset.
+            let _ = nix::sys::socket::shutdown(self.stream.as_fd().as_raw_fd(), nix::sys::socket::Shutdown::Write);
         }
     }
 }
@@ -675,4 +679,56 @@ proptest! {
         prop_assert!(client.received == server.sent && server.received == client.sent);
         prop_assert!(client.has_seen_end && server.has_seen_end);
     }
+
+    /// The other side has a beginning of what was sent, it is told no end that was never said, and no pipe is left.
+    #[test]
+    fn a_reset_at_any_moment_ends_the_conversation_and_loses_nothing_before_it(
+        operations in operations(), resets_client in any::<bool>(),
+    ) {
+        let budget = budget();
+        let ((client, client_peer), (server, server_peer)) = (tcp(), tcp());
+        let mut relay = Relay::new(client, server, &budget);
+        let mut peers = [Peer::new(client_peer), Peer::new(server_peer)];
+        for operation in operations {
+            match operation {
+                Operation::Send(side, length) => peers[side as usize].send(length),
+                Operation::Take(side, length) => drop(peers[side as usize].take(length)),
+                Operation::End(side) => peers[side as usize].end(),
+                Operation::Turn => drop(relay.turn()),
+            }
+        }
+        let [client, server] = peers;
+        let (resetting, mut other, side) = match resets_client {
+            true => (client, server, Side::Client),
+            false => (server, client, Side::Server),
+        };
+        let (sent, had_ended) = (resetting.sent, resetting.has_ended);
+        reset(resetting.stream);
+        other.stream.set_nonblocking(false).unwrap();
+        let reading = std::thread::spawn(move || {
+            // Closing a socket over unread bytes is a reset as well.
+            let was_reset = !other.has_seen_end && other.stream.read_to_end(&mut other.received).is_err();
+            other.end();
+            (other.received, was_reset)
+        });
+        let outcome = relay.finish();
+        prop_assert!(had_ended || outcome == Outcome::Failed(side), "{:?}", outcome);
+        let way = if resets_client { relay.conversation.up() } else { relay.conversation.down() };
+        let delivered = usize::try_from(way.direction().delivered()).unwrap();
+        let has_ended = way.direction().has_ended();
+        let to_other = if resets_client { &mut relay.server } else { &mut relay.client };
+        prop_assert!(had_ended || !to_other.has_said_end);
+        prop_assert!(has_ended || !to_other.has_said_end);
+        drop(relay);
+        let (received, was_reset) = reading.join().unwrap();
+        prop_assert!(sent[..delivered].starts_with(&received));
+        prop_assert!(was_reset || received.len() == delivered, "{} bytes of {}", received.len(), delivered);
+        prop_assert_eq!(budget.open(), (0, 0));
+    }
+}
+
+/// A relay has many idle conversations.
+#[test]
+fn an_idle_conversation_is_small() {
+    assert!(size_of::<Conversation>() <= 256, "{}", size_of::<Conversation>());
 }
