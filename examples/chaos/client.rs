@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ pub(crate) struct Target {
     pub(crate) patience: Duration,
     /// The longest time that a worker may be sick and serve.
     pub(crate) sickness: Duration,
+    /// True once a client was answered.
+    pub(crate) has_answered: AtomicBool,
 }
 
 /// The outcome of one request.

@@ -59,6 +59,7 @@ mod worker;
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -172,6 +173,7 @@ impl Chaos {
                 tls: mode.is_secured.then(|| secured::clients(&mode.home)).transpose()?,
                 patience: promised + MARGIN + if mode.numbered > 0 { for_more } else { Duration::ZERO },
                 sickness: sickness + MARGIN,
+                has_answered: AtomicBool::new(false),
                 mode,
             })
         };
@@ -222,7 +224,8 @@ impl Chaos {
         tally
     }
 
-    /// Every client until then, and until its last connection has ended. `round` keeps the dice of two loads apart.
+    /// Every client until then, and until its last connection has ended. Clients of a mode in which none was answered yet
+    /// go on a little longer: a busy machine is slow. `round` keeps the dice of two loads apart.
     fn load(&self, round: u64, until: Instant) -> Tally {
         let mut all = Tally::default();
         thread::scope(|scope| {
@@ -251,7 +254,8 @@ impl Chaos {
         for number in 0_u64.. {
             // The clients come at times of their own, which makes the load.
             thread::sleep(dice.pause(PAUSE) + self.lull_left(target));
-            if Instant::now() >= until {
+            let has_proof = target.has_answered.load(Ordering::Relaxed);
+            if Instant::now() >= if has_proof { until } else { until + MARGIN } {
                 break;
             }
             let plan = Plan::draw(&mut dice, &target.mode, &format!("{stream}.{number}"));
@@ -271,6 +275,9 @@ impl Chaos {
     fn carry_out(&self, mut plan: Plan, target: &Target, tally: &mut Tally) {
         for attempt in 1.. {
             let mut seen = client::perform(&plan, target, &self.timeline);
+            if seen.outcomes.contains(&Outcome::Answered) {
+                target.has_answered.store(true, Ordering::Relaxed);
+            }
             let unserved = seen.outcomes.iter().position(|outcome| *outcome == Outcome::Unserved);
             if attempt == ATTEMPTS {
                 give_up(&mut seen);
