@@ -1,6 +1,6 @@
 //! A client of the daemon: blocking, over TCP, TLS or a UNIX socket, with every rudeness that a client is capable of.
 //!
-//! Reads give up after [`WATCHDOG`](super::WATCHDOG) and fail the test; nothing else here knows of time.
+//! Reads give up after [`patience`](super::patience) and fail the test; nothing else here knows of time.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
 
 use super::tls::TlsStream;
-use super::{Certificate, WATCHDOG};
+use super::{Certificate, patience};
 
 /// Where a daemon listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -369,7 +369,7 @@ impl Read for Client {
 impl Stream {
     #[track_caller]
     fn set_watchdog(&self) {
-        let patience = Some(WATCHDOG);
+        let patience = Some(patience());
         let set = match self {
             Self::Tcp(stream) => stream
                 .set_nodelay(true)

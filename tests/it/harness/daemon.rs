@@ -138,7 +138,7 @@ impl Daemon {
     /// so this is for states that the daemon reaches by itself and tells in no other way (a request has been queued).
     #[track_caller]
     pub(crate) fn usr1_until(&self, wanted: impl Fn(&StatsBlock) -> bool) -> StatsBlock {
-        let deadline = std::time::Instant::now() + super::WATCHDOG;
+        let deadline = std::time::Instant::now() + super::patience();
         loop {
             let block = self.usr1();
             if wanted(&block) {
@@ -179,7 +179,7 @@ impl Daemon {
     /// taken the place of another is awaited until it is what it will be.
     #[track_caller]
     pub(crate) fn guard(&self) -> i32 {
-        let deadline = std::time::Instant::now() + super::WATCHDOG;
+        let deadline = std::time::Instant::now() + super::patience();
         loop {
             let children = processes::children_of(self.pid()).into_iter();
             let is_one = |pid: &i32| processes::program_of(*pid).is_some_and(|program| is_guards(&program));

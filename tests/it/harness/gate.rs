@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::TempDir;
 
-use super::WATCHDOG;
+use super::patience;
 
 /// A place where workers wait.
 #[derive(Debug)]
@@ -57,16 +57,12 @@ impl Gate {
     /// Waits until a worker stands here.
     #[track_caller]
     pub(crate) fn arrival(&self) -> Arrival {
-        let timeout = PollTimeout::try_from(WATCHDOG).expect("the watchdog fits a poll");
+        let timeout = PollTimeout::try_from(patience()).expect("the watchdog fits a poll");
         let mut wanted = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
         let arrived = poll(&mut wanted, timeout).expect("poll a gate");
-        assert_eq!(
-            arrived, 1,
-            "no worker came to the gate {} within {WATCHDOG:?}",
-            self.path
-        );
+        assert_eq!(arrived, 1, "no worker came to the gate {} in time", self.path);
         let (stream, _) = self.listener.accept().expect("accept at a gate");
-        stream.set_read_timeout(Some(WATCHDOG)).expect("set a read timeout");
+        stream.set_read_timeout(Some(patience())).expect("set a read timeout");
         let mut stream = BufReader::new(stream);
         let mut pid = String::new();
         stream.read_line(&mut pid).expect("read a pid at a gate");

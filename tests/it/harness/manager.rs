@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::{Builder, WATCHDOG, temp_dir};
+use super::{Builder, patience, temp_dir};
 
 /// The socket of a service manager.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Manager {
     pub(crate) fn new() -> Self {
         let home = temp_dir();
         let socket = UnixDatagram::bind(home.path().join("notify")).expect("bind a socket");
-        socket.set_read_timeout(Some(WATCHDOG)).expect("set a time-out");
+        socket.set_read_timeout(Some(patience())).expect("set a time-out");
         Manager { socket, home }
     }
 

@@ -5,7 +5,7 @@
 //! and asserts that nothing which carries its mark is left.
 //!
 //! The invariant: nothing here sleeps, looks again after a while, or measures time. Every wait is for an event (a line,
-//! a connection, an exit) and ends early when the event can no longer come; [`WATCHDOG`] only turns a hang into a
+//! a connection, an exit) and ends early when the event can no longer come; [`patience`] only turns a hang into a
 //! failure that shows what the program has said. A test that needs an order makes it with gates.
 //!
 //! Knowledge of one door, and anything that a single test needs, do not belong here.
@@ -44,6 +44,19 @@ pub(crate) use tempfile::TempDir;
 
 /// A wait this long is a hang: far beyond what a loaded machine needs, so no test may depend on its length.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
+
+/// The number of programs for each processor up to which a machine is not overloaded.
+const BEARABLE: f64 = 4.0;
+
+/// The time after which a wait that begins now is a hang. It is [`WATCHDOG`], and longer by as much as the machine is
+/// overloaded, as everything takes longer then.
+pub(crate) fn patience() -> Duration {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let bearable = BEARABLE * f64::from(u32::try_from(processors).unwrap_or(u32::MAX));
+    WATCHDOG.mul_f64((load / bearable).clamp(1.0, 20.0))
+}
 
 /// A directory that goes with its handle. Short paths: a UNIX socket's address holds 107 bytes.
 #[track_caller]

@@ -73,7 +73,7 @@ pub(crate) fn kill_marked(mark: &str, name: &str) {
 /// kernel for which a signal to a process group, even none, waits.
 #[track_caller]
 pub(crate) fn wait_zombie(leader: i32) {
-    let deadline = Instant::now() + super::WATCHDOG;
+    let deadline = Instant::now() + super::patience();
     while !fs::read_to_string(format!("/proc/{leader}/stat")).is_ok_and(|stat| stat.contains(") Z ")) {
         assert!(Instant::now() < deadline, "process {leader} did not end");
         thread::yield_now();
@@ -96,7 +96,7 @@ pub(crate) fn wait_orphan(pid: i32) -> WaitStatus {
         // The receiver is gone when the wait below has given up.
         done.send(status).ok();
     });
-    let status = waiting.recv_timeout(super::WATCHDOG);
+    let status = waiting.recv_timeout(super::patience());
     let status = status.unwrap_or_else(|_| panic!("process {pid} did not end"));
     status.expect("wait for a child")
 }
@@ -116,7 +116,7 @@ pub(crate) fn wait_all_gone(mark: &str) -> Result<(), String> {
     if GONE_WITHIN.iter().any(|slice| waiting.recv_timeout(*slice).is_ok()) {
         return Ok(());
     }
-    let deadline = Instant::now() + super::WATCHDOG;
+    let deadline = Instant::now() + super::patience();
     loop {
         let seen = marked(mark);
         let left: Vec<String> = seen.iter().filter_map(|pid| describe_and_kill(*pid)).collect();

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
-use super::WATCHDOG;
+use super::patience;
 use super::transcript::Transcript;
 
 /// A running (or ended) child.
@@ -97,7 +97,7 @@ impl Program {
         let (status, _) = self
             .exit
             .came
-            .wait_timeout_while(status, WATCHDOG, |status| status.is_none())
+            .wait_timeout_while(status, patience(), |status| status.is_none())
             .unwrap_or_else(PoisonError::into_inner);
         let status = *status;
         status.unwrap_or_else(|| self.fail("did not exit"))

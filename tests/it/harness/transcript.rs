@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Instant;
 
-use super::WATCHDOG;
+use super::patience;
 
 /// The lines of one stream so far. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -86,7 +86,7 @@ impl Transcript {
     /// Waits for the first line at or behind place `from` that `wanted` accepts; returns its place and text.
     /// `Err` says why it will not come.
     pub(crate) fn wait_from(&self, from: usize, wanted: impl Fn(&str) -> bool) -> Result<(usize, String), String> {
-        let deadline = Instant::now() + WATCHDOG;
+        let deadline = Instant::now() + patience();
         let mut place = from;
         let mut lines = self.lock();
         loop {
@@ -105,7 +105,7 @@ impl Transcript {
 
     /// Waits until the program and all processes that share its stream have closed it; returns everything.
     pub(crate) fn wait_ended(&self) -> Result<String, String> {
-        let deadline = Instant::now() + WATCHDOG;
+        let deadline = Instant::now() + patience();
         let mut lines = self.lock();
         while !lines.ended {
             lines = self.wait_for_change(lines, deadline)?;
@@ -120,7 +120,7 @@ impl Transcript {
     ) -> Result<MutexGuard<'a, Lines>, String> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(format!("nothing of the kind came within {WATCHDOG:?}"));
+            return Err("nothing of the kind came in time".to_string());
         }
         let waited = self.shared.changed.wait_timeout(lines, left);
         Ok(waited.unwrap_or_else(std::sync::PoisonError::into_inner).0)
