@@ -510,7 +510,7 @@ fn many_descendants_end_too_and_no_client_waits_for_it() {
     let tree = Tree::new();
     let fifo = tree.path("fifo");
     let script = format!(
-        "exec 3>{}; i=0; while [ $i -lt 600 ]; do (setsid sleep 1000 >/dev/null 2>&1 </dev/null &); i=$((i+1)); done; echo up; read end",
+        "exec 3>{}; i=0; while [ $i -lt 300 ]; do (setsid sleep 1000 >/dev/null 2>&1 </dev/null &); i=$((i+1)); done; echo up; read end",
         fifo.display()
     );
     let mut client = start(&daemon, &script);
