@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::harness::{Client, Daemon, Gate, worker_command};
 
-const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
+const PATIENT: [&str; 4] = ["--queue-timeout", "60s", "--busy-timeout", "600s"];
 
 /// This process holds the other ends of all the connections of its tests.
 fn allow_many_descriptors() {

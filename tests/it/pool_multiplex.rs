@@ -14,7 +14,7 @@ use crate::harness::{Address, Client, Daemon, Gate, Installation, temp_dir, work
 use crate::upgrade::upgrade;
 
 const HELLO: &str = "iotcpd-multiplex 1\n";
-const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
+const PATIENT: [&str; 4] = ["--queue-timeout", "60s", "--busy-timeout", "600s"];
 /// The shortest time of `--slow-log`.
 const SLOW: Duration = Duration::from_millis(1);
 

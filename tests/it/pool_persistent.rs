@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Client, Daemon, Gate, temp_dir, worker_command};
 
-const PATIENT: [&str; 3] = ["--persistent", "--queue-timeout", "60s"];
+const PATIENT: [&str; 5] = ["--persistent", "--queue-timeout", "60s", "--busy-timeout", "600s"];
 
 fn pool(workers: u32, flags: &[&str]) -> Daemon {
     let daemon = Daemon::pool(workers, &worker_command(&[]), &[&PATIENT, flags].concat());
@@ -229,7 +229,10 @@ fn a_drain_serves_what_has_come_by_the_time_of_the_last_answer() {
     daemon.signal(Signal::SIGSTOP);
     arrival.open();
     let replied = behind.arrival();
-    others.iter_mut().for_each(|other| other.send("e"));
+    for other in &mut others {
+        // On a machine that is very slow the drain has closed it already.
+        let _ = other.try_send("e");
+    }
     client.send("echo 1\necho 2\necho 3\n");
     daemon.signal(Signal::SIGCONT);
     replied.open();
@@ -249,7 +252,10 @@ fn a_request_sent_in_time_is_served_though_it_is_read_late() {
     daemon.stderr_wait("draining");
     daemon.signal(Signal::SIGSTOP);
     let told = Instant::now();
-    others.iter_mut().for_each(|other| other.send("e"));
+    for other in &mut others {
+        // On a machine that is very slow the drain has closed it already.
+        let _ = other.try_send("e");
+    }
     client.send("echo 1\n");
     // The drain gives half a second to silent clients; the event is its end.
     while told.elapsed() < Duration::from_millis(600) {

@@ -2,7 +2,7 @@
 
 use crate::harness::{Client, Daemon, Gate, worker_command};
 
-const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
+const PATIENT: [&str; 4] = ["--queue-timeout", "60s", "--busy-timeout", "600s"];
 /// The default of `--max-reply`.
 const MAX_REPLY: usize = 1 << 20;
 
