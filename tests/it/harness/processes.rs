@@ -4,22 +4,25 @@
 //! program makes itself the reaper of its orphans, so that processes left behind by a killed daemon become its own
 //! children and their end can be waited for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// The time that processes left behind by a daemon may take to go: the daemon promises a second, the rest is for a
 /// loaded machine, and no test that passes waits for any of it. It passes in slices: when the machine, or this process,
 /// has stood still for a while, the processes had no time to go either, and that costs one slice and not all of them.
 const GONE_WITHIN: [Duration; 100] = [Duration::from_millis(100); 100];
+
+/// A zombie is left to the test that waits for it for the time of a hang divided by this.
+const SPARED: u32 = 3;
 
 /// Makes orphans of this process's descendants its own children.
 pub(crate) fn adopt_orphans() {
@@ -101,9 +104,36 @@ pub(crate) fn wait_orphan(pid: i32) -> WaitStatus {
     status.expect("wait for a child")
 }
 
+/// Reaps processes that became children of this one by the end of their parents and that no test waits for. Must be called
+/// now and then. A run of all tests would leave thousands of zombies, and whatever reads /proc, as every daemon does, would
+/// become slower and slower.
+fn reap_orphans() {
+    static ZOMBIES: Mutex<BTreeMap<(i32, u64), Instant>> = Mutex::new(BTreeMap::new());
+    // Another thread is at it.
+    let Ok(mut zombies) = ZOMBIES.try_lock() else { return };
+    let me = std::process::id();
+    // The kernel gives orphans to the main thread. A program that a test has started is a child of the test's own thread.
+    let children = fs::read_to_string(format!("/proc/self/task/{me}/children")).unwrap_or_default();
+    let (now, spared) = (Instant::now(), super::patience() / SPARED);
+    let before = std::mem::take(&mut *zombies);
+    for pid in children.split(' ').filter_map(|pid| pid.parse().ok()) {
+        let Some(stat) = read_stat(pid).filter(|stat| stat.state == "Z") else {
+            continue;
+        };
+        let since = before.get(&(pid, stat.started)).copied().unwrap_or(now);
+        if now.duration_since(since) < spared {
+            zombies.insert((pid, stat.started), since);
+        } else {
+            // A failure means that a test has waited for it after all.
+            waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)).ok();
+        }
+    }
+}
+
 /// Waits until no process carries `mark`. `Err` names the ones that stayed; they are killed, so that one failed test
 /// does not disturb the next.
 pub(crate) fn wait_all_gone(mark: &str) -> Result<(), String> {
+    reap_orphans();
     let (done, waiting) = mpsc::channel();
     let thread_mark = mark.to_owned();
     thread::spawn(move || {
@@ -200,23 +230,26 @@ struct Stat {
 
 /// The state of a process that lives: `None` for a zombie.
 fn stat_of(pid: i32) -> Option<Stat> {
+    read_stat(pid).filter(|stat| !matches!(stat.state.as_str(), "Z" | "X"))
+}
+
+fn read_stat(pid: i32) -> Option<Stat> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name stands in parentheses and may hold anything, parentheses included; the state, which is the third field,
     // follows the last one.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-    let stat = Stat {
+    Some(Stat {
         state: (*fields.first()?).to_owned(),
         parent: fields.get(1)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
-    };
-    (!matches!(stat.state.as_str(), "Z" | "X")).then_some(stat)
+    })
 }
 
 #[test]
 fn a_process_that_has_ended_is_not_described_and_a_living_one_is_in_full() {
     use std::process::Command;
 
-    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    use nix::sys::wait::{Id, waitid};
 
     let program = super::Program::start(Command::new("sh").args(["-c", "echo up >&2; read never; exit 0"]));
     program.stderr_wait("up");
