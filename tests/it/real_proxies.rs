@@ -301,7 +301,8 @@ fn the_health_checks_of_haproxy_by_tls_are_answered_and_are_no_refusals() {
         "check-ssl check-send-proxy",
         "no-check-ssl check-send-proxy",
     ];
-    let servers = servers.map(|words| format!("{tls} send-proxy-v2 check inter 100ms {words}"));
+    // The interval is also the time for the handshake of a check, and after three failures there is no way to the pool.
+    let servers = servers.map(|words| format!("{tls} send-proxy-v2 check inter 2s {words}"));
     let proxy = Proxy::haproxy(&pool, servers.each_ref().map(String::as_str));
     // The proxy itself is no client, but its checks are answered, or it would take the pool for one that is down.
     pool.stderr_wait_nth(
