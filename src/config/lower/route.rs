@@ -1,6 +1,6 @@
 //! The options of a route door: [`RouteSpec`] becomes [`Options`].
 //!
-//! The services are lowered before ([`service`](super::service)), with the [defaults](service_defaults) of the door.
+//! The services are lowered before ([`service`](mod@super::service)), with the [defaults](service_defaults) of the door.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

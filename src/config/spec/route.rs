@@ -57,7 +57,7 @@ pub struct RouteSpec {
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct ServiceSpec {
-    /// The server: HOST, HOST:PORT, [IPV6]:PORT or unix:PATH
+    /// The server: HOST, HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDR")]
     pub addr: Option<String>,
     /// Several servers, each as addr, or with a weight
