@@ -124,7 +124,7 @@ fn a_call_passes_signals_on_over_tls() {
 #[test]
 fn a_door_without_tls_is_told_from_one_with_it() {
     let command = worker_command(&[]);
-    let daemon = Daemon::with(["-n", "1", "-d", &command]).start();
+    let daemon = Daemon::with(["-n", "1", "-d", &command, "-p", "0"]).start();
     let certificate = Certificate::new();
     let (ca, address) = (
         certificate.path("cert.pem"),
