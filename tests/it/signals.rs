@@ -484,7 +484,6 @@ fn a_worker_that_ignores_term_is_killed_after_its_time() {
 crate::harness::over_tls! {
     hup_under_load_refuses_no_request,
     hup_lets_a_busy_worker_finish,
-    term_and_int_finish_what_is_in_hand,
     stop_timeout_ends_the_wait_for_what_is_in_hand,
     a_second_signal_hurries,
 }
