@@ -10,7 +10,7 @@
 //! pure.
 //!
 //! The invariants: no head is passed on before it was begun, so each one is routed; a server never answers what was not
-//! asked; and the end of a message is only what every program takes for it ([`body`](super::body)).
+//! asked; and the end of a message is only what every program takes for it ([`body`]).
 
 use std::fmt;
 
