@@ -1,11 +1,12 @@
-//! The keys of a file that another program reads as well: spelled with `_` or `-`, and passed over with a warning where
-//! that program ignores them.
+//! The keys of a file that another program reads as well: spelled with `_` or `-`, passed over with a warning where that
+//! program ignores them, or with a port in the place of an address.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use clap::{Arg, Command};
 use toml::Spanned;
-use toml::de::DeTable;
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::definition::Spec;
 use super::keys;
@@ -83,4 +84,30 @@ pub(super) fn normalized<'i, S: Spec>(
         }
     }
     normalized
+}
+
+/// Adds an address, which `place` writes in another form, to the addresses under `key`, as the first one.
+pub(super) fn add_address(table: &mut DeTable<'_>, key: &'static str, place: Range<usize>, address: String) {
+    let mut addresses = DeArray::new();
+    addresses.push(Spanned::new(place.clone(), DeValue::String(address.into())));
+    if let Some(others) = table.remove(key) {
+        let span = others.span();
+        match others.into_inner() {
+            DeValue::Array(list) => list.into_iter().for_each(|address| addresses.push(address)),
+            one => addresses.push(Spanned::new(span, one)),
+        }
+    }
+    let key = Spanned::new(place.clone(), key.into());
+    table.insert(key, Spanned::new(place, DeValue::Array(addresses)));
+}
+
+/// Returns the number of a port, which may also be written as text, like every number here.
+pub(super) fn port_number(value: &DeValue<'_>) -> Option<u16> {
+    match value {
+        DeValue::String(text) => text.trim().parse().ok(),
+        _ => {
+            let number = value.as_integer()?;
+            u16::from_str_radix(number.as_str(), number.radix()).ok()
+        }
+    }
 }

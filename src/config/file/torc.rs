@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
-use toml::de::{DeArray, DeTable, DeValue};
+use toml::de::{DeTable, DeValue};
 
 use super::Collected;
 use super::command::{self, DoorParts, Group};
@@ -19,7 +19,7 @@ use super::foreign::{self, ReadAs};
 use super::keys::Section;
 use super::needs::Scope;
 use super::report::Report;
-use super::spelling::{Misplaced, normalized};
+use super::spelling::{Misplaced, add_address, normalized, port_number};
 use crate::config::bytes;
 use crate::config::lower::Program;
 use crate::config::quote::Quoted;
@@ -171,28 +171,7 @@ fn listen_at_port(table: &mut DeTable<'_>, report: &mut Report<'_>) {
     }
     // torcd listens on every IPv4 address. A wrong port has been reported; the rest is read as if it were right.
     let address = format!("0.0.0.0:{}", port.unwrap_or(DEFAULT_PORT));
-    let mut addresses = DeArray::new();
-    addresses.push(Spanned::new(place.clone(), DeValue::String(address.into())));
-    if let Some(others) = table.remove("listen") {
-        let span = others.span();
-        match others.into_inner() {
-            DeValue::Array(list) => list.into_iter().for_each(|address| addresses.push(address)),
-            one => addresses.push(Spanned::new(span, one)),
-        }
-    }
-    let key = Spanned::new(place.clone(), "listen".into());
-    table.insert(key, Spanned::new(place, DeValue::Array(addresses)));
-}
-
-/// Returns the number of a port, which may also be written as text, like every number here.
-fn port_number(value: &DeValue<'_>) -> Option<u16> {
-    match value {
-        DeValue::String(text) => text.trim().parse().ok(),
-        _ => {
-            let number = value.as_integer()?;
-            u16::from_str_radix(number.as_str(), number.radix()).ok()
-        }
-    }
+    add_address(table, "listen", place, address);
 }
 
 /// Returns the groups in `processes`.

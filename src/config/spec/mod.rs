@@ -15,6 +15,7 @@ pub mod exec;
 pub mod fail;
 pub mod listen;
 pub mod log;
+mod overlay;
 pub mod pool;
 pub mod process;
 pub mod route;
