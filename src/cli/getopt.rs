@@ -35,7 +35,7 @@ pub(super) struct Line {
 }
 
 /// Reads the words of a command line, the first of which is the program's name. The words of commands other than `pool`
-/// are left as they are.
+/// are left as they are, except one flag of `route`.
 ///
 /// # Errors
 /// The message about an abbreviation that could be one of several flags.
@@ -53,6 +53,7 @@ pub(super) fn read(cli: &Command, words: Vec<OsString>) -> Result<Line, String> 
             line.words.extend(rest.next());
             take_flags(pool, rest, &mut line, |_, _| false)?;
         }
+        Some(route) if route.get_name() == "route" => line.words.extend(rest.into_iter().map(with_two_dashes)),
         Some(_) => line.words.extend(rest),
         None => {
             let (alone, names) = (rest.len() == 1, cli.get_subcommands().map(Command::get_name));
@@ -64,6 +65,15 @@ pub(super) fn read(cli: &Command, words: Vec<OsString>) -> Result<Line, String> 
         }
     }
     Ok(line)
+}
+
+/// Returns a word of `route` for clap. The one flag of tcprouter may have one dash, as all flags of its language.
+fn with_two_dashes(word: OsString) -> OsString {
+    let text = word.to_str().and_then(|text| text.strip_prefix('-'));
+    match text.filter(|text| *text == "config" || text.starts_with("config=")) {
+        Some(flag) => format!("--{flag}").into(),
+        None => word,
+    }
 }
 
 /// Moves flags that stand before the name of a command behind it. The flags that every command has may stand there;

@@ -20,6 +20,7 @@ mod help;
 mod logging;
 mod pool;
 mod refusal;
+mod route;
 mod run;
 mod socket;
 mod tls;
@@ -104,6 +105,8 @@ enum Command {
     /// Run commands named in a file: each client names one, and of each a limited number runs at once
     #[command(name = "command")]
     Named(Box<command::Flags>),
+    /// Connect TLS clients to servers by name, as a router.toml describes it
+    Route(Box<route::Flags>),
     /// Run the services described in a file
     Run(run::Flags),
     /// Say what is wrong with a file, without running anything
@@ -198,7 +201,7 @@ impl Role {
     const fn for_command(command: Option<&Command>) -> Self {
         match command {
             None | Some(Command::Pool(_) | Command::Exec(_) | Command::Named(_)) => Role::Door,
-            Some(Command::Run(_)) => Role::Services,
+            Some(Command::Route(_) | Command::Run(_)) => Role::Services,
             Some(Command::Check(_) | Command::Ask(_) | Command::Call(_) | Command::Help(_)) => Role::Tool,
         }
     }
@@ -259,6 +262,7 @@ fn dispatch(
         Some(Command::Pool(spec)) => pool::run(&spec, log),
         Some(Command::Exec(flags)) => exec::run(&flags, log),
         Some(Command::Named(flags)) => command::run(*flags, log),
+        Some(Command::Route(flags)) => route::run(*flags, log),
         Some(Command::Run(flags)) => run::run(flags, log),
         Some(Command::Check(flags)) => check::run(flags),
         Some(Command::Ask(flags)) => ask::run(&flags),

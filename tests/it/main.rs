@@ -168,6 +168,8 @@ mod route_peers;
 #[cfg(test)]
 mod route_real;
 #[cfg(test)]
+mod route_router_toml;
+#[cfg(test)]
 mod route_system_calls;
 #[cfg(test)]
 mod self_connection;

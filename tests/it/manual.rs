@@ -19,7 +19,7 @@ use iotcpd::internals::config::spec::fail::Fail;
 use iotcpd::internals::config::spec::listen::MinTls;
 use iotcpd::internals::config::spec::log::{Format, LogTable};
 use iotcpd::internals::config::spec::pool::{HalfClose, LineEnd, Mode};
-use iotcpd::internals::config::spec::route::{Balance, RouteSpec, ServerSpec, ServiceSpec};
+use iotcpd::internals::config::spec::route::{Balance, ServerSpec, ServiceSpec};
 use iotcpd::internals::config::spec::yes_no::YesNo;
 use iotcpd::internals::config::units::{Escaped, FileMode, Size, Time, Whole};
 
@@ -289,8 +289,7 @@ fn type_of(flag: &Arg) -> &'static str {
 #[test]
 fn every_key_has_its_entry_with_type_and_default_and_every_entry_its_key() {
     let page = Page::read(FILE_PAGE);
-    let is_command = |door: &String| program().find_subcommand(door).is_some();
-    for door in doors_with("options.rs").into_iter().filter(is_command) {
+    for door in doors_with("options.rs") {
         let heading = format!(".Ss Keys of {}", with_article(&door));
         assert_eq!(keys_in_page(&page, &heading), keys_of(&subcommand(&door)), "{heading}");
     }
@@ -298,8 +297,6 @@ fn every_key_has_its_entry_with_type_and_default_and_every_entry_its_key() {
     assert_eq!(keys_in_page(&page, ".Ss Keys of the log"), keys_of(&log));
     let entry = EntrySpec::augment_args(Command::new("entry"));
     assert_eq!(keys_in_page(&page, ".Ss Keys of a command"), keys_of(&entry));
-    let route = RouteSpec::augment_args(Command::new("route"));
-    assert_eq!(keys_in_page(&page, ".Ss Keys of a route door"), keys_of(&route));
     let service = ServiceSpec::augment_args(Command::new("service"));
     assert_eq!(keys_in_page(&page, ".Ss Keys of a routed service"), keys_of(&service));
 }
@@ -403,13 +400,12 @@ fn every_line_of_the_statistics_of_a_route_door_is_documented_in_its_order() {
 }
 
 #[test]
-fn the_example_of_a_route_door_has_no_mistake() {
-    let [example] = Page::read(ROUTE_PAGE)
-        .literal_blocks(".Sh DESCRIPTION")
-        .try_into()
-        .unwrap();
-    let services = file::read("example", example.as_bytes()).unwrap_or_else(|error| panic!("{example}\n{error}"));
-    assert_eq!(services.len(), 1);
+fn the_examples_of_a_route_door_have_no_mistake() {
+    for heading in [".Sh DESCRIPTION", ".Sh FROM TCPROUTER"] {
+        let [example] = Page::read(ROUTE_PAGE).literal_blocks(heading).try_into().unwrap();
+        let services = file::read("example", example.as_bytes()).unwrap_or_else(|error| panic!("{example}\n{error}"));
+        assert_eq!(services.len(), 1);
+    }
 }
 
 /// The command lines in a block: in a shell, behind a pipe, in squid.conf, in a unit.

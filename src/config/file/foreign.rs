@@ -199,7 +199,7 @@ fn first_word(line: &str) -> &str {
 
 /// Returns true for the header of a table that describes a service.
 fn is_service_header(line: &str) -> bool {
-    ["[pool.", "[exec.", "[command.", "[route."]
+    ["[pool.", "[exec.", "[command.", "[route.", "[server]", "[server."]
         .iter()
         .any(|begin| line.starts_with(begin))
 }

@@ -1,5 +1,6 @@
 //! A file that describes services: a TOML file with tables `[pool.NAME]` and the keys of that door, named like its
-//! flags; or a torc.cfg (`torc`), which is one command door.
+//! flags, and a table `[server]`, which makes a router.toml (`router_toml`); or a torc.cfg (`torc`), which is one command
+//! door.
 //!
 //! The life of a file: its text is parsed, and all syntax errors are kept ([`toml`]'s recovering parser); each table
 //! `[DOOR.NAME]` goes to its entry in `DOORS`, which reads its keys one by one into the door's spec (`keys`), lowers
@@ -18,6 +19,7 @@ mod log;
 mod needs;
 mod report;
 mod route;
+mod router_toml;
 mod spelling;
 mod top_level;
 mod torc;
@@ -39,6 +41,7 @@ use super::quote::{Quoted, in_header};
 use super::spec::command::CommandSpec;
 use super::spec::exec::ExecSpec;
 use super::spec::log::LogSpec;
+use super::spec::route::RouteSpec;
 use crate::doors::Options;
 use crate::error::Error;
 use crate::net::addr::Listen;
@@ -54,6 +57,13 @@ pub enum Source {
         path: PathBuf,
         /// The settings made by flags, which override those of the file.
         flags: Box<CommandSpec>,
+    },
+    /// A router.toml that is named as one: it must have a table `[server]`.
+    Router {
+        /// The path of the file.
+        path: PathBuf,
+        /// The settings made by flags, which override those of the table `[server]`.
+        flags: Box<RouteSpec>,
     },
 }
 
@@ -84,6 +94,10 @@ impl Source {
                     log: LogSpec::default(),
                 })
             }
+            Source::Router { path, flags } => {
+                let (name, bytes) = contents(path)?;
+                read_bytes(&name, &bytes, Scope::Settings, Some(flags))
+            }
         }
     }
 
@@ -95,9 +109,13 @@ impl Source {
         match self {
             Source::Toml(path) => {
                 let (name, bytes) = contents(path)?;
-                read_bytes(&name, &bytes, Scope::Needs).map(drop)
+                read_bytes(&name, &bytes, Scope::Needs, None).map(drop)
             }
             Source::Torc { path, flags } => torc::check(path, flags),
+            Source::Router { path, flags } => {
+                let (name, bytes) = contents(path)?;
+                read_bytes(&name, &bytes, Scope::Needs, Some(flags)).map(drop)
+            }
         }
     }
 }
@@ -198,7 +216,7 @@ pub fn load(path: &Path) -> Result<Contents, Error> {
 /// # Errors
 /// See [`load`].
 pub fn read_all(name: &str, bytes: &[u8]) -> Result<Contents, Error> {
-    read_bytes(name, bytes, Scope::Settings)
+    read_bytes(name, bytes, Scope::Settings, None)
 }
 
 /// As [`read_all`], but returns the services only.
@@ -209,7 +227,9 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
     read_all(name, bytes).map(|contents| contents.services)
 }
 
-fn read_bytes(name: &str, bytes: &[u8], scope: Scope) -> Result<Contents, Error> {
+/// Reads the contents of a TOML file. `router` are the flags that override its table `[server]`, which it must have; a
+/// file that is read without them may have one.
+fn read_bytes(name: &str, bytes: &[u8], scope: Scope, router: Option<&RouteSpec>) -> Result<Contents, Error> {
     let (text, not_utf_8) = decode(bytes);
     let mut found = Collected::new(Report::new(name, &text), scope);
     for offset in &not_utf_8 {
@@ -222,7 +242,7 @@ fn read_bytes(name: &str, bytes: &[u8], scope: Scope) -> Result<Contents, Error>
     let is_foreign = any_errors
         && !root
             .keys()
-            .any(|kind| door(kind.get_ref()).is_some() || kind.get_ref() == log::KIND);
+            .any(|kind| door(kind.get_ref()).is_some() || [log::KIND, router_toml::KIND].contains(&&**kind.get_ref()));
     if is_foreign {
         if let Some(foreign) = foreign::recognize(bytes, ReadAs::Toml) {
             return Err(Error::mistakes(vec![foreign.message(name, ReadAs::Toml)]));
@@ -237,15 +257,31 @@ fn read_bytes(name: &str, bytes: &[u8], scope: Scope) -> Result<Contents, Error>
             .report
             .add_syntax(span.start, syntax_message(&error, text.get(span).unwrap_or_default()));
     }
+    if router.is_some() && !any_errors && !root.contains_key(router_toml::KIND) {
+        return Err(Error::mistakes(vec![router_toml::missing(name, root)]));
+    }
+    let flags = router.cloned().unwrap_or_default();
+    read_kinds(root, any_errors, &flags, &mut found);
+    report_clashes(&mut found);
+    match found.conclude() {
+        (contents, lines) if lines.is_empty() => Ok(contents),
+        (_, lines) => Err(Error::mistakes(lines)),
+    }
+}
+
+/// Reads the tables of a file. `any_errors` is true if some of the text could not be parsed.
+fn read_kinds(root: &DeTable<'_>, any_errors: bool, flags: &RouteSpec, found: &mut Collected<'_>) {
     let mut kinds: Vec<_> = root.iter().collect();
     kinds.sort_by_key(|(kind, _)| kind.span().start);
     let is_log = |kind: &Spanned<DeString<'_>>| kind.get_ref() == log::KIND;
     let describes_nothing = kinds.iter().all(|(kind, _)| is_log(kind));
     for (kind, value) in kinds {
         if is_log(kind) {
-            log::read(kind, value, &mut found);
+            log::read(kind, value, found);
+        } else if kind.get_ref() == router_toml::KIND {
+            router_toml::read(kind, value, flags, found);
         } else {
-            read_kind(kind, value, &mut found);
+            read_kind(kind, value, found);
         }
     }
     if describes_nothing && !any_errors {
@@ -253,11 +289,6 @@ fn read_bytes(name: &str, bytes: &[u8], scope: Scope) -> Result<Contents, Error>
             0,
             "no service is described; write a table such as [pool.main] and its keys below it",
         );
-    }
-    report_clashes(&mut found);
-    match found.conclude() {
-        (contents, lines) if lines.is_empty() => Ok(contents),
-        (_, lines) => Err(Error::mistakes(lines)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A route door in a file: its own keys, and a section for each of its services. A service whose connections are told
 //! apart by ALPN has several entries, which are a list of tables.
+//!
+//! The table `[server]` of a router.toml is read here as well, once `router_toml` has given its keys their usual names.
 
 use std::collections::HashMap;
 
@@ -17,10 +19,10 @@ use crate::config::spec::route::{RouteSpec, ServiceSpec};
 use crate::doors::route::options::{Options, Pattern, Rule, Table};
 
 /// The key of a door's table that holds its services.
-const SERVICES: &str = "services";
+pub(super) const SERVICES: &str = "services";
 
 /// The keys of a door that have no effect yet.
-const LATER: [&str; 9] = [
+pub(super) const LATER: [&str; 9] = [
     "http-listen",
     "tunnel-listen",
     "redirect-https",
@@ -32,7 +34,7 @@ const LATER: [&str; 9] = [
     "store",
 ];
 /// The keys of a service that have no effect yet.
-const LATER_OF_SERVICE: [&str; 13] = [
+pub(super) const LATER_OF_SERVICE: [&str; 13] = [
     "http-port",
     "client-secret",
     "tls",
@@ -60,34 +62,67 @@ struct Entry<'i> {
     table: DeTable<'i>,
 }
 
+/// The parts of a door that the two kinds of file write in different ways.
+pub(super) struct DoorParts<'t, 'i> {
+    /// The keys of the door, with its services.
+    pub(super) section: &'t Section<'t, 'i>,
+    /// The header of the door's table, without its brackets.
+    pub(super) header: String,
+    /// True if every listener that was written is among the keys: if not, a mistake in it has been reported.
+    pub(super) is_whole: bool,
+    /// The settings made by flags, which override the keys.
+    pub(super) flags: RouteSpec,
+}
+
 /// Reads a table `[route.NAME]`.
 pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Collected<'_>) -> Option<Options> {
-    let (door, report) = (section.name.get_ref(), &mut found.report);
+    let written = DoorParts {
+        section,
+        header: format!("route.{}", in_header(section.name.get_ref())),
+        is_whole: true,
+        flags: RouteSpec::default(),
+    };
+    read(written, found)
+}
+
+/// Reads the door and its services. Returns `None` after a mistake, which has been reported.
+pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Option<Options> {
+    let DoorParts {
+        section,
+        header,
+        is_whole,
+        flags,
+    } = written;
+    let report = &mut found.report;
     let mut own = section.table.clone();
     let services = match own.remove(SERVICES) {
-        Some(services) => services_of(services, door, report),
+        Some(services) => services_of(services, &header, report),
         None => {
-            report.add(
-                section.name.span().start,
-                format!("no service is described; {}", example(door)),
-            );
+            let place = section.name.span().start;
+            report.add(place, format!("no service is described; {}", example(&header)));
             Vec::new()
         }
     };
     let any_later = refuse_later(&mut own, &LATER, report);
     let section = Section::new(section.name, &own);
-    let (spec, keys) = Keys::read_with_others::<RouteSpec>(&section, &[SERVICES], report);
+    let (mut spec, keys) = Keys::read_with_others::<RouteSpec>(&section, &[SERVICES], report);
+    let of_flags = flags.overlay_onto(&mut spec);
     let (table, names) = table(services, &lower::service_defaults(&spec), report);
     if found.needs.is_some() {
         warn_of_coalescing(&table, names, report);
     }
-    let lowered = lower::route(door, &spec, table, keys.all_read() && !any_later);
+    let is_whole = is_whole && keys.all_read() && !any_later;
+    let mut lowered = lower::route(section.name.get_ref(), &spec, table, is_whole);
+    if let Err(mistakes) = &mut lowered {
+        for mistake in mistakes.extract_if(.., |mistake| of_flags.contains(&mistake.origin.key)) {
+            report.add_general(format!("iotcpd: {}", mistake.for_flags()));
+        }
+    }
     accept(&keys, lowered, found)
 }
 
-fn example(door: &str) -> String {
-    let door = in_header(door);
-    format!("write a table with a name, such as [route.{door}.{SERVICES}.\"www.example.org\"]")
+fn example(header: &str) -> String {
+    format!("write a table with a name, such as [{header}.{SERVICES}.\"www.example.org\"]")
 }
 
 /// Removes the keys that have no effect yet, and reports them. Returns true if there was one.
@@ -104,12 +139,15 @@ fn refuse_later(table: &mut DeTable<'_>, later: &[&str], report: &mut Report<'_>
 }
 
 /// Returns the tables below `services`.
-fn services_of<'i>(services: Spanned<DeValue<'i>>, door: &str, report: &mut Report<'_>) -> Vec<Service<'i>> {
+fn services_of<'i>(services: Spanned<DeValue<'i>>, header: &str, report: &mut Report<'_>) -> Vec<Service<'i>> {
     let place = services.span().start;
     let tables = match services.into_inner() {
         DeValue::Table(tables) if !tables.is_empty() => tables,
         _ => {
-            report.add(place, format!("{SERVICES}: no service is described; {}", example(door)));
+            report.add(
+                place,
+                format!("{SERVICES}: no service is described; {}", example(header)),
+            );
             return Vec::new();
         }
     };
@@ -118,7 +156,7 @@ fn services_of<'i>(services: Spanned<DeValue<'i>>, door: &str, report: &mut Repo
         if let Some((place, text)) = value
             .get_ref()
             .as_table()
-            .and_then(|table| in_pieces(&name, table, door))
+            .and_then(|table| in_pieces(&name, table, header))
         {
             report.add_lazily(place, || text);
             continue;
@@ -126,7 +164,7 @@ fn services_of<'i>(services: Spanned<DeValue<'i>>, door: &str, report: &mut Repo
         match entries(&name, value.into_inner()) {
             Some(entries) => services.push(Service { name, entries }),
             None => {
-                let text = format!("{} is not a service; {}", Quoted(name.get_ref()), example(door));
+                let text = format!("{} is not a service; {}", Quoted(name.get_ref()), example(header));
                 report.add_lazily(name.span().start, || text);
             }
         }
@@ -138,7 +176,7 @@ fn services_of<'i>(services: Spanned<DeValue<'i>>, door: &str, report: &mut Repo
 
 /// Returns the mistake in a name with dots that stands in a header without quotes, which TOML reads as a table in a
 /// table.
-fn in_pieces(name: &Spanned<DeString<'_>>, table: &DeTable<'_>, door: &str) -> Option<(usize, String)> {
+fn in_pieces(name: &Spanned<DeString<'_>>, table: &DeTable<'_>, header: &str) -> Option<(usize, String)> {
     let definition = ServiceSpec::definition();
     let is_key = |key: &str| {
         let mut known = definition.get_arguments().filter_map(Arg::get_long);
@@ -153,7 +191,7 @@ fn in_pieces(name: &Spanned<DeString<'_>>, table: &DeTable<'_>, door: &str) -> O
         host = format!("{host}.{}", key.get_ref());
         table = below;
     }
-    let header = format!("[route.{}.{SERVICES}.{}]", in_header(door), in_header(&host));
+    let header = format!("[{header}.{SERVICES}.{}]", in_header(&host));
     Some((place?, format!("a name with dots stands in quotes; write {header}")))
 }
 

@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 use super::DOORS;
 use super::definition::Spec;
 use super::keys::long_name_of;
-use super::log;
+use super::{log, router_toml};
 use crate::config::advice;
 use crate::config::quote::{Quoted, in_header};
 use crate::config::spec::command::CommandSpec;
@@ -47,7 +47,7 @@ pub(super) fn message(written: &str, value: &DeValue<'_>) -> String {
 /// Returns the remedy for a wrong header: the kind is misspelt, or missing.
 fn instead_of_table(written: &str, table: &DeTable<'_>) -> String {
     let kinds = DOORS.iter().map(|door| door.kind);
-    if let Some(meant) = nearest(written, kinds.clone().chain([log::KIND])) {
+    if let Some(meant) = nearest(written, kinds.clone().chain([log::KIND, router_toml::KIND])) {
         return format!("did you mean `{meant}`?");
     }
     let count = |keys: &Command| table.keys().filter(|key| has(keys, key.get_ref())).count();

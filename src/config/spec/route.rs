@@ -1,11 +1,12 @@
-//! The settings of a route door as written: a table `[route.NAME]` of a file; and of one of its services: a table
-//! `[route.NAME.services."www.example.org"]`.
+//! The settings of a route door as written: `iotcpd route [flags]`, a table `[route.NAME]` of a file, the table
+//! `[server]` of a router.toml; and of one of its services: a table `[route.NAME.services."www.example.org"]`.
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::listen::{AccessSpec, SocketSpec};
+use super::overlay::{overlay, overlay_access, overlay_sockets};
 use crate::config::units::{Time, Whole};
 
 /// All settings of a route door, except its services.
@@ -51,6 +52,41 @@ pub struct RouteSpec {
     /// Log each step of a connection
     #[arg(short, long, help_heading = "Connections")]
     pub debug: bool,
+}
+
+impl RouteSpec {
+    /// Overwrites settings in `under` with the settings made here: key by key, a list as a whole. A switch that is on
+    /// in either is on. Returns the keys of the settings made here.
+    pub fn overlay_onto(self, under: &mut RouteSpec) -> Vec<&'static str> {
+        let RouteSpec {
+            tls_listen,
+            sockets,
+            access,
+            hello_timeout,
+            connect_timeout,
+            idle_timeout,
+            stop_timeout,
+            old_generation_timeout,
+            debug,
+        } = self;
+        let mut said = Vec::new();
+        let of_old = &mut under.old_generation_timeout;
+        overlay(&mut said, "tls-listen", tls_listen, &mut under.tls_listen);
+        overlay_sockets(&mut said, sockets, &mut under.sockets);
+        overlay_access(&mut said, access, &mut under.access);
+        overlay(&mut said, "hello-timeout", hello_timeout, &mut under.hello_timeout);
+        overlay(
+            &mut said,
+            "connect-timeout",
+            connect_timeout,
+            &mut under.connect_timeout,
+        );
+        overlay(&mut said, "idle-timeout", idle_timeout, &mut under.idle_timeout);
+        overlay(&mut said, "stop-timeout", stop_timeout, &mut under.stop_timeout);
+        overlay(&mut said, "old-generation-timeout", old_generation_timeout, of_old);
+        overlay(&mut said, "debug", debug, &mut under.debug);
+        said
+    }
 }
 
 /// All settings of one service. They are never flags; the clap definition lists the known keys.
@@ -138,5 +174,36 @@ impl ValueEnum for Balance {
             Self::LeastConnections => "least-connections",
             Self::Sticky => "sticky",
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[command(flatten)]
+        spec: RouteSpec,
+    }
+
+    #[test]
+    fn every_flag_is_overlaid_under_its_own_name() {
+        let command = RouteSpec::augment_args(Command::new("route"));
+        for flag in command.get_arguments() {
+            let name = flag.get_long().unwrap();
+            let value = match name {
+                "debug" | "accept-proxy-optional" => None,
+                "socket-mode" => Some("0660"),
+                _ => Some("7"),
+            };
+            let flag = value.map_or_else(|| format!("--{name}"), |value| format!("--{name}={value}"));
+            let spec = Flags::try_parse_from(["route", &flag]).unwrap().spec;
+            let mut under = RouteSpec::default();
+            assert_eq!(spec.clone().overlay_onto(&mut under), [name]);
+            assert_eq!(under, spec, "{flag}");
+        }
     }
 }

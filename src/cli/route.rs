@@ -1,0 +1,121 @@
+//! `iotcpd route [FILE] [flags]`: one route door, described in a router.toml, like tcprouter.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::file::Source;
+use crate::config::lower::log::LogSettings;
+use crate::config::spec::route::RouteSpec;
+use crate::daemon::{self, Plan};
+use crate::error::{Blame, Error};
+
+/// The file that tcprouter reads when none is named, in the working directory.
+const DEFAULT: &str = "config.toml";
+
+const EXAMPLES: &str = "\
+Example:
+  cat > router.toml <<'END'
+  [server]
+  addr = \"0.0.0.0\"
+  port = 443
+  httpport = 0
+  clientsport = 0
+  [server.services.\"www.example.org\"]
+  addr = \"10.0.0.5\"
+  tlsport = 443
+  END
+  iotcpd check router.toml && iotcpd route --config router.toml
+
+Flags go over what the file says under the same name; --tls-listen also over its port.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Flags {
+    /// The file that describes the door and its services, see iotcpd-route(1); read again at HUP
+    /// [default: config.toml in this directory]
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    /// The same, as a flag
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    spec: RouteSpec,
+}
+
+pub(super) fn run(flags: Flags, log: LogSettings) -> Result<(), Error> {
+    let source = source(flags)?;
+    let contents = source.load()?;
+    log.apply(&contents.log);
+    daemon::run(Plan {
+        services: contents.services,
+        source: Some(source),
+        log,
+    })
+}
+
+/// Returns the file, with the flags that override it.
+fn source(flags: Flags) -> Result<Source, Error> {
+    let path = match flags.file.or(flags.config) {
+        Some(path) => path,
+        None => default_file(DEFAULT.into())?,
+    };
+    Ok(Source::Router {
+        path,
+        flags: Box::new(flags.spec),
+    })
+}
+
+/// Returns the file that tcprouter would read, if it exists. Any other mistake is reported when it is read.
+fn default_file(path: PathBuf) -> Result<PathBuf, Error> {
+    if path.symlink_metadata().is_ok() {
+        return Ok(path);
+    }
+    Err(Error::new(
+        Blame::Operator,
+        format_args!("there is no {}", path.display()),
+        "name the file with --config",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    #[command(name = "route")]
+    struct Command {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    #[test]
+    fn the_file_is_named_in_either_way_and_flags_are_kept_with_it() {
+        for line in [
+            "route x -d --tls-listen unix:/x",
+            "route --config x -d --tls-listen unix:/x",
+        ] {
+            let flags = Command::try_parse_from(line.split(' ')).unwrap().flags;
+            let Ok(Source::Router { path, flags }) = source(flags) else {
+                panic!("it is a router.toml")
+            };
+            assert!(*path == *"x" && flags.debug && flags.tls_listen == ["unix:/x"]);
+        }
+        assert!(Command::try_parse_from(["route", "x", "--config", "y"]).is_err());
+    }
+
+    #[test]
+    fn the_default_file_must_exist() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(DEFAULT);
+        let told = default_file(path.clone()).unwrap_err().to_string();
+        assert_eq!(
+            told,
+            format!("there is no {}; name the file with --config", path.display())
+        );
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(default_file(path.clone()).unwrap(), path);
+    }
+}

@@ -1,0 +1,235 @@
+//! The table `[server]` of a router.toml.
+
+use std::time::Duration;
+
+use super::*;
+use crate::config::file::needs::Scope;
+use crate::config::file::{read_all, read_bytes};
+use crate::config::units::Time;
+use crate::doors::route::options::{Options as RouteOptions, Way};
+
+/// Settings that a door needs beside those of a test.
+const REST: &str = "httpport = 0\nclientsport = 0\n[server.services.a]\naddr = '10.0.0.5:443'\n";
+
+fn with_flags(text: &str, flags: &RouteSpec) -> Result<RouteOptions, Vec<String>> {
+    let read = read_bytes("f", text.as_bytes(), Scope::Settings, Some(flags));
+    let mut contents = read.map_err(|error| error.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
+    match contents.services.remove(0) {
+        Options::Route(options) if contents.services.is_empty() => Ok(*options),
+        other => panic!("a router.toml is one route door: {other:?}"),
+    }
+}
+
+fn read_text(text: &str) -> Result<RouteOptions, Vec<String>> {
+    with_flags(text, &RouteSpec::default())
+}
+
+fn told(text: &str) -> Vec<String> {
+    read_text(text).expect_err(text)
+}
+
+fn listening(options: &RouteOptions) -> Vec<String> {
+    options.front.listen.iter().map(ToString::to_string).collect()
+}
+
+fn server(options: &RouteOptions, name: &str) -> String {
+    let service = options.table.get(&name.parse().unwrap()).expect(name);
+    let servers = service.rules[0].servers(Way::Tls).expect(name);
+    servers.list[0].address.to_string()
+}
+
+#[test]
+fn the_settings_of_tcprouter_keep_their_meaning() {
+    let options = read_text(
+        "[server]\naddr = '127.0.0.1'\nport = 443\nhttpport = 0\nclientsport = 18000\n\
+         [server.services.'WWW.example.org']\naddr = '151.101.1.178'\ntlsport = 443\nhttpport = 0\nclientsecret = ''\n\
+         [server.services.CATCH_ALL]\naddr = '10.0.0.5:8443'\n",
+    )
+    .unwrap();
+    assert_eq!(options.front.name.to_string(), "route");
+    assert_eq!(listening(&options), ["127.0.0.1:443"]);
+    assert_eq!(server(&options, "www.example.org"), "151.101.1.178:443");
+    assert_eq!(server(&options, "CATCH_ALL"), "10.0.0.5:8443");
+}
+
+#[test]
+fn the_keys_of_a_route_door_may_stand_beside_them_in_either_spelling() {
+    let options = read_text(
+        "[server]\nPort = 443\nhttpport = 0\nclientsport = 0\nidle_timeout = 5\nhello-timeout = '3s'\n\
+         tls_listen = 'unix:/run/x'\n\
+         [[server.services.a]]\nalpn = 'h2'\naddr = '10.0.0.5'\ntls_port = 1\n\
+         [[server.services.a]]\nAddr = '10.0.0.6'\ntls-port = 2\nconnect_timeout = '1s'\n",
+    )
+    .unwrap();
+    assert_eq!(listening(&options), ["*:443", "unix:/run/x"]);
+    assert_eq!(options.hello_timeout, Duration::from_secs(3));
+    let service = options.table.get(&"a".parse().unwrap()).unwrap();
+    assert_eq!(service.rules.len(), 2);
+    assert_eq!(service.rules[0].idle_timeout, Some(Duration::from_secs(5)));
+    assert_eq!(service.rules[1].connect_timeout, Duration::from_secs(1));
+}
+
+#[test]
+fn a_missing_port_is_a_mistake_that_names_the_key() {
+    let service = "[server.services.a]\naddr = '10.0.0.5:443'\n";
+    let no_such = |key: &str, example: u16| {
+        format!("f:1:2: there is no key `{key}`; write {key} = {example}, or 0 for no such listener")
+    };
+    let all = [
+        no_such("port", 443),
+        no_such("httpport", 80),
+        no_such("clientsport", 18000),
+    ];
+    assert_eq!(told(&format!("[server]\n{service}")), all);
+    let but_one = [all[1].clone()];
+    assert_eq!(
+        told(&format!("[server]\nport = 443\nclientsport = 0\n{service}")),
+        but_one
+    );
+}
+
+#[test]
+fn an_address_written_as_such_needs_no_port_beside_it() {
+    let text = format!("[server]\ntls-listen = 'unix:/x'\n{REST}");
+    assert_eq!(listening(&read_text(&text).unwrap()), ["unix:/x"]);
+    let flags = RouteSpec {
+        tls_listen: vec!["unix:/y".to_owned()],
+        ..RouteSpec::default()
+    };
+    for text in [
+        text,
+        format!("[server]\n{REST}"),
+        format!("[server]\nport = 443\n{REST}"),
+    ] {
+        assert_eq!(listening(&with_flags(&text, &flags).unwrap()), ["unix:/y"], "{text}");
+    }
+}
+
+#[test]
+fn flags_go_over_the_file_and_their_mistakes_are_those_of_flags() {
+    let text = format!("[server]\nport = 443\nhello-timeout = '3s'\nidle-timeout = '7s'\n{REST}");
+    let hello = |seconds| RouteSpec {
+        hello_timeout: Some(Time(Duration::from_secs(seconds))),
+        ..RouteSpec::default()
+    };
+    let options = with_flags(&text, &hello(5)).unwrap();
+    assert_eq!(options.hello_timeout, Duration::from_secs(5));
+    let rule = &options.table.get(&"a".parse().unwrap()).unwrap().rules[0];
+    assert_eq!(rule.idle_timeout, Some(Duration::from_secs(7)));
+    let mistake = "iotcpd: --hello-timeout: 1h is out of range; write a value from 100ms to 10m";
+    assert_eq!(with_flags(&text, &hello(3600)).unwrap_err(), [mistake]);
+}
+
+#[test]
+fn each_mistake_is_told_at_its_position_with_a_remedy() {
+    for (server, mistake) in [
+        (
+            "port = 70000",
+            "2:8: port: this is not the number of a port; write a value from 0 to 65535",
+        ),
+        (
+            "port = '443x'",
+            "2:8: port: this is not the number of a port; write a value from 0 to 65535",
+        ),
+        (
+            "port = 443\naddr = 'localhost'",
+            "3:8: addr: this is not the IP address of a listener; write for example addr = \"0.0.0.0\"",
+        ),
+        (
+            "port = 443\naddr = 5",
+            "3:8: addr: this is not the IP address of a listener; write for example addr = \"0.0.0.0\"",
+        ),
+        (
+            "port = 443\nhello-timeout = '1s'\nhello_timeout = '2s'",
+            "4:1: `hello-timeout` is set a second time; keep one of the two",
+        ),
+        (
+            "port = 443\nidle_timeot = 5",
+            "3:1: there is no key `idle_timeot`; did you mean `idle-timeout`?",
+        ),
+        (
+            "port = 443\ndbbackend = { type = 'etcd' }",
+            "3:22: dbbackend: names in etcd are not served; leave this table out, and write the names below \
+             [server.services]",
+        ),
+        (
+            "port = 443\ndbbackend = { type = 'redis', refresh = 5 }",
+            "3:1: dbbackend: names in Redis are not yet served; leave this table out, and write the names below \
+             [server.services]",
+        ),
+        (
+            "port = 0",
+            "1:2: tls-listen: there is no address to listen on; write for example *:443",
+        ),
+    ] {
+        assert_eq!(
+            told(&format!("[server]\n{server}\n{REST}")),
+            [format!("f:{mistake}")],
+            "{server}"
+        );
+    }
+    let head = "[server]\nport = 443\nhttpport = 0\nclientsport = 0\n";
+    let example = "write a table with a name, such as [server.services.\"www.example.org\"]";
+    for (services, mistake) in [
+        ("", format!("1:2: no service is described; {example}")),
+        (
+            "services = {}",
+            format!("5:12: services: no service is described; {example}"),
+        ),
+        (
+            "services = 5",
+            format!("5:12: services: no service is described; {example}"),
+        ),
+        ("services.a = 5", format!("5:10: `a` is not a service; {example}")),
+        (
+            "[server.services.www.example.org]\naddr = '10.0.0.5:1'",
+            "5:22: a name with dots stands in quotes; write [server.services.\"www.example.org\"]".to_owned(),
+        ),
+        (
+            "[server.services.a]\naddr = '10.0.0.5'\ntlsport = 70000",
+            "7:11: tls-port: 70000 is out of range; write a value from 1 to 65535".to_owned(),
+        ),
+        (
+            "[server.services.a]\naddr = '10.0.0.5'\ntlsport = 1\ntls_port = 2",
+            "8:1: `tls-port` is set a second time; keep one of the two".to_owned(),
+        ),
+    ] {
+        assert_eq!(
+            told(&format!("{head}{services}\n")),
+            [format!("f:{mistake}")],
+            "{services}"
+        );
+    }
+    for text in ["server = 5\n", "[[server]]\nport = 1\n"] {
+        let told = told(text).remove(0);
+        assert!(told.ends_with("write [server], and below it port = 443"), "{told}");
+    }
+}
+
+#[test]
+fn a_file_without_the_table_is_told_which_command_runs_it() {
+    let no_server = "f:1:1: there is no table [server], so this is no router.toml";
+    assert_eq!(
+        told("[route.web]\ntls-listen = '*:443'\n"),
+        [format!(
+            "{no_server}; what it describes is run with iotcpd run --config f"
+        )]
+    );
+    let remedy = "write [server], and below it port = 443 and the other keys of iotcpd-route(1)";
+    for text in ["", "[log]\nlevel = 'info'\n"] {
+        assert_eq!(told(text), [format!("{no_server}; {remedy}")]);
+    }
+}
+
+#[test]
+fn other_services_may_stand_beside_the_table_under_other_names() {
+    let exec = |name: &str| format!("[server]\nport = 443\n{REST}[exec.{name}]\nlisten = 'unix:/x'\n");
+    let contents = read_all("f", exec("jobs").as_bytes()).unwrap();
+    let names: Vec<_> = contents.services.iter().map(Options::name).collect();
+    assert_eq!(names, ["route", "jobs"]);
+    let told = read_all("f", exec("route").as_bytes()).unwrap_err().to_string();
+    assert_eq!(
+        told,
+        "f:7:7: there is a service called `route` already; give this one another name"
+    );
+}

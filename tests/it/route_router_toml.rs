@@ -1,0 +1,95 @@
+//! `iotcpd route` with the file of tcprouter, and the other commands that take it.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Address, Daemon, free_port, temp_dir};
+use crate::route_peers::{Backend, client_at, hello};
+
+/// A file of tcprouter with these keys of the server, in the words of the original.
+fn router_toml(server: &str, backend: &Backend, other: &Backend) -> String {
+    let (port, other) = (backend.address().port(), other.address().port());
+    format!(
+        "[server]\naddr = \"127.0.0.1\"\n{server}\nhttpport = 0\nclientsport = 0\n\
+         [server.services.\"www.example.org\"]\naddr = \"127.0.0.1\"\ntlsport = {port}\n\
+         [server.services.\"CATCH_ALL\"]\naddr = \"127.0.0.1\"\ntlsport = {other}\n"
+    )
+}
+
+/// Checks that a client of this name reaches this server.
+#[track_caller]
+fn expect_route(address: &Address, name: &str, backend: &Backend) {
+    let _client = client_at(address, name, "ping");
+    let mut served = backend.accept();
+    served.expect(hello(name));
+    served.expect("ping");
+}
+
+#[test]
+fn the_file_of_tcprouter_is_served_at_its_port_by_each_command_that_takes_it() {
+    let (backend, other) = (Backend::new(), Backend::new());
+    let home = temp_dir();
+    for (command, flag) in [("route", "--config"), ("route", "-config"), ("run", "--config")] {
+        let port = free_port();
+        let file = home.path().join("router.toml");
+        fs::write(&file, router_toml(&format!("port = {port}"), &backend, &other)).unwrap();
+        let daemon = Daemon::with([command, flag, file.to_str().unwrap()]).start();
+        let address = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        expect_route(&address, "WWW.example.org", &backend);
+        expect_route(&address, "elsewhere.example", &other);
+        assert_eq!(daemon.usr1().get("name"), Some("route"));
+    }
+}
+
+#[test]
+fn the_file_is_read_again_and_flags_stay_over_it() {
+    let (backend, other) = (Backend::new(), Backend::new());
+    let home = temp_dir();
+    let file = home.path().join("config.toml");
+    fs::write(&file, router_toml("port = 1", &backend, &other)).unwrap();
+    let daemon = Daemon::with(["route", file.to_str().unwrap(), "--tls-listen", "127.0.0.1:0"]).start();
+    expect_route(&daemon.addr(), "www.example.org", &backend);
+    fs::write(&file, router_toml("port = 1", &other, &backend)).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.stderr_wait("the configuration was read again");
+    expect_route(&daemon.addr(), "www.example.org", &other);
+}
+
+fn run(home: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_iotcpd"))
+        .args(arguments)
+        .current_dir(home)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn each_mistake_in_the_file_of_tcprouter_is_a_line_and_the_exit_status_2() {
+    let home = temp_dir();
+    let told = |arguments: &[&str]| {
+        let output = run(home.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(
+        told(&["route"]),
+        "iotcpd: there is no config.toml; name the file with --config\n"
+    );
+    fs::write(home.path().join("config.toml"), "[server]\nport = 443\nhttpport = 0\n").unwrap();
+    let mistakes = "config.toml:1:2: there is no key `clientsport`; write clientsport = 18000, or 0 for no such listener\n\
+                    config.toml:1:2: no service is described; write a table with a name, such as \
+                    [server.services.\"www.example.org\"]\n";
+    for arguments in [
+        &["route"][..],
+        &["route", "-config=config.toml"],
+        &["check", "config.toml"],
+    ] {
+        assert_eq!(told(arguments), mistakes, "{arguments:?}");
+    }
+    fs::write(home.path().join("run.toml"), "[route.web]\ntls-listen = '*:443'\n").unwrap();
+    assert!(told(&["route", "run.toml"]).ends_with("is run with iotcpd run --config run.toml\n"));
+}
