@@ -65,6 +65,11 @@ pub mod route {
     pub use crate::doors::route::core;
 }
 
+/// The entries of a store.
+pub mod store {
+    pub use crate::store::{entry, key, reading};
+}
+
 /// The framings, and the searches that they are built from.
 pub mod framing {
     pub use crate::framing::channel::{Channel, Prefix, channel};

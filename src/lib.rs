@@ -10,6 +10,7 @@
 //! | [`log`](mod@log) | which lines are logged, in which form, and the thread that writes them |
 //! | [`net`] | addresses, listeners, accepting, access lists, limits, streams |
 //! | [`process`] | what to spawn, spawning, watching and ending it |
+//! | [`store`] | services that other programs write into a database: reading, believing and keeping them |
 //! | [`relay`] | bytes from one descriptor to another, both ways |
 //! | [`framing`] | where a message ends in a stream of bytes |
 //! | [`stats`] | counters, histograms, the snapshot and its renderers |
@@ -46,5 +47,6 @@ mod reactor;
 mod regular_file;
 mod relay;
 mod stats;
+mod store;
 
 pub use cli::main;

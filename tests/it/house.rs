@@ -21,13 +21,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Of the processes, the guard that the daemon shares among its doors, and what surrounds it.
     ("daemon", &["config", "doors", "stats", "net", "process", "reactor"]),
     ("config", &["doors", "net", "process", "log"]),
-    ("doors", &["net", "process", "relay", "framing", "stats", "reactor"]),
-    ("client", &["net", "relay", "framing", "stats", "reactor"]),
+    (
+        "doors",
+        &["net", "process", "relay", "store", "framing", "stats", "reactor"],
+    ),
+    ("client", &["net", "relay", "store", "framing", "stats", "reactor"]),
     // Its lines go to a standard stream.
     ("log", &["net"]),
     ("net", &["reactor"]),
     ("process", &["reactor"]),
     ("relay", &["reactor"]),
+    ("store", &["net", "reactor"]),
     ("framing", &[]),
     ("stats", &[]),
     ("reactor", &[]),
