@@ -65,9 +65,9 @@ pub mod route {
     pub use crate::doors::route::core;
 }
 
-/// The entries of a store.
+/// The entries of a store, and the decisions about them.
 pub mod store {
-    pub use crate::store::{entry, key, reading};
+    pub use crate::store::{cache, entry, keeper, key, reading};
 }
 
 /// The framings, and the searches that they are built from.
