@@ -267,6 +267,11 @@ fn http_exchange() {
     run("http_exchange");
 }
 
+#[test]
+fn store_entry() {
+    run("store_entry");
+}
+
 /// A target that one of the places has forgotten would never run.
 #[test]
 fn every_target_is_in_every_place() {

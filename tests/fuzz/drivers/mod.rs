@@ -23,6 +23,7 @@ mod pool;
 mod process;
 mod readings;
 mod route;
+mod store;
 mod tls;
 
 pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker, fuzz_multiplexed_stream};
@@ -37,6 +38,7 @@ pub use pool::fuzz_dispatcher;
 pub use process::fuzz_stderr_log;
 pub use readings::{fuzz_heads, fuzz_line_rules};
 pub use route::{fuzz_client_hello, fuzz_http_exchange, fuzz_http_head};
+pub use store::fuzz_store_entry;
 pub use tls::{fuzz_certificate_file, fuzz_tls_records, fuzz_tls_server};
 
 use choices::Choices;
@@ -76,4 +78,5 @@ pub const TARGETS: &[Target] = &[
     ("client_hello", fuzz_client_hello),
     ("http_head", fuzz_http_head),
     ("http_exchange", fuzz_http_exchange),
+    ("store_entry", fuzz_store_entry),
 ];
