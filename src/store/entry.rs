@@ -35,6 +35,10 @@ pub const LONGEST_VALUE: usize = 65_536;
 /// The longest name in bytes that an entry may have. Which names a service can have is decided by the door.
 const LONGEST_NAME: usize = 256;
 
+/// The longest secret in bytes. Any entry that is read can be written in each form without exceeding
+/// [`LONGEST_VALUE`].
+const LONGEST_SECRET: usize = 4_096;
+
 /// The longest address in bytes.
 const LONGEST_ADDRESS: usize = 300;
 
@@ -153,6 +157,9 @@ impl Entry {
             None => name(label)?,
         };
         let secret = text("clientsecret", fields.secret)?;
+        if secret.as_ref().is_some_and(|secret| secret.len() > LONGEST_SECRET) {
+            return Err(Fault::Field("clientsecret", "a text of at most 4096 bytes"));
+        }
         let addr = text("addr", fields.addr)?;
         let tls_port = port("tlsport", fields.tls_port)?;
         let http_port = port("httpport", fields.http_port)?;

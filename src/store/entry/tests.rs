@@ -173,6 +173,21 @@ fn a_value_that_is_no_entry_says_why() {
 }
 
 #[test]
+fn the_longest_entry_can_be_written_and_read_again() {
+    // Each of these characters is written as six.
+    let secret = |length: usize| format!(r#"{{"clientsecret":"{}"}}"#, r"\u0001".repeat(length));
+    let name = [b'"'; 256];
+    let longest = Entry::read(&name, secret(LONGEST_SECRET).as_bytes()).unwrap();
+    assert_eq!(
+        Entry::read(&name, longest.stored(u64::MAX).as_bytes()).as_ref(),
+        Ok(&longest)
+    );
+    assert_eq!(Entry::read(b"", longest.line().as_bytes()).as_ref(), Ok(&longest));
+    let fault = Fault::Field("clientsecret", "a text of at most 4096 bytes");
+    assert_eq!(read(&secret(LONGEST_SECRET + 1)), Err(fault));
+}
+
+#[test]
 fn a_secret_is_shown_by_no_fault_and_by_no_debug_form() {
     for value in [
         r#""TB2pb""#,
