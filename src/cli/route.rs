@@ -4,17 +4,21 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::write_to;
 use crate::config::file::Source;
 use crate::config::lower::log::LogSettings;
 use crate::config::spec::route::RouteSpec;
 use crate::daemon::{self, Plan};
+use crate::doors::Options;
+use crate::doors::route::explain::{Hello, explain};
 use crate::error::{Blame, Error};
+use crate::net::standard::Standard;
 
 /// The file that tcprouter reads when none is named, in the working directory.
 const DEFAULT: &str = "config.toml";
 
 const EXAMPLES: &str = "\
-Example:
+Examples:
   cat > router.toml <<'END'
   [server]
   addr = \"0.0.0.0\"
@@ -26,6 +30,7 @@ Example:
   tlsport = 443
   END
   iotcpd check router.toml && iotcpd route --config router.toml
+  iotcpd route --config router.toml --explain --sni www.example.org --alpn h2
 
 Flags go over what the file says under the same name; --tls-listen also over its port.";
 
@@ -39,11 +44,24 @@ pub(super) struct Flags {
     /// The same, as a flag
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Say which service of the file takes a TLS client with these --sni and --alpn, and why, and exit; the file may
+    /// also be one of iotcpd run
+    #[arg(long, help_heading = "Questions")]
+    explain: bool,
+    /// The name that the client asks for [default: none]
+    #[arg(long, value_name = "NAME", requires = "explain", help_heading = "Questions")]
+    sni: Option<String>,
+    /// A protocol that the client offers; may be repeated [default: none]
+    #[arg(long, value_name = "PROTOCOL", requires = "explain", help_heading = "Questions")]
+    alpn: Vec<String>,
     #[command(flatten)]
     spec: RouteSpec,
 }
 
 pub(super) fn run(flags: Flags, log: LogSettings) -> Result<(), Error> {
+    if flags.explain {
+        return answer(flags);
+    }
     let source = source(flags)?;
     let contents = source.load()?;
     log.apply(&contents.log);
@@ -52,6 +70,43 @@ pub(super) fn run(flags: Flags, log: LogSettings) -> Result<(), Error> {
         source: Some(source),
         log,
     })
+}
+
+/// Prints the decision of each route door in the file.
+fn answer(flags: Flags) -> Result<(), Error> {
+    let (name, protocols) = (flags.sni.clone(), flags.alpn.clone());
+    let hello = Hello {
+        name: name.as_deref(),
+        protocols: &protocols,
+    };
+    // Only the table [server] has flags that override it.
+    let has_flags = flags.spec != RouteSpec::default();
+    let source = match source(flags)? {
+        Source::Router { path, .. } if !has_flags => Source::Toml(path),
+        source => source,
+    };
+    let services = source.load()?.services;
+    let doors: Vec<_> = services
+        .iter()
+        .filter_map(|service| match service {
+            Options::Route(options) => Some(options),
+            _ => None,
+        })
+        .collect();
+    for door in &doors {
+        let told = explain(&door.table, hello);
+        let told = if doors.len() > 1 {
+            format!("{}: {told}", door.front.name)
+        } else {
+            told
+        };
+        write_to(&mut Standard::Output, told);
+    }
+    if doors.is_empty() {
+        let remedy = "name one with a table [server] or [route.NAME]";
+        return Err(Error::new(Blame::Operator, "the file describes no route door", remedy));
+    }
+    Ok(())
 }
 
 /// Returns the file, with the flags that override it.

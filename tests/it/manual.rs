@@ -329,9 +329,11 @@ fn keys_in_page(page: &Page, heading: &str) -> Keys {
 }
 
 fn keys_of(door: &Command) -> Keys {
-    // The exit status is the process's, and not a service's.
+    // The exit status is the process's, and not a service's; a question is answered without any.
     let is_key = |name: &str| !matches!(name, "help" | "version" | "config" | "exit-codes");
-    let keys = flags(door).filter(|flag| !is_of_the_log(flag) && flag.get_long().is_some_and(is_key));
+    let is_question = |flag: &Arg| flag.get_help_heading() == Some("Questions");
+    let keys = flags(door).filter(|flag| !is_of_the_log(flag) && !is_question(flag));
+    let keys = keys.filter(|flag| flag.get_long().is_some_and(is_key));
     let keys = keys.map(|flag| {
         // A file has no flags, so the page says `ipv6` where the help says `--ipv6`.
         let default = default_in_help(flag).map(|default| default.replace("--", ""));

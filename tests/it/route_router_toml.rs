@@ -93,3 +93,33 @@ fn each_mistake_in_the_file_of_tcprouter_is_a_line_and_the_exit_status_2() {
     fs::write(home.path().join("run.toml"), "[route.web]\ntls-listen = '*:443'\n").unwrap();
     assert!(told(&["route", "run.toml"]).ends_with("is run with iotcpd run --config run.toml\n"));
 }
+
+#[test]
+fn the_entry_that_decides_is_told_without_running_anything() {
+    let home = temp_dir();
+    let told = |arguments: &[&str]| {
+        let output = run(home.path(), arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let service = "services.'*.example.org']\nalpn = 'h2'\naddr = '10.0.0.5:443'\n";
+    let server = format!("[server]\nport = 443\nhttpport = 0\nclientsport = 0\n[server.{service}");
+    let route = format!("[route.web]\ntls-listen = '127.0.0.1:443'\n[route.web.{service}");
+    let decides = "www.example.org: the service *.example.org (file) decides, because no service has exactly this name, \
+                   and of those with a * its end is the longest that fits; of its entries number 1 of 1 is the first \
+                   whose alpn, h2, is offered; the client goes to 10.0.0.5:443\n";
+    let refused = "www.example.org: the client is refused with the alert unrecognized_name, because each entry of the \
+                   service *.example.org, which has the name, asks for an alpn that is not offered\n";
+    let question = ["route", "config.toml", "--explain", "--sni", "WWW.example.org"];
+    for text in [&server, &route] {
+        fs::write(home.path().join("config.toml"), text).unwrap();
+        assert_eq!(
+            told(&[&question[..], &["--alpn", "http/1.1", "--alpn", "h2"]].concat()),
+            decides
+        );
+        assert_eq!(told(&question), refused);
+    }
+    let both = server + &route.replace("127.0.0.1:443", "127.0.0.1:444");
+    fs::write(home.path().join("config.toml"), both).unwrap();
+    assert_eq!(told(&question), format!("route: {refused}web: {refused}"));
+}

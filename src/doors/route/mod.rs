@@ -18,6 +18,7 @@
 //! Binding the listeners and the moment of a reload do not belong here: they are the daemon's.
 
 pub mod core;
+pub mod explain;
 pub mod options;
 mod report;
 mod shell;

@@ -1,0 +1,212 @@
+//! The words of `iotcpd route --explain`: which entry of a table decides about a client of TLS, and why.
+//!
+//! The decision is that of [`Tables::decide`], which the door asks as well; only its words are made here.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use super::core::name::Name;
+use super::core::table::{Balance, Decision, Server, Servers, Source, Table, Tables, Target, Undecided, Way, Why};
+
+/// The part of a ClientHello by which a table decides.
+#[derive(Debug, Clone, Copy)]
+pub struct Hello<'h> {
+    /// The name that the client asks for, if it names one.
+    pub name: Option<&'h str>,
+    /// The protocols that it offers.
+    pub protocols: &'h [String],
+}
+
+/// Returns the decision of a table, which is that of a file, about a client. One line that ends in a line feed.
+pub fn explain(table: &Arc<Table>, hello: Hello<'_>) -> String {
+    let mut tables = Tables::default();
+    drop(tables.replace(Source::File, Arc::clone(table)));
+    let name = hello.name.and_then(|name| Name::parse(name.as_bytes()));
+    let offers = |protocol: &[u8]| hello.protocols.iter().any(|offered| offered.as_bytes() == protocol);
+    let mut told = match (hello.name, &name) {
+        (_, Some(name)) => format!("{name}: "),
+        (Some(written), None) => format!("{written:?}, which cannot be a name: "),
+        (None, None) => "a client that names no host: ".to_owned(),
+    };
+    let said = match tables.decide(name.as_ref().map(Name::as_str), offers) {
+        Ok(decision) => decided(&mut told, &decision),
+        Err(undecided) => refused(&mut told, undecided),
+    };
+    // Writing to a text does not fail.
+    debug_assert!(said.is_ok());
+    told.push('\n');
+    told
+}
+
+fn decided(told: &mut String, decision: &Decision<'_>) -> std::fmt::Result {
+    let why = match decision.why {
+        Why::Exact => "it has exactly this name",
+        Why::Suffix => "no service has exactly this name, and of those with a * its end is the longest that fits",
+        Why::CatchAll => "no other service has the name",
+    };
+    let (service, source) = (&decision.service.name, words_of(decision.source));
+    write!(told, "the service {service} ({source}) decides, because {why}; ")?;
+    let entries = decision.service.rules.len();
+    if entries > 1 || decision.rule.alpn.is_some() {
+        write!(
+            told,
+            "of its entries number {} of {entries} is the first ",
+            decision.number + 1
+        )?;
+        match &decision.rule.alpn {
+            Some(protocol) => write!(told, "whose alpn, {}, is offered; ", protocol.escape_ascii())?,
+            None => told.push_str("that fits, for it asks for no alpn; "),
+        }
+    }
+    match (decision.choice(Way::Tls), &decision.rule.target) {
+        (Some(choice), _) => told.push_str(&goes_to(&choice.servers)),
+        (None, Target::Tunnel) => told.push_str("no client of its tunnel is connected, so the client is refused"),
+        (None, Target::Servers { .. }) => told.push_str("it has no port for TLS, so the client is refused"),
+    }
+    Ok(())
+}
+
+fn refused(told: &mut String, undecided: Undecided<'_>) -> std::fmt::Result {
+    told.push_str("the client is refused with the alert unrecognized_name, because ");
+    match undecided {
+        Undecided::NoService => told.push_str("no service has the name, and there is no CATCH_ALL"),
+        Undecided::NoProtocol(service) => {
+            let service = &service.name;
+            write!(
+                told,
+                "each entry of the service {service}, which has the name, asks for an alpn that is not offered"
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn words_of(source: Source) -> &'static str {
+    match source {
+        Source::File => "file",
+        Source::Store => "store",
+    }
+}
+
+fn goes_to(servers: &Servers) -> String {
+    let server = |server: &Server| match server.weight {
+        1 => server.address.to_string(),
+        weight => format!("{} (weight {weight})", server.address),
+    };
+    let list: Vec<String> = servers.list.iter().map(server).collect();
+    let rule = match servers.balance {
+        _ if list.len() < 2 => return format!("the client goes to {}", list.concat()),
+        Balance::RoundRobin => "round-robin",
+        Balance::LeastConnections => "least-connections",
+        Balance::Sticky => "sticky",
+    };
+    format!("the client goes to one of {} ({rule})", list.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::doors::route::core::table::{Address, Rule};
+
+    /// A rule with these servers for TLS: the last numbers of their addresses, which are their weights too.
+    fn rule(alpn: Option<&str>, servers: &[u16]) -> Rule {
+        let server = |number: &u16| Server {
+            address: Address::Network {
+                host: format!("10.0.0.{number}").into(),
+                port: 443,
+            },
+            weight: *number,
+        };
+        let list: Box<[Server]> = servers.iter().map(server).collect();
+        let balance = Balance::RoundRobin;
+        Rule {
+            alpn: alpn.map(|protocol| protocol.as_bytes().into()),
+            target: Target::Servers {
+                tls: (!list.is_empty()).then(|| Arc::new(Servers { list, balance })),
+                http: None,
+            },
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: None,
+        }
+    }
+
+    fn explained(services: &[(&str, &[Rule])], name: Option<&str>, protocols: &[&str]) -> String {
+        let mut table = Table::default();
+        for (name, rules) in services {
+            table.insert(name.parse().unwrap(), rules.to_vec());
+        }
+        let protocols: Vec<String> = protocols.iter().map(|name| (*name).to_owned()).collect();
+        let protocols = &protocols;
+        explain(&Arc::new(table), Hello { name, protocols })
+    }
+
+    #[test]
+    fn the_entry_that_decides_is_named_with_the_reason() {
+        let services: [(&str, &[Rule]); 3] = [
+            ("www.example.org", &[rule(None, &[1])]),
+            ("*.example.org", &[rule(None, &[2])]),
+            ("CATCH_ALL", &[rule(None, &[1, 3])]),
+        ];
+        let services = &services;
+        let to_all = "the client goes to one of 10.0.0.1:443, 10.0.0.3:443 (weight 3) (round-robin)\n";
+        let catch_all =
+            format!("the service CATCH_ALL (file) decides, because no other service has the name; {to_all}");
+        for (name, told) in [
+            (
+                Some("WWW.example.org."),
+                "www.example.org: the service www.example.org (file) decides, because it has exactly this name; \
+                 the client goes to 10.0.0.1:443\n"
+                    .to_owned(),
+            ),
+            (
+                Some("a.b.example.org"),
+                "a.b.example.org: the service *.example.org (file) decides, because no service has exactly this name, \
+                 and of those with a * its end is the longest that fits; the client goes to 10.0.0.2:443 (weight 2)\n"
+                    .to_owned(),
+            ),
+            (Some("example.com"), format!("example.com: {catch_all}")),
+            (Some("a..b"), format!("\"a..b\", which cannot be a name: {catch_all}")),
+            (None, format!("a client that names no host: {catch_all}")),
+        ] {
+            assert_eq!(explained(services, name, &[]), told);
+        }
+    }
+
+    #[test]
+    fn an_entry_is_told_by_the_protocol_that_is_offered() {
+        let services: [(&str, &[Rule]); 2] = [
+            ("a", &[rule(Some("h2"), &[1]), rule(None, &[])]),
+            ("b", &[rule(Some("h2"), &[1])]),
+        ];
+        let services = &services;
+        let decides =
+            |name: &str| format!("{name}: the service {name} (file) decides, because it has exactly this name; ");
+        assert_eq!(
+            explained(services, Some("a"), &["http/1.1", "h2"]),
+            decides("a")
+                + "of its entries number 1 of 2 is the first whose alpn, h2, is offered; the client goes to 10.0.0.1:443\n"
+        );
+        assert_eq!(
+            explained(services, Some("a"), &["http/1.1"]),
+            decides("a")
+                + "of its entries number 2 of 2 is the first that fits, for it asks for no alpn; it has no \
+                   port for TLS, so the client is refused\n"
+        );
+        assert_eq!(
+            explained(services, Some("b"), &[]),
+            "b: the client is refused with the alert unrecognized_name, because each entry of the service b, which has \
+             the name, asks for an alpn that is not offered\n"
+        );
+    }
+
+    #[test]
+    fn a_client_that_no_service_takes_is_told_as_refused() {
+        assert_eq!(
+            explained(&[("a", &[rule(None, &[1])])], Some("b"), &[]),
+            "b: the client is refused with the alert unrecognized_name, because no service has the name, and there is no \
+             CATCH_ALL\n"
+        );
+    }
+}
