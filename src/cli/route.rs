@@ -115,6 +115,14 @@ fn source(flags: Flags) -> Result<Source, Error> {
         Some(path) => path,
         None => default_file(DEFAULT.into())?,
     };
+    if path.extension().is_some_and(|extension| extension == "cfg") {
+        let path = path.display();
+        return Err(Error::new(
+            Blame::Operator,
+            format_args!("{path} is no router.toml: its name ends in .cfg"),
+            format_args!("write iotcpd command --config {path} if it is a torc.cfg"),
+        ));
+    }
     Ok(Source::Router {
         path,
         flags: Box::new(flags.spec),
@@ -159,6 +167,16 @@ mod tests {
             assert!(*path == *"x" && flags.debug && flags.tls_listen == ["unix:/x"]);
         }
         assert!(Command::try_parse_from(["route", "x", "--config", "y"]).is_err());
+    }
+
+    #[test]
+    fn a_torc_cfg_is_for_another_command() {
+        let flags = Command::try_parse_from(["route", "x.cfg"]).unwrap().flags;
+        let remedy = "write iotcpd command --config x.cfg if it is a torc.cfg";
+        assert_eq!(
+            source(flags).unwrap_err().to_string(),
+            format!("x.cfg is no router.toml: its name ends in .cfg; {remedy}")
+        );
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl<'t> Report<'t> {
         self.syntax.add(offset, || text.into());
     }
 
+    /// Returns true if there is a syntax error, behind which a missing setting may be hidden.
+    pub(super) fn has_syntax_error(&self) -> bool {
+        self.syntax.count > 0
+    }
+
     /// Removes and returns the ignored settings, as `file:line:column: text`.
     pub(super) fn take_ignored(&mut self) -> Vec<String> {
         let ignored = std::mem::take(&mut self.ignored);

@@ -221,6 +221,8 @@ fn listen_at_ports(
             };
             if !is_listening {
                 is_whole = false;
+            }
+            if !is_listening && !report.has_syntax_error() {
                 let text = format!("there is no key `{key}`; write {key} = {example}, or 0 for no such listener");
                 report.add(kind.span().start, text);
             }

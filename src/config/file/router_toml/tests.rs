@@ -89,6 +89,12 @@ fn a_missing_port_is_a_mistake_that_names_the_key() {
 }
 
 #[test]
+fn a_port_that_a_syntax_error_hides_is_not_told_as_missing() {
+    let told = told("[server]\nport = 443\nhttpport = \nclientsport = 0\n[server.services.a]\naddr = '10.0.0.5:443'\n");
+    assert!(told.len() == 1 && told[0].starts_with("f:3:"), "{told:#?}");
+}
+
+#[test]
 fn an_address_written_as_such_needs_no_port_beside_it() {
     let text = format!("[server]\ntls-listen = 'unix:/x'\n{REST}");
     assert_eq!(listening(&read_text(&text).unwrap()), ["unix:/x"]);
