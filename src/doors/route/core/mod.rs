@@ -2,8 +2,9 @@
 //!
 //! [`router`] takes each route from one state to the next; [`life`] has the states and their deadlines, [`event`] the
 //! events and the steps, [`ending`] the reasons for an end. They go by these:
-//! - [`opening`] tells which protocol begins with the first bytes of a connection: [`hello`] reads the one of TLS,
-//!   [`head`] the one of HTTP/1, and [`name`] the name in them. With that name [`table`] decides.
+//! - `judging` finds the service of a client by its first bytes. [`opening`] tells which protocol begins there:
+//!   [`hello`] reads the one of TLS, [`head`] the one of HTTP/1, and [`name`] the name in them. With that name [`table`]
+//!   decides.
 //! - [`exchange`] takes the requests of a connection apart where each is routed: [`body`] finds the end of one.
 //! - [`upstreams`] has the servers of the services that are in use: [`balance`] chooses one, and [`health`] knows which
 //!   are out.
@@ -21,6 +22,7 @@ pub mod health;
 pub mod hello;
 #[cfg(debug_assertions)]
 mod invariants;
+mod judging;
 pub mod life;
 pub mod name;
 pub mod opening;

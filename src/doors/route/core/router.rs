@@ -16,17 +16,14 @@ use std::time::{Duration, Instant};
 
 use super::balance::ClientKey;
 use super::counters::Counters;
-use super::ending::{Ending, Phase, Refusal};
+use super::ending::{Ending, Phase};
 use super::event::{ConnectFault, Event, Notice, RouteId, Side, Step};
 use super::health::HealthEvent;
-use super::hello::Hello;
 use super::life::{
-    ANSWER_PATIENCE, Answering, Asked, Census, Connecting, Life, Opening, Over, Relaying, Routed, State,
-    TABLE_PATIENCE, Times, Waiting,
+    ANSWER_PATIENCE, Answering, Asked, Census, Connecting, Life, Opening, Over, Relaying, Routed, State, Times, Waiting,
 };
-use super::name::Name;
-use super::opening::{Entrance, Fault, Progress, Verdict, judge};
-use super::table::{Choice, Decision, Source, Table, Tables, Target, Undecided, Way, Why};
+use super::opening::{Entrance, Progress};
+use super::table::{Choice, Source, Table, Tables};
 use super::upstreams::{BackendId, Upstreams};
 use crate::doors::waiters::Waiters;
 
@@ -35,18 +32,18 @@ use crate::doors::waiters::Waiters;
 pub struct Router {
     pub(super) tables: Tables,
     /// The first reading of the store has not ended yet.
-    is_store_awaited: bool,
+    pub(super) is_store_awaited: bool,
     pub(super) upstreams: Upstreams,
     /// The routes that wait for the first reading of the store.
     pub(super) waiting: Waiters<RouteId>,
     pub(super) census: Census,
-    counters: Counters,
+    pub(super) counters: Counters,
     notices: VecDeque<Notice>,
     hello_timeout: Duration,
 }
 
 /// The next state of a route, and the step that leads into it.
-type Turn = (State, Step);
+pub(super) type Turn = (State, Step);
 
 impl Router {
     /// A router without tables. `hello_timeout` is the longest time for the first bytes of a client; `seed` feeds the
@@ -270,54 +267,7 @@ impl Router {
         self.finish(life, State::Relaying(relaying), ending, now)
     }
 
-    /// Judges the first bytes of a client, and looks for a server if they are complete.
-    fn judge(&mut self, id: RouteId, life: &mut Life, mut opening: Opening, bytes: &[u8], now: Instant) -> Turn {
-        let (way, hello) = match judge(opening.entrance, bytes, &mut opening.progress) {
-            Verdict::NeedMore => return (State::Opening(opening), Step::Read),
-            Verdict::Refuse(fault) => {
-                life.asked.is_tls = matches!(fault, Fault::Hello(_));
-                let ending = Ending::Refused(Refusal::Opening(fault));
-                return self.finish(life, State::Opening(opening), ending, now);
-            }
-            Verdict::Tls(hello) => (Way::Tls, hello),
-            // Bytes without a name, for the service for all other names.
-            Verdict::Plain | Verdict::PostgresTls | Verdict::PostgresGss | Verdict::Http(_) | Verdict::Http2 => {
-                (Way::Http, Hello::default())
-            }
-        };
-        let name = hello.name.and_then(Name::parse);
-        life.asked = Asked::new(&hello, name.as_ref(), way);
-        let name = name.as_ref().map(Name::as_str);
-        let decision = self.tables.decide(name, |protocol| hello.alpn.offers(protocol));
-        if self.is_store_awaited && opening.may_wait && may_change(name, &decision) {
-            let waiting = Waiting {
-                entrance: opening.entrance,
-                ticket: self.waiting.push(id),
-                until: now + TABLE_PATIENCE,
-            };
-            return (State::Waiting(waiting), Step::Hold);
-        }
-        let is_catch_all = decision.is_ok_and(|decision| decision.why == Why::CatchAll);
-        let choice = chosen(decision, way);
-        self.counters.tls += u64::from(life.asked.is_tls);
-        self.counters.plain += u64::from(!life.asked.is_tls);
-        self.counters.ech += u64::from(life.asked.has_ech);
-        self.counters.catch_all += u64::from(is_catch_all);
-        life.times.decided = Some(now);
-        match choice {
-            Ok(choice) => self.connect(life, choice, now),
-            Err(ending) => self.finish(life, State::Opening(opening), ending, now),
-        }
-    }
-
-    /// The client need not wait any longer: its first bytes are judged by the tables as they are.
-    fn judge_again(&mut self, waiting: Waiting, now: Instant) -> Turn {
-        let entrance = waiting.entrance;
-        self.leave(State::Waiting(waiting), now);
-        (self.opening(entrance, now, false), Step::Judge)
-    }
-
-    fn opening(&self, entrance: Entrance, begin: Instant, may_wait: bool) -> State {
+    pub(super) fn opening(&self, entrance: Entrance, begin: Instant, may_wait: bool) -> State {
         State::Opening(Opening {
             entrance,
             progress: Progress::default(),
@@ -327,7 +277,7 @@ impl Router {
         })
     }
 
-    fn connect(&mut self, life: &mut Life, choice: Choice, now: Instant) -> Turn {
+    pub(super) fn connect(&mut self, life: &mut Life, choice: Choice, now: Instant) -> Turn {
         match self.upstreams.choose(&choice, life.client, None, now) {
             Some((backend, server)) => connecting_to(Routed { choice, server }, backend, None, now),
             None => self.end(life, Ending::NoServer, None, now),
@@ -383,13 +333,13 @@ impl Router {
     }
 
     /// Ends a route in any state that is not its last.
-    fn finish(&mut self, life: &Life, state: State, ending: Ending, now: Instant) -> Turn {
+    pub(super) fn finish(&mut self, life: &Life, state: State, ending: Ending, now: Instant) -> Turn {
         let routed = self.leave(state, now);
         self.end(life, ending, routed, now)
     }
 
     /// Ends a route that holds nothing any more.
-    fn end(&mut self, life: &Life, ending: Ending, routed: Option<Routed>, now: Instant) -> Turn {
+    pub(super) fn end(&mut self, life: &Life, ending: Ending, routed: Option<Routed>, now: Instant) -> Turn {
         self.counters.count(ending);
         match ending.answer().filter(|_| life.asked.is_tls) {
             Some(answer) => {
@@ -405,7 +355,7 @@ impl Router {
     }
 
     /// Gives back everything that a state holds, and returns what is known of the route's server.
-    fn leave(&mut self, state: State, now: Instant) -> Option<Routed> {
+    pub(super) fn leave(&mut self, state: State, now: Instant) -> Option<Routed> {
         match state {
             State::Opening(_) => None,
             State::Waiting(waiting) => {
@@ -460,31 +410,6 @@ fn connecting_to(routed: Routed, backend: BackendId, tried: Option<BackendId>, n
         tried,
     };
     (State::Connecting(connecting), Step::Connect)
-}
-
-/// Returns true if a table of the store that is still to come may decide otherwise. The file goes before it in each
-/// step, so an exact name there is final, and for a client without a name the file's service for all others is.
-fn may_change(name: Option<&str>, decision: &Result<Decision<'_>, Undecided<'_>>) -> bool {
-    match decision {
-        Ok(decision) => match (decision.source, decision.why) {
-            (Source::File, Why::Exact) => false,
-            (Source::File, Why::CatchAll) => name.is_some(),
-            (Source::File, Why::Suffix) | (Source::Store, _) => true,
-        },
-        Err(Undecided::NoService | Undecided::NoProtocol(_)) => true,
-    }
-}
-
-/// Returns the servers that a decision leads to, or the reason for which there are none.
-fn chosen(decision: Result<Decision<'_>, Undecided<'_>>, way: Way) -> Result<Choice, Ending> {
-    match decision {
-        Ok(decision) => decision.choice(way).ok_or(match decision.rule.target {
-            Target::Servers { .. } => Ending::Refused(Refusal::ClosedWay),
-            Target::Tunnel => Ending::NoServer,
-        }),
-        Err(Undecided::NoService) => Err(Ending::Refused(Refusal::NoService)),
-        Err(Undecided::NoProtocol(_)) => Err(Ending::Refused(Refusal::NoProtocol)),
-    }
 }
 
 #[cfg(test)]

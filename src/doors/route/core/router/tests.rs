@@ -8,7 +8,7 @@ use super::*;
 use crate::doors::route::core::answer;
 use crate::doors::route::core::life::{HALF_CLOSED, Stage};
 use crate::doors::route::core::table::tests::{rule_to, servers};
-use crate::doors::route::core::table::{Pattern, Rule};
+use crate::doors::route::core::table::{Pattern, Rule, Target};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
