@@ -140,9 +140,16 @@ impl Listening {
     /// the mark that they have there, for connections that are accepted from now on.
     pub fn replace(&mut self, cx: &mut Context<'_>, name: &str, listen: &[Listen], new: Vec<(Listen, Listener)>) {
         let kind = self.kind;
+        let mut seen: Vec<ListenAddr> = Vec::new();
         for (number, slot) in self.places.iter_mut().enumerate() {
             let Some(place) = slot else { continue };
-            match listen.iter().find(|listen| listen.address == place.configured.address) {
+            let address = &place.configured.address;
+            // Port 0 may be there twice, and one `systemd` may be several sockets.
+            let before = seen.iter().filter(|other| *other == address).count();
+            let mut same = listen.iter().filter(|listen| listen.address == *address);
+            let found = same.clone().nth(before).or_else(|| same.next_back());
+            seen.push(address.clone());
+            match found {
                 Some(listen) => place.configure(listen, name),
                 None => {
                     cx.set_alarm(&mut place.alarm, source(kind, number), None);
