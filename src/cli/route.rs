@@ -32,7 +32,8 @@ Examples:
   iotcpd check router.toml && iotcpd route --config router.toml
   iotcpd route --config router.toml --explain --sni www.example.org --alpn h2
 
-Flags go over what the file says under the same name; --tls-listen also over its port.";
+Flags go over what the file says under the same name; --tls-listen and
+--http-listen also over its ports.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

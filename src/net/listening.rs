@@ -172,6 +172,13 @@ impl Listening {
         places.map(|place| (&place.configured.address, place.acceptor.listener()))
     }
 
+    /// The open listeners with a mark.
+    pub fn marked(&self, mark: Mark) -> impl Iterator<Item = &Listener> {
+        let places = self.places.iter().flatten();
+        let marked = places.filter(move |place| place.configured.mark == mark);
+        marked.map(|place| place.acceptor.listener())
+    }
+
     /// Closes the sockets here while another process goes on accepting from them: their files stay, and so do clients
     /// that wait.
     pub fn leave(&mut self, cx: &Context<'_>) {

@@ -274,6 +274,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Time>() => "(time)",
         _ if value == TypeId::of::<Size>() => "(size)",
         _ if value == TypeId::of::<Whole>() => "(number)",
+        _ if value == TypeId::of::<bool>() => "(switch)",
         _ if value == TypeId::of::<FileMode>() => "(mode)",
         _ if value == TypeId::of::<Escaped>() => "(bytes)",
         _ if value == TypeId::of::<Framing>() || value == TypeId::of::<LineEnd>() => "(text)",

@@ -292,8 +292,9 @@ fn too_large(number: &impl ToString) -> String {
     )
 }
 
+/// Returns true for a flag without a value, and for a key that may also take back what another one says.
 fn is_switch(flag: &Arg) -> bool {
-    matches!(flag.get_action(), ArgAction::SetTrue)
+    flag.get_value_parser().type_id() == TypeId::of::<bool>()
 }
 
 fn with_article(noun: &str) -> String {

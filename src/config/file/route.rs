@@ -22,20 +22,16 @@ use crate::doors::route::options::{Options, Pattern, Rule, Table};
 pub(super) const SERVICES: &str = "services";
 
 /// The keys of a door that have no effect yet.
-pub(super) const LATER: [&str; 9] = [
-    "http-listen",
+pub(super) const LATER: [&str; 6] = [
     "tunnel-listen",
-    "redirect-https",
     "http",
     "send-proxy",
-    "acme-addr",
     "resolve-interval",
     "log-connections",
     "store",
 ];
 /// The keys of a service that have no effect yet.
-pub(super) const LATER_OF_SERVICE: [&str; 13] = [
-    "http-port",
+pub(super) const LATER_OF_SERVICE: [&str; 10] = [
     "client-secret",
     "tls",
     "door",
@@ -44,10 +40,8 @@ pub(super) const LATER_OF_SERVICE: [&str; 13] = [
     "idle",
     "check",
     "check-interval",
-    "redirect-https",
     "http",
     "send-proxy",
-    "acme-addr",
 ];
 
 /// One service as written: its name, and the keys of each entry.

@@ -216,7 +216,7 @@ fn listen_at_ports(
         let Some((name, port)) = table.remove_entry(key) else {
             let is_listening = match listen {
                 Some("tls-listen") => !flags.tls_listen.is_empty() || table.contains_key("tls-listen"),
-                Some(listen) => table.contains_key(listen),
+                Some(listen) => !flags.http_listen.is_empty() || table.contains_key(listen),
                 None => table.contains_key("tunnel-listen"),
             };
             if !is_listening {

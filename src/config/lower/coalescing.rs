@@ -88,7 +88,7 @@ mod tests {
             };
             let defaults = ServiceDefaults {
                 connect_timeout: Duration::from_secs(1),
-                idle_timeout: None,
+                ..ServiceDefaults::default()
             };
             let pattern: Pattern = name.parse().unwrap();
             table.insert(pattern.clone(), [service(&spec, true, &defaults).unwrap()]);

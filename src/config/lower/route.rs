@@ -11,11 +11,11 @@ use super::listen::{
     Listening, MACHINE, access, add_addresses, backlog, connection_limits, limit_kind, proxies, unix_socket,
 };
 use super::pool::TIMEOUT;
-use super::service::ServiceDefaults;
+use super::service::{ServiceDefaults, acme, add_without_tls};
 use super::{KeyRef, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT};
 use crate::config::spec::route::RouteSpec;
-use crate::doors::route::options::{Options, Table};
-use crate::net::addr::{Listen, Transport};
+use crate::doors::route::options::{HTTP, Options, TLS, Table};
+use crate::net::addr::{Listen, Mark, Transport};
 
 const DEFAULT_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,8 +25,9 @@ const DEFAULT_OLD_GENERATION_TIMEOUT: Duration = Duration::from_secs(3600);
 /// A client whose hello takes longer holds memory for nothing.
 const HELLO_TIMEOUT: RangeInclusive<Duration> = SHORTEST_TIMEOUT..=Duration::from_secs(600);
 
-/// The key of the listeners for TLS.
+/// The keys of the listeners.
 const TLS_LISTEN: &str = "tls-listen";
+const HTTP_LISTEN: &str = "http-listen";
 
 /// Lowers one route door with the services of its file. `is_whole` is true if the spec holds all settings that were
 /// written: if not, the missing ones were reported as mistakes already, and must not cause a second one.
@@ -35,10 +36,11 @@ const TLS_LISTEN: &str = "tls-listen";
 /// All mistakes in the settings of the door itself.
 pub fn route(name: &str, spec: &RouteSpec, table: Table, is_whole: bool) -> Result<Lowered<Options>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
+    let written = [&spec.tls_listen[..], &spec.http_listen].concat();
     let listening = Listening {
         addresses: addresses(&mut mistakes, spec, is_whole),
         tls: None,
-        unix_socket: unix_socket(&mut mistakes, &spec.sockets, TLS_LISTEN, &spec.tls_listen),
+        unix_socket: unix_socket(&mut mistakes, &spec.sockets, TLS_LISTEN, &written),
         backlog: backlog(&mut mistakes, &spec.sockets, &MACHINE),
         access: access(&mut mistakes, &spec.access),
         proxies: proxies(&mut mistakes, &spec.access),
@@ -48,6 +50,9 @@ pub fn route(name: &str, spec: &RouteSpec, table: Table, is_whole: bool) -> Resu
     let stop_timeout = mistakes.time("stop-timeout", spec.stop_timeout, &TIMEOUT);
     let old_generation_timeout = mistakes.time("old-generation-timeout", spec.old_generation_timeout, &TIMEOUT);
     defaults(&mut mistakes, spec);
+    if spec.redirect_https && spec.tls_listen.is_empty() && is_whole {
+        add_without_tls(&mut mistakes);
+    }
     let stop_timeout = stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT);
     let (mut front, listen) = listening.into_front(name, limit_kind(&spec.access), stop_timeout);
     Arc::make_mut(&mut front).old_generation_timeout =
@@ -72,12 +77,19 @@ fn defaults(mistakes: &mut Mistakes, spec: &RouteSpec) -> ServiceDefaults {
     ServiceDefaults {
         connect_timeout: connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         idle_timeout: mistakes.limit("idle-timeout", spec.idle_timeout, Some(DEFAULT_IDLE_TIMEOUT)),
+        redirects_to_https: spec.redirect_https,
+        acme: acme(mistakes, spec.acme_addr.as_deref()),
+        listens_for_tls: !spec.tls_listen.is_empty(),
     }
 }
 
 fn addresses(mistakes: &mut Mistakes, spec: &RouteSpec, is_whole: bool) -> Vec<(KeyRef, Listen)> {
     let mut addresses = Vec::new();
     add_addresses(mistakes, &mut addresses, TLS_LISTEN, &spec.tls_listen);
+    mark(&mut addresses, 0, TLS);
+    let first = addresses.len();
+    add_addresses(mistakes, &mut addresses, HTTP_LISTEN, &spec.http_listen);
+    mark(&mut addresses, first, HTTP);
     for (origin, listen) in addresses
         .iter()
         .filter(|(_, listen)| listen.transport == Transport::Tls)
@@ -86,13 +98,13 @@ fn addresses(mistakes: &mut Mistakes, spec: &RouteSpec, is_whole: bool) -> Vec<(
             "with tls: in front the TLS of {} would end at the door, which has no certificate",
             listen.address
         );
-        mistakes.add(
-            *origin,
-            text,
-            format!("write {}: TLS goes through to the server", listen.address),
-        );
+        let remedy = match listen.mark {
+            HTTP => format!("write {} for HTTP in the clear", listen.address),
+            _ => format!("write {}: TLS goes through to the server", listen.address),
+        };
+        mistakes.add(*origin, text, remedy);
     }
-    if spec.tls_listen.is_empty() && is_whole {
+    if spec.tls_listen.is_empty() && spec.http_listen.is_empty() && is_whole {
         mistakes.add(
             KeyRef::key(TLS_LISTEN),
             "there is no address to listen on",
@@ -100,4 +112,11 @@ fn addresses(mistakes: &mut Mistakes, spec: &RouteSpec, is_whole: bool) -> Vec<(
         );
     }
     addresses
+}
+
+/// Gives the listeners from this one on a mark.
+fn mark(addresses: &mut [(KeyRef, Listen)], first: usize, mark: Mark) {
+    for (_, listen) in addresses.iter_mut().skip(first) {
+        listen.mark = mark;
+    }
 }

@@ -24,12 +24,18 @@ const LONGEST_PROTOCOL: usize = 255;
 const DEFAULT_WEIGHT: u16 = 1;
 
 /// The settings of a door that count for its services without such a setting.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct ServiceDefaults {
     /// The longest time that one attempt to connect may take.
     pub(super) connect_timeout: Duration,
     /// The time without a byte after which a connection is cut, if it ever is.
     pub(super) idle_timeout: Option<Duration>,
+    /// True if HTTP is sent on to https.
+    pub(super) redirects_to_https: bool,
+    /// The responder to challenges of ACME.
+    pub(super) acme: Option<Arc<Servers>>,
+    /// True if the door listens for TLS.
+    pub(super) listens_for_tls: bool,
 }
 
 /// Reads the name of a service.
@@ -66,9 +72,14 @@ pub fn service_name(name: &str) -> Result<Pattern, String> {
 pub fn service(spec: &ServiceSpec, is_whole: bool, defaults: &ServiceDefaults) -> Result<Rule, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let connect_timeout = mistakes.time("connect-timeout", spec.connect_timeout, &TIMEOUT);
+    if spec.redirect_https == Some(true) && !defaults.listens_for_tls && is_whole {
+        add_without_tls(&mut mistakes);
+    }
     let rule = Rule {
         alpn: alpn(&mut mistakes, spec.alpn.as_deref()),
         target: target(&mut mistakes, spec, is_whole),
+        acme: acme(&mut mistakes, spec.acme_addr.as_deref()).or_else(|| defaults.acme.clone()),
+        redirects_to_https: spec.redirect_https.unwrap_or(defaults.redirects_to_https),
         connect_timeout: connect_timeout.unwrap_or(defaults.connect_timeout),
         idle_timeout: mistakes.limit("idle-timeout", spec.idle_timeout, defaults.idle_timeout),
     };
@@ -83,6 +94,34 @@ fn alpn(mistakes: &mut Mistakes, protocol: Option<&str>) -> Option<Box<[u8]>> {
         mistakes.add(KeyRef::key("alpn"), text, "write for example h2 or postgresql");
     }
     Some(protocol.as_bytes().into())
+}
+
+/// Adds the mistake that clients are sent on to a door without a listener for TLS.
+pub(super) fn add_without_tls(mistakes: &mut Mistakes) {
+    let text = "the door does not listen for TLS, so clients cannot come by https";
+    let remedy = format!("write {KEY}tls-listen as well, for example *:443");
+    mistakes.add(KeyRef::key("redirect-https"), text, remedy);
+}
+
+/// Reads the address of a responder to challenges of ACME.
+pub(super) fn acme(mistakes: &mut Mistakes, text: Option<&str>) -> Option<Arc<Servers>> {
+    let address = place(text?).and_then(|place| match place {
+        Place::Socket(address) => Ok(address),
+        Place::Host(host, Some(port)) => Ok(Address::Network { host, port }),
+        Place::Host(_, None) => Err("its port is missing".to_owned()),
+    });
+    match address {
+        Ok(address) => {
+            let weight = DEFAULT_WEIGHT;
+            let (list, balance) = ([Server { address, weight }].into(), Balance::default());
+            Some(Arc::new(Servers { list, balance }))
+        }
+        Err(error) => {
+            let otherwise = "write for example 127.0.0.1:8402 or unix:/run/acme.sock";
+            mistakes.add_error(KeyRef::key("acme-addr"), &error, otherwise);
+            None
+        }
+    }
 }
 
 /// One server as written.

@@ -25,6 +25,17 @@ pub struct RouteSpec {
     )]
     pub tls_listen: Vec<String>,
 
+    /// The addresses of clients that speak HTTP; each in the syntax of `net::addr`.
+    // For the same reason.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        help_heading = "Where clients connect",
+        help = "Listen here for HTTP, which goes to the server that the name in its Host belongs to; may be repeated. \
+                Written as for --tls-listen, for example *:80"
+    )]
+    pub http_listen: Vec<String>,
+
     /// The settings of the sockets.
     #[command(flatten)]
     #[serde(flatten)]
@@ -49,6 +60,13 @@ pub struct RouteSpec {
     /// How long connections may go on once a successor has taken over [default: 1h]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
     pub old_generation_timeout: Option<Time>,
+    /// Send HTTP on to the same address by https, at the port of --tls-listen
+    #[arg(long, help_heading = "Connections")]
+    pub redirect_https: bool,
+    /// The server that challenges of ACME go to, which certificates are got by (acme-tls/1, and
+    /// /.well-known/acme-challenge/ over HTTP) [default: as all else]
+    #[arg(long, value_name = "ADDR", help_heading = "Connections")]
+    pub acme_addr: Option<String>,
     /// Log each step of a connection
     #[arg(short, long, help_heading = "Connections")]
     pub debug: bool,
@@ -60,6 +78,7 @@ impl RouteSpec {
     pub fn overlay_onto(self, under: &mut RouteSpec) -> Vec<&'static str> {
         let RouteSpec {
             tls_listen,
+            http_listen,
             sockets,
             access,
             hello_timeout,
@@ -67,11 +86,14 @@ impl RouteSpec {
             idle_timeout,
             stop_timeout,
             old_generation_timeout,
+            redirect_https,
+            acme_addr,
             debug,
         } = self;
         let mut said = Vec::new();
         let of_old = &mut under.old_generation_timeout;
         overlay(&mut said, "tls-listen", tls_listen, &mut under.tls_listen);
+        overlay(&mut said, "http-listen", http_listen, &mut under.http_listen);
         overlay_sockets(&mut said, sockets, &mut under.sockets);
         overlay_access(&mut said, access, &mut under.access);
         overlay(&mut said, "hello-timeout", hello_timeout, &mut under.hello_timeout);
@@ -84,6 +106,8 @@ impl RouteSpec {
         overlay(&mut said, "idle-timeout", idle_timeout, &mut under.idle_timeout);
         overlay(&mut said, "stop-timeout", stop_timeout, &mut under.stop_timeout);
         overlay(&mut said, "old-generation-timeout", old_generation_timeout, of_old);
+        overlay(&mut said, "redirect-https", redirect_https, &mut under.redirect_https);
+        overlay(&mut said, "acme-addr", acme_addr, &mut under.acme_addr);
         overlay(&mut said, "debug", debug, &mut under.debug);
         said
     }
@@ -112,6 +136,12 @@ pub struct ServiceSpec {
     /// [default: any]
     #[arg(long, value_name = "PROTOCOL")]
     pub alpn: Option<String>,
+    /// Send HTTP on to the same address by https [default: the door's]
+    #[arg(long, value_name = "TRUE")]
+    pub redirect_https: Option<bool>,
+    /// The server that challenges of ACME go to [default: the door's]
+    #[arg(long, value_name = "ADDR")]
+    pub acme_addr: Option<String>,
     /// How long one attempt to connect to a server may take [default: the door's]
     #[arg(long, value_name = "TIME")]
     pub connect_timeout: Option<Time>,
@@ -195,7 +225,7 @@ mod tests {
         for flag in command.get_arguments() {
             let name = flag.get_long().unwrap();
             let value = match name {
-                "debug" | "accept-proxy-optional" => None,
+                "debug" | "redirect-https" | "accept-proxy-optional" => None,
                 "socket-mode" => Some("0660"),
                 _ => Some("7"),
             };

@@ -6,7 +6,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use super::core::name::Name;
-use super::core::table::{Balance, Decision, Server, Servers, Source, Table, Tables, Target, Undecided, Way, Why};
+use super::core::table::{
+    ACME, Balance, Decision, Server, Servers, Source, Table, Tables, Target, Undecided, Way, Why,
+};
 
 /// The part of a ClientHello by which a table decides.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +30,7 @@ pub fn explain(table: &Arc<Table>, hello: Hello<'_>) -> String {
         (Some(written), None) => format!("{written:?}, which cannot be a name: "),
         (None, None) => "a client that names no host: ".to_owned(),
     };
-    let said = match tables.decide(name.as_ref().map(Name::as_str), offers) {
+    let said = match tables.decide(name.as_ref().map(Name::as_str), offers, offers(ACME)) {
         Ok(decision) => decided(&mut told, &decision),
         Err(undecided) => refused(&mut told, undecided),
     };
@@ -47,7 +49,9 @@ fn decided(told: &mut String, decision: &Decision<'_>) -> std::fmt::Result {
     let (service, source) = (&decision.service.name, words_of(decision.source));
     write!(told, "the service {service} ({source}) decides, because {why}; ")?;
     let entries = decision.service.rules.len();
-    if entries > 1 || decision.rule.alpn.is_some() {
+    if decision.is_for_acme {
+        told.push_str("its acme-addr takes challenges of ACME; ");
+    } else if entries > 1 || decision.rule.alpn.is_some() {
         write!(
             told,
             "of its entries number {} of {entries} is the first ",
@@ -127,6 +131,8 @@ mod tests {
                 tls: (!list.is_empty()).then(|| Arc::new(Servers { list, balance })),
                 http: None,
             },
+            acme: None,
+            redirects_to_https: false,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
         }
@@ -208,5 +214,23 @@ mod tests {
             "b: the client is refused with the alert unrecognized_name, because no service has the name, and there is no \
              CATCH_ALL\n"
         );
+    }
+
+    #[test]
+    fn a_challenge_of_acme_goes_to_its_responder() {
+        let with_acme = Rule {
+            acme: Some(Arc::new(Servers {
+                list: [Server {
+                    address: Address::Unix("/run/acme".into()),
+                    weight: 1,
+                }]
+                .into(),
+                balance: Balance::default(),
+            })),
+            ..rule(None, &[5])
+        };
+        let told = explained(&[("a.example", &[with_acme])], Some("a.example"), &["acme-tls/1"]);
+        let end = "its acme-addr takes challenges of ACME; the client goes to unix:/run/acme\n";
+        assert!(told.ends_with(end), "{told}");
     }
 }

@@ -1,11 +1,11 @@
-//! The route door: it connects each client to the server of the name that the client asks for, in its TLS ClientHello,
-//! and passes bytes both ways.
+//! The route door: it connects each client to the server of the name that the client asks for, in its TLS ClientHello
+//! or in the head of its first HTTP request, and passes bytes both ways.
 //!
 //! The story of a connection. Its first bytes are read and held until they name a server ([`core::opening`],
-//! [`core::hello`]); [`core::table`] says which service has the name, [`core::upstreams`] which of its servers is next.
-//! The server is connected, gets the bytes that are held, and from then on both sides send what they like
-//! (`shell::carrying`), until both have ended or one is lost. A client whose name leads nowhere gets an alert.
-//! [`core::router`] decides all of it, the shell acts.
+//! [`core::hello`], [`core::head`]); [`core::table`] says which service has the name, [`core::upstreams`] which of its
+//! servers is next. The server is connected, gets the bytes that are held, and from then on both sides send what they
+//! like (`shell::carrying`), until both have ended or one is lost. A client whose name leads nowhere gets an alert or a
+//! page. [`core::router`] decides all of it, the shell acts.
 //!
 //! Invariants:
 //! - Bytes reach the server unchanged, from the first one on; nothing is decrypted.

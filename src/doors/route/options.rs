@@ -7,6 +7,12 @@ pub use super::core::table::{
     Address, Balance, CATCH_ALL, Pattern, Rule, Server, Servers, Service, Table, Target, Way,
 };
 use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
+use crate::net::addr::Mark;
+
+/// The mark of listeners for TLS.
+pub const TLS: Mark = Mark(0);
+/// The mark of listeners for HTTP.
+pub const HTTP: Mark = Mark(1);
 
 /// One route door, ready to be built.
 #[derive(Debug, Clone, PartialEq)]

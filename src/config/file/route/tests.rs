@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::doors::Options as DoorOptions;
-use crate::doors::route::options::{Balance, Options, Pattern, Server, Target, Way};
+use crate::doors::route::options::{Balance, HTTP, Options, Pattern, Server, TLS, Target, Way};
 use crate::error::Blame;
 
 use super::super::read;
@@ -233,6 +233,14 @@ fn each_mistake_in_a_service_is_told_with_its_remedy() {
             "alpn: the name of a protocol has 1 to 255 bytes; write for example h2 or postgresql",
         ),
         (
+            "a = { addr = '10.0.0.5:443', redirect-https = 'yes' }",
+            "redirect-https: this is switched on or off; write true or false",
+        ),
+        (
+            "a = { addr = '10.0.0.5:443', acme-addr = '10.0.0.9' }",
+            "acme-addr: its port is missing; write for example 127.0.0.1:8402 or unix:/run/acme.sock",
+        ),
+        (
             "a = { addr = '10.0.0.5:443', connect-timeout = '1ms' }",
             "connect-timeout: 1ms is out of range; write a value from 100ms to 366d",
         ),
@@ -398,8 +406,26 @@ fn each_mistake_in_a_door_is_told_at_its_position() {
             "3:1: there is no key `cert`; TLS goes through to the servers, which have the certificates",
         ),
         (
-            "http-listen = '*:80'",
-            "2:1: `http-listen` is not served yet; leave it out",
+            "http-listen = '*:80'\nredirect-https = true",
+            "3:18: redirect-https: the door does not listen for TLS, so clients cannot come by https; write tls-listen as \
+             well, for example *:443",
+        ),
+        (
+            "http-listen = 'tls:*:80'",
+            "2:15: http-listen: with tls: in front the TLS of *:80 would end at the door, which has no certificate; write \
+             *:80 for HTTP in the clear",
+        ),
+        (
+            "tls-listen = '*:443'\nhttp-listen = '127.0.0.1:443'",
+            "3:15: http-listen: 127.0.0.1:443 and *:443 are in each other's way; leave out one of the two",
+        ),
+        (
+            "tls-listen = '*:443'\nacme-addr = 'http://10.0.0.9'",
+            "3:13: acme-addr: it is a URL; write the host and the port alone, such as 10.0.0.5:443",
+        ),
+        (
+            "tunnel-listen = '*:80'",
+            "2:1: `tunnel-listen` is not served yet; leave it out",
         ),
         (
             "tls-listen = '*:443'\nstore = {}",
@@ -414,7 +440,6 @@ fn each_mistake_in_a_door_is_told_at_its_position() {
 #[test]
 fn a_key_that_is_not_served_yet_is_not_passed_over() {
     for key in [
-        "http-port = 80",
         "client-secret = 's'",
         "door = 'pool'",
         "start = '/usr/bin/app'",
@@ -452,4 +477,34 @@ fn an_address_belongs_to_one_service_of_a_file_whatever_its_kind() {
         told.unwrap_err(),
         ["6:8: `r` listens on 127.0.0.1:7 already; give `p` another address or port"]
     );
+}
+
+#[test]
+fn listeners_for_http_and_for_tls_are_told_apart() {
+    let options = read_text(
+        "[route.r]\ntls-listen = '127.0.0.1:0'\nhttp-listen = ['127.0.0.1:0', 'unix:/run/h']\nsocket-mode = '0660'\n\
+         [route.r.services.a]\naddr = '10.0.0.5'\nhttp-port = 80\n",
+    )
+    .unwrap();
+    let marks: Vec<_> = options.front.listen.iter().map(|listen| listen.mark).collect();
+    assert_eq!(marks, [TLS, HTTP, HTTP]);
+    assert_eq!(servers(&options, "a", Way::Http), ["10.0.0.5:80"]);
+    assert_eq!(servers(&options, "a", Way::Tls), [""; 0]);
+}
+
+#[test]
+fn a_service_may_differ_from_its_door_in_where_http_and_challenges_go() {
+    let options = read_text(
+        "[route.r]\ntls-listen = '*:443'\nhttp-listen = '*:80'\nredirect-https = true\nacme-addr = '10.0.0.9:81'\n\
+         [route.r.services.a]\naddr = '10.0.0.5:443'\n\
+         [route.r.services.b]\naddr = '10.0.0.5:443'\nredirect-https = false\nacme-addr = 'unix:/run/acme'\n",
+    )
+    .unwrap();
+    let redirects = |name: &str| options.table.get(&name.parse().unwrap()).unwrap().rules[0].redirects_to_https;
+    assert_eq!((redirects("a"), redirects("b")), (true, false));
+    assert_eq!(servers(&options, "a", Way::Acme), ["10.0.0.9:81"]);
+    assert_eq!(servers(&options, "b", Way::Acme), ["unix:/run/acme"]);
+    let options = with("a = { addr = '10.0.0.5:443', redirect-https = true }").unwrap();
+    let rule = &options.table.get(&"a".parse().unwrap()).unwrap().rules[0];
+    assert!(rule.redirects_to_https && rule.acme.is_none());
 }

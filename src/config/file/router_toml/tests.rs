@@ -1,12 +1,13 @@
 //! The table `[server]` of a router.toml.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::config::file::needs::Scope;
 use crate::config::file::{read_all, read_bytes};
 use crate::config::units::Time;
-use crate::doors::route::options::{Options as RouteOptions, Way};
+use crate::doors::route::options::{HTTP, Options as RouteOptions, TLS, Way};
 
 /// Settings that a door needs beside those of a test.
 const REST: &str = "httpport = 0\nclientsport = 0\n[server.services.a]\naddr = '10.0.0.5:443'\n";
@@ -50,6 +51,25 @@ fn the_settings_of_tcprouter_keep_their_meaning() {
     assert_eq!(listening(&options), ["127.0.0.1:443"]);
     assert_eq!(server(&options, "www.example.org"), "151.101.1.178:443");
     assert_eq!(server(&options, "CATCH_ALL"), "10.0.0.5:8443");
+}
+
+#[test]
+fn the_port_for_http_leads_to_the_ports_for_http() {
+    let options = read_text(
+        "[server]\nport = 443\nhttpport = 80\nclientsport = 0\nredirect_https = true\nacme_addr = '10.0.0.9:81'\n\
+         [server.services.a]\naddr = '10.0.0.5'\ntlsport = 443\nhttpport = 8080\nredirect_https = false\n\
+         [server.services.b]\naddr = '10.0.0.5'\ntlsport = 443\n",
+    )
+    .unwrap();
+    assert_eq!(listening(&options), ["*:443", "*:80"]);
+    let marks: Vec<_> = options.front.listen.iter().map(|listen| listen.mark).collect();
+    assert_eq!(marks, [TLS, HTTP]);
+    let rule = |name: &str| Arc::clone(&options.table.get(&name.parse().unwrap()).unwrap().rules[0]);
+    let (a, b) = (rule("a"), rule("b"));
+    let servers = a.servers(Way::Http).expect("servers for HTTP");
+    assert_eq!(servers.list[0].address.to_string(), "10.0.0.5:8080");
+    assert!(b.servers(Way::Http).is_none() && b.acme.is_some());
+    assert_eq!((a.redirects_to_https, b.redirects_to_https), (false, true));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use super::ending::{Ending, Phase, Refusal};
 use super::event::Side;
+use super::life::Protocol;
+use super::opening::Fault;
 
 /// Since the start of the door.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -10,18 +12,26 @@ pub struct Counters {
     pub total: u64,
     /// Connections on which TLS began.
     pub tls: u64,
+    /// Connections on which HTTP began, on a listener for it.
+    pub http: u64,
     /// Connections on which something else began.
     pub plain: u64,
     /// Connections that went to the service for all other names.
     pub catch_all: u64,
     /// Connections whose ClientHello has the extension Encrypted ClientHello.
     pub ech: u64,
-    /// Connections whose first bytes were nothing that may begin there.
+    /// Clients that were sent on to https.
+    pub redirected: u64,
+    /// Connections whose first bytes were nothing that may begin there, on a listener for TLS.
     pub hello_bad: u64,
-    /// Connections whose first bytes were not complete in time.
+    /// Connections whose first bytes were not complete in time, on a listener for TLS.
     pub hello_slow: u64,
     /// Connections whose client has left before its first bytes were complete.
     pub hello_left: u64,
+    /// Requests whose head has a fault.
+    pub head_bad: u64,
+    /// Requests whose head was not complete in time.
+    pub head_slow: u64,
     /// Connections that no service, or no rule of their service, was for.
     pub name_unknown: u64,
     /// Attempts to connect to a server that failed.
@@ -39,9 +49,12 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Counts a route that has ended for this reason.
-    pub(super) fn count(&mut self, ending: Ending) {
+    /// Counts a route whose client speaks this protocol, and that has ended for this reason.
+    pub(super) fn count(&mut self, ending: Ending, protocol: Protocol) {
         let count = match ending {
+            Ending::Slow if matches!(protocol, Protocol::Http { .. }) => &mut self.head_slow,
+            Ending::Refused(Refusal::Opening(Fault::Head(_))) => &mut self.head_bad,
+            Ending::Redirected => &mut self.redirected,
             Ending::ClientLeft(Phase::Opening) => &mut self.hello_left,
             Ending::Slow => &mut self.hello_slow,
             Ending::Refused(Refusal::Opening(_)) => &mut self.hello_bad,

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::answer;
+use super::answer::{self, Page};
 use super::event::Side;
+use super::life::Protocol;
 use super::opening::Fault;
 
 /// The part of a route's life before bytes are relayed.
@@ -26,6 +27,8 @@ pub enum Ending {
     Slow,
     /// No server is for this client.
     Refused(Refusal),
+    /// The client was sent on to the same address by https.
+    Redirected,
     /// The service has no server that could be tried: none has weight, or it is served by a tunnel without a client.
     NoServer,
     /// The last server that was tried could not be reached.
@@ -80,6 +83,7 @@ impl Ending {
             Ending::Cut(Side::Client) => "CD",
             Ending::Slow => "cR",
             Ending::Refused(_) => "PR",
+            Ending::Redirected => "LR",
             Ending::NoServer | Ending::ServerFailed => "SC",
             Ending::ServerLate => "sC",
             Ending::NoResources => "RC",
@@ -92,8 +96,36 @@ impl Ending {
         }
     }
 
-    /// Returns the answer to a client that speaks TLS. Every other client is closed without a word.
-    pub(super) fn answer(self) -> Option<&'static [u8]> {
+    /// Returns the answer to a client that speaks this protocol; `None` if it is closed without a word. That of
+    /// [`Ending::Redirected`] is not known here.
+    pub(super) fn answer(self, protocol: Protocol) -> Option<&'static [u8]> {
+        match protocol {
+            Protocol::Plain => None,
+            Protocol::Tls => self.alert(),
+            Protocol::Http { is_head } => self.page().map(|page| page.answer(is_head)),
+        }
+    }
+
+    fn page(self) -> Option<Page> {
+        match self {
+            Ending::Refused(Refusal::Opening(_)) => Some(Page::BadRequest),
+            Ending::Refused(Refusal::NoService | Refusal::NoProtocol | Refusal::ClosedWay) => Some(Page::NotFound),
+            Ending::Slow => Some(Page::RequestTimeout),
+            Ending::NoServer | Ending::ServerFailed | Ending::ServerLate | Ending::NoResources => {
+                Some(Page::BadGateway)
+            }
+            // The client has gone, has its answer, or has its server's bytes; or the door ends.
+            Ending::Done
+            | Ending::ClientLeft(_)
+            | Ending::Redirected
+            | Ending::Cut(_)
+            | Ending::Idle(_)
+            | Ending::Stopped(_)
+            | Ending::BrokenOff => None,
+        }
+    }
+
+    fn alert(self) -> Option<&'static [u8]> {
         match self {
             Ending::Refused(Refusal::Opening(_)) => Some(answer::DECODE_ERROR),
             Ending::Refused(Refusal::NoService | Refusal::NoProtocol | Refusal::ClosedWay) => {
@@ -106,6 +138,7 @@ impl Ending {
             Ending::Done
             | Ending::ClientLeft(_)
             | Ending::Slow
+            | Ending::Redirected
             | Ending::Cut(_)
             | Ending::Idle(_)
             | Ending::Stopped(_)
@@ -121,6 +154,7 @@ impl Ending {
             | Ending::ClientLeft(_)
             | Ending::Slow
             | Ending::Refused(_)
+            | Ending::Redirected
             | Ending::NoServer
             | Ending::ServerFailed
             | Ending::ServerLate

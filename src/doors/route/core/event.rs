@@ -1,5 +1,6 @@
 //! The events of a route and the steps that the router decides: the words between it and the shell.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -69,7 +70,7 @@ pub enum ConnectFault {
 
 /// An order to the shell. The client is read only after [`Step::Read`] and while bytes are relayed; in between,
 /// everything that it sends and its end stay in the kernel, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Go on as before.
     Nothing,
@@ -86,7 +87,7 @@ pub enum Step {
     Relay,
     /// Drop the connection to the server, if one is being made. Write the answer to the client, throw away what it
     /// still sends, and report [`Event::Answered`].
-    Answer(&'static [u8]),
+    Answer(Cow<'static, [u8]>),
     /// The route is over: close what is open. With `breaks_off`, reset both connections, so that neither side takes the
     /// part that it has for the whole.
     Close {

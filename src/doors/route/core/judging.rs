@@ -1,16 +1,40 @@
 //! The judgement of a client's first bytes: what they ask for, the rule that the tables have for it, and the server, or the
 //! reason for which there is none.
+//!
+//! A client has one wish: all that it sends behind it goes the same way.
 
 use std::time::Instant;
 
+use super::answer;
 use super::ending::{Ending, Refusal};
 use super::event::{RouteId, Step};
-use super::hello::Hello;
-use super::life::{Asked, Life, Opening, State, TABLE_PATIENCE, Waiting};
+use super::head::{self, Head};
+use super::hello::{Alpn, Hello};
+use super::life::{Asked, Life, Opening, Protocol, State, TABLE_PATIENCE, Waiting};
 use super::name::Name;
 use super::opening::{Fault, Verdict, judge};
 use super::router::{Router, Turn};
-use super::table::{Choice, Decision, Source, Target, Undecided, Way, Why};
+use super::table::{ACME, Choice, Decision, Source, Target, Undecided, Way, Why};
+
+/// The wish of a client, in first bytes that are complete.
+#[derive(Default)]
+struct Wish<'a> {
+    protocol: Protocol,
+    /// The name as it is written there.
+    name: Option<&'a [u8]>,
+    alpn: Alpn<'a>,
+    has_ech: bool,
+    /// The head of a request of HTTP/1.
+    head: Option<Head<'a>>,
+}
+
+/// The outcome of a judgement without a fault.
+enum Outcome {
+    Server(Choice),
+    /// The answer that sends the client on to https.
+    Redirection(Vec<u8>),
+    End(Ending),
+}
 
 impl Router {
     /// Judges the first bytes of a client, and looks for a server if they are complete.
@@ -22,42 +46,55 @@ impl Router {
         bytes: &[u8],
         now: Instant,
     ) -> Turn {
-        let (way, hello) = match judge(opening.entrance, bytes, &mut opening.progress) {
+        let (entrance, may_wait) = (opening.entrance, opening.may_wait);
+        let wish = match judge(entrance, bytes, &mut opening.progress) {
             Verdict::NeedMore => return (State::Opening(opening), Step::Read),
             Verdict::Refuse(fault) => {
-                life.asked.is_tls = matches!(fault, Fault::Hello(_));
+                if matches!(fault, Fault::Hello(_)) {
+                    life.asked.protocol = Protocol::Tls;
+                }
                 let ending = Ending::Refused(Refusal::Opening(fault));
                 return self.finish(life, State::Opening(opening), ending, now);
             }
-            Verdict::Tls(hello) => (Way::Tls, hello),
+            Verdict::Tls(hello) => Wish::tls(&hello),
+            Verdict::Http(head) => Wish::http(head),
+            Verdict::Http2 => Wish {
+                protocol: Protocol::Http { is_head: false },
+                ..Wish::default()
+            },
             // Bytes without a name, for the service for all other names.
-            Verdict::Plain | Verdict::PostgresTls | Verdict::PostgresGss | Verdict::Http(_) | Verdict::Http2 => {
-                (Way::Http, Hello::default())
-            }
+            Verdict::Plain | Verdict::PostgresTls | Verdict::PostgresGss => Wish::default(),
         };
-        let name = hello.name.and_then(Name::parse);
-        life.asked = Asked::new(&hello, name.as_ref(), way);
-        let name = name.as_ref().map(Name::as_str);
-        let decision = self.tables.decide(name, |protocol| hello.alpn.offers(protocol));
-        if self.is_store_awaited && opening.may_wait && may_change(name, &decision) {
+        let name = wish.name.and_then(Name::parse);
+        life.asked = Asked::new(wish.name, name.as_ref(), wish.protocol);
+        life.asked.has_ech = wish.has_ech;
+        let decision = wish.decide(self, name.as_ref());
+        if self.is_store_awaited && may_wait && may_change(name.as_ref().map(Name::as_str), &decision) {
             let waiting = Waiting {
-                entrance: opening.entrance,
+                entrance,
                 ticket: self.waiting.push(id),
                 until: now + TABLE_PATIENCE,
             };
             return (State::Waiting(waiting), Step::Hold);
         }
         let is_catch_all = decision.is_ok_and(|decision| decision.why == Why::CatchAll);
-        let choice = chosen(decision, way);
-        self.counters.tls += u64::from(life.asked.is_tls);
-        self.counters.plain += u64::from(!life.asked.is_tls);
-        self.counters.ech += u64::from(life.asked.has_ech);
+        let outcome = wish.outcome(decision, name.as_ref(), self.https_port);
         self.counters.catch_all += u64::from(is_catch_all);
+        self.count(&life.asked);
         life.times.decided = Some(now);
-        match choice {
-            Ok(choice) => self.connect(life, choice, now),
-            Err(ending) => self.finish(life, State::Opening(opening), ending, now),
+        match outcome {
+            Outcome::Server(choice) => self.connect(life, choice, now),
+            Outcome::Redirection(answer) => self.redirect(life, answer, now),
+            Outcome::End(ending) => self.finish(life, State::Opening(opening), ending, now),
         }
+    }
+
+    fn count(&mut self, asked: &Asked) {
+        let is_http = matches!(asked.protocol, Protocol::Http { .. });
+        self.counters.tls += u64::from(asked.protocol == Protocol::Tls);
+        self.counters.http += u64::from(is_http);
+        self.counters.plain += u64::from(asked.protocol == Protocol::Plain);
+        self.counters.ech += u64::from(asked.has_ech);
     }
 
     /// The client need not wait any longer: its first bytes are judged by the tables as they are.
@@ -81,14 +118,68 @@ fn may_change(name: Option<&str>, decision: &Result<Decision<'_>, Undecided<'_>>
     }
 }
 
-/// Returns the servers that a decision leads to, or the reason for which there are none.
-fn chosen(decision: Result<Decision<'_>, Undecided<'_>>, way: Way) -> Result<Choice, Ending> {
-    match decision {
-        Ok(decision) => decision.choice(way).ok_or(match decision.rule.target {
-            Target::Servers { .. } => Ending::Refused(Refusal::ClosedWay),
-            Target::Tunnel => Ending::NoServer,
-        }),
-        Err(Undecided::NoService) => Err(Ending::Refused(Refusal::NoService)),
-        Err(Undecided::NoProtocol(_)) => Err(Ending::Refused(Refusal::NoProtocol)),
+impl<'a> Wish<'a> {
+    fn tls(hello: &Hello<'a>) -> Self {
+        Wish {
+            protocol: Protocol::Tls,
+            name: hello.name,
+            alpn: hello.alpn,
+            has_ech: hello.has_encrypted,
+            head: None,
+        }
+    }
+
+    fn http(head: Head<'a>) -> Self {
+        Wish {
+            protocol: Protocol::Http {
+                is_head: head.method == "HEAD",
+            },
+            name: head.host.map(str::as_bytes),
+            head: Some(head),
+            ..Wish::default()
+        }
+    }
+
+    fn way(&self) -> Way {
+        match self.protocol {
+            Protocol::Tls => Way::Tls,
+            Protocol::Http { .. } | Protocol::Plain => Way::Http,
+        }
+    }
+
+    fn is_acme_challenge(&self) -> bool {
+        match &self.head {
+            Some(head) => head.is_acme_challenge(),
+            None => self.alpn.offers(ACME),
+        }
+    }
+
+    fn decide<'r>(&self, router: &'r Router, name: Option<&Name>) -> Result<Decision<'r>, Undecided<'r>> {
+        let offers = |protocol: &[u8]| self.alpn.offers(protocol);
+        let name = name.map(Name::as_str);
+        router.tables().decide(name, offers, self.is_acme_challenge())
+    }
+
+    /// Returns what a decision comes to for this client.
+    fn outcome(&self, decision: Result<Decision<'_>, Undecided<'_>>, name: Option<&Name>, https_port: u16) -> Outcome {
+        let refused = |refusal| Outcome::End(Ending::Refused(refusal));
+        let decision = match decision {
+            Ok(decision) => decision,
+            Err(Undecided::NoService) => return refused(Refusal::NoService),
+            Err(Undecided::NoProtocol(_)) => return refused(Refusal::NoProtocol),
+        };
+        let redirects = decision.rule.redirects_to_https && !decision.is_for_acme;
+        if let Some(head) = self.head.filter(|_| redirects) {
+            return match name {
+                Some(name) => Outcome::Redirection(answer::redirect(name, https_port, head.path)),
+                // A request of HTTP/1.0 without a host, which could not be written behind https.
+                None => refused(Refusal::Opening(Fault::Head(head::Fault::NoHost))),
+            };
+        }
+        match (decision.choice(self.way()), &decision.rule.target) {
+            (Some(choice), _) => Outcome::Server(choice),
+            (None, Target::Servers { .. }) => refused(Refusal::ClosedWay),
+            (None, Target::Tunnel) => Outcome::End(Ending::NoServer),
+        }
     }
 }

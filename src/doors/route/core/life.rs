@@ -19,10 +19,9 @@ use std::time::{Duration, Instant};
 use super::balance::ClientKey;
 use super::ending::Ending;
 use super::event::Side;
-use super::hello::Hello;
 use super::name::{self, Name};
 use super::opening::{Entrance, Progress};
-use super::table::{Address, Choice, Way};
+use super::table::{Address, Choice};
 use super::upstreams::BackendId;
 use crate::doors::waiters::Ticket;
 
@@ -48,10 +47,25 @@ pub struct Asked {
     /// The name, in lower case and without a trailing dot. Bytes that cannot be a name are escaped, and cut after 253 of
     /// them: for the log alone.
     pub name: Option<Box<str>>,
-    /// True if the connection begins with TLS, false if it begins with something else or was not heard yet.
-    pub is_tls: bool,
+    /// The protocol that the client speaks, and in which it is answered.
+    pub protocol: Protocol,
     /// True if the ClientHello has the extension Encrypted ClientHello, so that the name may be another's.
     pub has_ech: bool,
+}
+
+/// A protocol, as far as it decides how a client is answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// None of the others, or one that is not known yet: there is no answer.
+    #[default]
+    Plain,
+    /// TLS: the answer is an alert.
+    Tls,
+    /// HTTP: the answer is a page.
+    Http {
+        /// True if the method is HEAD, whose answers have no body.
+        is_head: bool,
+    },
 }
 
 /// The moments of a route, as far as they have come.
@@ -219,18 +233,27 @@ impl Life {
 }
 
 impl Asked {
-    /// The wish of a client that goes this way. `name` is that of the hello, if it can be one.
-    pub(super) fn new(hello: &Hello<'_>, name: Option<&Name>, way: Way) -> Asked {
+    /// The wish of a client that was not heard yet.
+    pub(super) fn at(entrance: Entrance) -> Asked {
+        let protocol = match entrance {
+            Entrance::Http => Protocol::Http { is_head: false },
+            Entrance::Tls | Entrance::GssDenied | Entrance::Invited => Protocol::Plain,
+        };
+        Asked::new(None, None, protocol)
+    }
+
+    /// The wish of a client that has written these bytes for a name, which are `name` if they can be one.
+    pub(super) fn new(written: Option<&[u8]>, name: Option<&Name>, protocol: Protocol) -> Asked {
         Asked {
-            name: hello.name.map(|bytes| match name {
+            name: written.map(|bytes| match name {
                 Some(name) => name.as_str().into(),
                 None => {
                     let beginning = bytes.get(..name::LONGEST).unwrap_or(bytes);
                     beginning.escape_ascii().to_string().into()
                 }
             }),
-            is_tls: way == Way::Tls,
-            has_ech: hello.has_encrypted,
+            protocol,
+            has_ech: false,
         }
     }
 }
@@ -332,11 +355,7 @@ mod tests {
     }
 
     fn asked(bytes: &[u8]) -> Option<Box<str>> {
-        let hello = Hello {
-            name: Some(bytes),
-            ..Hello::default()
-        };
-        Asked::new(&hello, Name::parse(bytes).as_ref(), Way::Tls).name
+        Asked::new(Some(bytes), Name::parse(bytes).as_ref(), Protocol::Tls).name
     }
 
     #[test]

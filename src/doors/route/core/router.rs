@@ -10,6 +10,7 @@
 //! - A route has only ever a server that is in the table by which it was decided.
 //! - A route that is over holds nothing. `Router::leave` alone gives back what a state holds.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +28,9 @@ use super::table::{Choice, Source, Table, Tables};
 use super::upstreams::{BackendId, Upstreams};
 use crate::doors::waiters::Waiters;
 
+/// The port of https that an address need not name.
+pub const HTTPS_PORT: u16 = 443;
+
 /// The state of one door. See the module.
 #[derive(Debug)]
 pub struct Router {
@@ -40,6 +44,8 @@ pub struct Router {
     pub(super) counters: Counters,
     notices: VecDeque<Notice>,
     hello_timeout: Duration,
+    /// The port of the addresses to which requests of HTTP are sent on.
+    pub(super) https_port: u16,
 }
 
 /// The next state of a route, and the step that leads into it.
@@ -58,12 +64,18 @@ impl Router {
             counters: Counters::default(),
             notices: VecDeque::new(),
             hello_timeout,
+            https_port: HTTPS_PORT,
         }
     }
 
     /// Sets the longest time for the first bytes of a client, for clients that come from now on.
     pub fn set_hello_timeout(&mut self, hello_timeout: Duration) {
         self.hello_timeout = hello_timeout;
+    }
+
+    /// Sets the port at which clients reach the door by https, which is 443 at first.
+    pub fn set_https_port(&mut self, port: u16) {
+        self.https_port = port;
     }
 
     /// Lets clients wait whose name is not in the file, until [`stop_awaiting_store`](Self::stop_awaiting_store): the
@@ -128,7 +140,7 @@ impl Router {
         Life {
             state: opening,
             client,
-            asked: Asked::default(),
+            asked: Asked::at(entrance),
             times: Times {
                 accepted,
                 decided: None,
@@ -340,18 +352,17 @@ impl Router {
 
     /// Ends a route that holds nothing any more.
     pub(super) fn end(&mut self, life: &Life, ending: Ending, routed: Option<Routed>, now: Instant) -> Turn {
-        self.counters.count(ending);
-        match ending.answer().filter(|_| life.asked.is_tls) {
-            Some(answer) => {
-                let answering = Answering {
-                    ending,
-                    routed,
-                    until: now + ANSWER_PATIENCE,
-                };
-                (State::Answering(answering), Step::Answer(answer))
-            }
+        self.counters.count(ending, life.asked.protocol);
+        match ending.answer(life.asked.protocol) {
+            Some(answer) => answering(answer.into(), ending, routed, now),
             None => over(ending, routed),
         }
+    }
+
+    /// Sends a client that holds nothing on to https, by this answer.
+    pub(super) fn redirect(&mut self, life: &Life, answer: Vec<u8>, now: Instant) -> Turn {
+        self.counters.count(Ending::Redirected, life.asked.protocol);
+        answering(answer.into(), Ending::Redirected, None, now)
     }
 
     /// Gives back everything that a state holds, and returns what is known of the route's server.
@@ -395,6 +406,15 @@ fn after_answering(answering: Answering, event: Event<'_>, now: Instant) -> Turn
         | Event::Deadline
         | Event::Stop(_) => (State::Answering(answering), Step::Nothing),
     }
+}
+
+fn answering(answer: Cow<'static, [u8]>, ending: Ending, routed: Option<Routed>, now: Instant) -> Turn {
+    let answering = Answering {
+        ending,
+        routed,
+        until: now + ANSWER_PATIENCE,
+    };
+    (State::Answering(answering), Step::Answer(answer))
 }
 
 fn over(ending: Ending, routed: Option<Routed>) -> Turn {

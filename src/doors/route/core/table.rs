@@ -22,6 +22,9 @@ use super::name::Name;
 /// The name of the service for every name that no other service has.
 pub const CATCH_ALL: &str = "CATCH_ALL";
 
+/// The protocol that the authority of a certificate offers for a challenge of ACME (RFC 8737).
+pub const ACME: &[u8] = b"acme-tls/1";
+
 /// The names that a service has.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Pattern {
@@ -156,6 +159,8 @@ pub enum Way {
     Tls,
     /// The port for HTTP and for every protocol without TLS.
     Http,
+    /// The responder to challenges of ACME, whatever they come by.
+    Acme,
 }
 
 /// The end of the connections that a rule takes.
@@ -179,6 +184,10 @@ pub struct Rule {
     pub alpn: Option<Box<[u8]>>,
     /// The end of the connections.
     pub target: Target,
+    /// The responder to challenges of ACME: one server. `None` if they go where all other connections go.
+    pub acme: Option<Arc<Servers>>,
+    /// True if requests of HTTP are sent on to the same address by https.
+    pub redirects_to_https: bool,
     /// The longest time that one attempt to connect may take.
     pub connect_timeout: Duration,
     /// The time without a byte in either direction after which a connection is cut, if it ever is.
@@ -189,6 +198,7 @@ impl Rule {
     /// Returns the servers that are reached this way, or `None` if the way is closed or ends in a tunnel.
     pub fn servers(&self, way: Way) -> Option<&Arc<Servers>> {
         match (&self.target, way) {
+            (_, Way::Acme) => self.acme.as_ref(),
             (Target::Servers { tls, .. }, Way::Tls) => tls.as_ref(),
             (Target::Servers { http, .. }, Way::Http) => http.as_ref(),
             (Target::Tunnel, Way::Tls | Way::Http) => None,
@@ -306,13 +316,16 @@ pub struct Decision<'t> {
     pub why: Why,
     /// The table that has the service.
     pub source: Source,
+    /// True if the connection is a challenge of ACME for which the rule has a responder.
+    pub is_for_acme: bool,
     generation: u64,
 }
 
 impl Decision<'_> {
-    /// Returns the decision for one connection, which may outlive the table, or `None` if the rule has no servers that
-    /// way.
+    /// Returns the decision for one connection that has come this way, which may outlive the table, or `None` if the
+    /// rule has no servers for it.
     pub fn choice(&self, way: Way) -> Option<Choice> {
+        let way = if self.is_for_acme { Way::Acme } else { way };
         Some(Choice {
             service: Arc::clone(&self.service.name),
             number: self.number,
@@ -391,15 +404,28 @@ impl Tables {
     }
 
     /// Returns the rule that takes a connection. `name` must be in the form of a [`Pattern`]: lower case, without a
-    /// trailing dot. `offers` returns true for a protocol that the client has offered by ALPN.
-    pub fn decide(&self, name: Option<&str>, offers: impl Fn(&[u8]) -> bool) -> Result<Decision<'_>, Undecided<'_>> {
+    /// trailing dot. `offers` returns true for a protocol that the client has offered by ALPN. A challenge of ACME
+    /// (`is_acme`) goes to the responder of the service; a rule for exactly its protocol goes before.
+    pub fn decide(
+        &self,
+        name: Option<&str>,
+        offers: impl Fn(&[u8]) -> bool,
+        is_acme: bool,
+    ) -> Result<Decision<'_>, Undecided<'_>> {
         let found = name.and_then(|name| self.exact(name).or_else(|| self.suffix(name)));
         let (service, why, source) = found.or_else(|| self.catch_all()).ok_or(Undecided::NoService)?;
-        let takes = |rule: &Rule| rule.alpn.as_deref().is_none_or(&offers);
-        let (number, rule) = (service.rules.iter().enumerate())
-            .find(|(_, rule)| takes(rule))
+        let find = |takes: &dyn Fn(&Rule) -> bool| service.rules.iter().enumerate().find(|(_, rule)| takes(rule));
+        let is_for = |rule: &Rule| rule.alpn.as_deref().is_some_and(&offers);
+        let responder = if is_acme && find(&is_for).is_none() {
+            find(&|rule| rule.acme.is_some())
+        } else {
+            None
+        };
+        let (number, rule) = responder
+            .or_else(|| find(&|rule| rule.alpn.is_none() || is_for(rule)))
             .ok_or(Undecided::NoProtocol(service))?;
         Ok(Decision {
+            is_for_acme: responder.is_some(),
             service,
             rule,
             number,
@@ -494,7 +520,7 @@ pub(super) mod tests {
         let mut table = Table::default();
         table.insert(pattern("a.example"), [rule_to(servers)]);
         let tables = from_file(table);
-        let decision = tables.decide(Some("a.example"), |_| false).expect("a service");
+        let decision = tables.decide(Some("a.example"), |_| false, false).expect("a service");
         Choice {
             generation,
             ..decision.choice(Way::Tls).expect("servers")
@@ -521,6 +547,8 @@ pub(super) mod tests {
         Rule {
             alpn: alpn.map(|protocol| protocol.as_bytes().into()),
             target: Target::Tunnel,
+            acme: None,
+            redirects_to_https: false,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
         }
@@ -536,7 +564,7 @@ pub(super) mod tests {
 
     /// The decision for a client without ALPN.
     fn decided(tables: &Tables, name: Option<&str>) -> Option<(String, Why, Source)> {
-        let decision = tables.decide(name, |_| false).ok()?;
+        let decision = tables.decide(name, |_| false, false).ok()?;
         Some((decision.service.name.to_string(), decision.why, decision.source))
     }
 
@@ -588,7 +616,7 @@ pub(super) mod tests {
         file.insert(Pattern::CatchAll, [rule(None)]);
         let tables = from_file(file);
         let number = |name, offer: &str| {
-            let decision = tables.decide(Some(name), |protocol| protocol == offer.as_bytes());
+            let decision = tables.decide(Some(name), |protocol| protocol == offer.as_bytes(), false);
             decision.map(|decision| decision.number)
         };
         assert_eq!(number("a.example", "h2").unwrap(), 0);
@@ -677,7 +705,7 @@ pub(super) mod tests {
             "unknown.a.b.c.d.e.example",
             "unknown",
         ] {
-            let cost = |tables: &Tables| look_ups(|| _ = tables.decide(Some(name), |_| false));
+            let cost = |tables: &Tables| look_ups(|| _ = tables.decide(Some(name), |_| false, false));
             assert_eq!(cost(&few), cost(&many), "{name}");
         }
     }
@@ -687,7 +715,7 @@ pub(super) mod tests {
         let name = ["a"; 127].join(".");
         let cost = |names: &[&str]| {
             let tables = tables(names, &[]);
-            look_ups(|| assert!(tables.decide(Some(&name), |_| false).is_err()))
+            look_ups(|| assert!(tables.decide(Some(&name), |_| false, false).is_err()))
         };
         // The exact name in both tables.
         assert_eq!(cost(&["b"]), 2);

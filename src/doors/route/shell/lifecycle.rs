@@ -7,9 +7,9 @@ use std::time::Instant;
 use log::Level;
 
 use super::super::core::event::Event;
-use super::super::core::router::Router;
+use super::super::core::router::{HTTPS_PORT, Router};
 use super::super::core::table::Source;
-use super::super::options::Options;
+use super::super::options::{Options, TLS};
 use super::super::report::{self, Gauges, Times};
 use super::carrying::Traffic;
 use super::{RouteDoor, RouteSource};
@@ -41,8 +41,10 @@ impl RouteDoor {
         let mut router = Router::new(options.hello_timeout, seed);
         // There was none.
         drop(router.replace_table(Source::File, Arc::clone(&options.table)));
+        let front = Front::new(kind, Arc::clone(&options.front), listeners, now);
+        router.set_https_port(https_port(&front));
         RouteDoor {
-            front: Front::new(kind, Arc::clone(&options.front), listeners, now),
+            front,
             router,
             routes: GenerationalSlab::default(),
             local_ports: LocalPorts::read(),
@@ -52,6 +54,17 @@ impl RouteDoor {
             times: Times::default(),
             options,
         }
+    }
+}
+
+/// The port at which clients that come by HTTP reach the door by https: 443 if a listener for TLS has it, or none has a
+/// port, else that of the first.
+fn https_port(front: &Front) -> u16 {
+    let listeners = front.listening().marked(TLS);
+    let ports: Vec<u16> = listeners.filter_map(|listener| listener.local_addr().port()).collect();
+    match ports.first() {
+        Some(first) if !ports.contains(&HTTPS_PORT) => *first,
+        Some(_) | None => HTTPS_PORT,
     }
 }
 
@@ -101,6 +114,7 @@ impl Door for RouteDoor {
         send_small_writes_at_once(&new);
         self.front.reload(cx, Arc::clone(&options.front), new);
         self.router.set_hello_timeout(options.hello_timeout);
+        self.router.set_https_port(https_port(&self.front));
         drop(self.router.replace_table(Source::File, Arc::clone(&options.table)));
         self.local_ports = LocalPorts::read();
         self.options = options;

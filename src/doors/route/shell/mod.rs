@@ -129,7 +129,7 @@ impl RouteDoor {
     fn follow(&mut self, cx: &mut Context<'_>, key: Key, step: Step) {
         let mut next = Some(step);
         while let Some(step) = next.take() {
-            self.trace(key, step);
+            self.trace(key, &step);
             match step {
                 Step::Nothing | Step::Hold => {}
                 Step::Read => next = self.read_opening(cx, key),
@@ -143,7 +143,7 @@ impl RouteDoor {
                     self.record_times(key);
                     self.carry(cx, key);
                 }
-                Step::Answer(bytes) => self.answer(cx, key, bytes),
+                Step::Answer(bytes) => self.answer(cx, key, &bytes),
                 Step::Close { breaks_off } => self.close(cx, key, breaks_off),
             }
         }

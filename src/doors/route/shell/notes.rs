@@ -26,7 +26,7 @@ impl RouteDoor {
     }
 
     /// Writes one step of a route to the log, with `debug`.
-    pub(super) fn trace(&self, key: Key, step: Step) {
+    pub(super) fn trace(&self, key: Key, step: &Step) {
         let Some(route) = self.routes.get(key).filter(|_| self.options.debug) else {
             return;
         };
@@ -114,6 +114,7 @@ impl RouteDoor {
             }
             // The good end; what clients and servers do; and the end of the door, which logs itself.
             Ending::Done
+            | Ending::Redirected
             | Ending::ClientLeft(Phase::Connecting)
             | Ending::Cut(_)
             | Ending::Idle(_)

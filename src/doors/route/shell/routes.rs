@@ -15,12 +15,14 @@ use super::super::core::balance::ClientKey;
 use super::super::core::event::{Event, Side, Step};
 use super::super::core::life::{self, Life};
 use super::super::core::opening::Entrance;
+use super::super::options::HTTP;
 use super::super::report;
 use super::answering::Closing;
 use super::carrying::Relay;
 use super::connecting::Attempt;
 use super::end::End;
 use super::{RouteDoor, RouteSource, id};
+use crate::net::addr::Mark;
 use crate::net::conn::Conn;
 use crate::net::origin::Origin;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
@@ -72,7 +74,7 @@ impl RouteDoor {
     /// Adds the route of a client that has a place.
     pub(super) fn add_route(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
         let route = Route {
-            life: self.router.begin(Entrance::Tls, client_key(&origin), cx.now()),
+            life: self.router.begin(entrance(origin.mark), client_key(&origin), cx.now()),
             client: End::client(conn),
             stage: Stage::Held(Vec::new()),
             alarm: Alarm::default(),
@@ -203,6 +205,14 @@ impl Route {
             .into_iter()
             .flatten()
             .min()
+    }
+}
+
+/// The entrance to which the listeners with this mark lead.
+fn entrance(mark: Mark) -> Entrance {
+    match mark {
+        HTTP => Entrance::Http,
+        _ => Entrance::Tls,
     }
 }
 

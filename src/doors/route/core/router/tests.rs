@@ -68,9 +68,13 @@ impl World {
     }
 
     fn begin(&mut self) -> u64 {
+        self.begin_at(Entrance::Tls)
+    }
+
+    fn begin_at(&mut self, entrance: Entrance) -> u64 {
         let id = self.next;
         self.next += 1;
-        let life = self.router.begin(Entrance::Tls, CLIENT, self.now);
+        let life = self.router.begin(entrance, CLIENT, self.now);
         self.lives.insert(id, life);
         id
     }
@@ -117,6 +121,10 @@ impl World {
 const CLOSE: Step = Step::Close { breaks_off: false };
 const BREAK_OFF: Step = Step::Close { breaks_off: true };
 
+fn answer_of(bytes: &'static [u8]) -> Step {
+    Step::Answer(bytes.into())
+}
+
 #[test]
 fn a_route_goes_from_its_hello_to_a_server_and_ends_when_both_sides_have() {
     let mut world = World::new(&[("a.example", &["a"])]);
@@ -152,7 +160,7 @@ fn a_client_without_a_server_gets_the_alert_for_its_fault_and_is_closed_behind_i
         (hello("empty.example"), answer::INTERNAL_ERROR, "SC"),
     ] {
         let id = world.begin();
-        assert_eq!(world.tell(id, Event::Bytes(&bytes)), Step::Answer(alert));
+        assert_eq!(world.tell(id, Event::Bytes(&bytes)), answer_of(alert));
         assert_eq!(world.tell(id, Event::Answered), CLOSE);
         assert_eq!(world.letters(id), letters);
     }
@@ -184,7 +192,7 @@ fn plain_bytes_go_to_the_port_without_tls_of_the_service_for_all_names_or_are_cl
     assert_eq!(world.tell(id, Event::Bytes(b"G")), Step::Connect);
     assert_eq!(world.server(id), "b:443");
     let (_, step) = world.asking("a.example");
-    assert_eq!(step, Step::Answer(answer::UNRECOGNIZED_NAME), "it has no port for TLS");
+    assert_eq!(step, answer_of(answer::UNRECOGNIZED_NAME), "it has no port for TLS");
     let counters = world.router.counters();
     assert_eq!((counters.plain, counters.tls, counters.catch_all), (2, 1, 3));
 }
@@ -197,7 +205,7 @@ fn a_server_that_fails_is_followed_by_one_other() {
     assert_eq!(world.server(id), "a:443");
     assert_eq!(world.tell(id, failed), Step::Connect);
     assert_eq!(world.server(id), "b:443");
-    assert_eq!(world.tell(id, failed), Step::Answer(answer::INTERNAL_ERROR));
+    assert_eq!(world.tell(id, failed), answer_of(answer::INTERNAL_ERROR));
     assert_eq!(world.letters(id), "SC");
     let (id, _) = world.asking("a.example");
     assert_eq!(world.server(id), "c:443");
@@ -214,7 +222,7 @@ fn a_server_that_fails_is_followed_by_one_other() {
 fn the_only_server_that_is_late_has_one_attempt() {
     let mut world = World::new(&[("a.example", &["a"])]);
     let (id, _) = world.asking("a.example");
-    assert_eq!(world.pass(id), Step::Answer(answer::INTERNAL_ERROR));
+    assert_eq!(world.pass(id), answer_of(answer::INTERNAL_ERROR));
     assert_eq!(world.letters(id), "sC");
 }
 
@@ -223,7 +231,7 @@ fn a_server_is_not_blamed_for_what_the_daemon_lacks_or_a_client_that_leaves() {
     let mut world = World::new(&[("a.example", &["a"])]);
     let (id, _) = world.asking("a.example");
     let step = world.tell(id, Event::ConnectFailed(ConnectFault::Daemon));
-    assert_eq!((step, world.letters(id)), (Step::Answer(answer::INTERNAL_ERROR), "RC"));
+    assert_eq!((step, world.letters(id)), (answer_of(answer::INTERNAL_ERROR), "RC"));
     let (id, _) = world.asking("a.example");
     assert_eq!(world.tell(id, Event::Lost(Side::Client)), CLOSE);
     assert_eq!(world.letters(id), "CC");
@@ -363,14 +371,262 @@ fn a_new_table_touches_no_route_that_has_a_server_and_a_retry_stays_within_its_o
     assert_eq!(world.server(connecting), "a:443");
     assert_eq!(
         world.tell(alone, failed),
-        Step::Answer(answer::INTERNAL_ERROR),
+        answer_of(answer::INTERNAL_ERROR),
         "b has gone, and c was not its own"
     );
     world.replace(Source::File, &[]);
     assert_eq!(world.tell(relaying, Event::Ended(Side::Client)), Step::Nothing);
     assert_eq!(world.tell(relaying, Event::Ended(Side::Server)), CLOSE);
     assert!(["a:443", "c:443"].contains(&world.server(newer).as_str()));
-    assert_eq!(world.asking("a.example").1, Step::Answer(answer::UNRECOGNIZED_NAME));
+    assert_eq!(world.asking("a.example").1, answer_of(answer::UNRECOGNIZED_NAME));
+}
+
+/// A rule to a server for each way.
+fn rule_both(tls: &[&str], http: &[&str]) -> Rule {
+    Rule {
+        target: Target::Servers {
+            tls: Some(servers(tls)),
+            http: Some(servers(http)),
+        },
+        ..rule_to(&servers(&[]))
+    }
+}
+
+fn replace_by(world: &mut World, services: Vec<(&str, Vec<Rule>)>) {
+    let mut table = Table::default();
+    for (name, rules) in services {
+        table.insert(name.parse().expect(name), rules);
+    }
+    _ = world.router.replace_table(Source::File, Arc::new(table));
+}
+
+impl World {
+    /// A client of the listener for HTTP that has sent this, and the step that comes of it.
+    fn requesting(&mut self, bytes: &[u8]) -> (u64, Step) {
+        let id = self.begin_at(Entrance::Http);
+        let step = self.tell(id, Event::Bytes(bytes));
+        (id, step)
+    }
+}
+
+fn page(page: answer::Page) -> Step {
+    answer_of(page.answer(false))
+}
+
+#[test]
+fn a_request_goes_by_its_host_to_the_port_for_http() {
+    let mut world = World::new(&[]);
+    let services = vec![
+        ("a.example", vec![rule_both(&["t"], &["h"])]),
+        ("CATCH_ALL", vec![rule_both(&["t"], &["c"])]),
+    ];
+    replace_by(&mut world, services);
+    let whole: &[u8] = b"GET / HTTP/1.1\r\nHost: A.example.:8080\r\n\r\nand a body";
+    let head = whole.len() - b"and a body".len();
+    let id = world.begin_at(Entrance::Http);
+    for end in 1..head {
+        assert_eq!(world.tell(id, Event::Bytes(&whole[..end])), Step::Read);
+    }
+    assert_eq!(world.tell(id, Event::Bytes(whole)), Step::Connect);
+    assert_eq!(world.server(id), "h:443");
+    assert_eq!(world.life(id).asked().name.as_deref(), Some("a.example"));
+    for other in [
+        &b"GET http://b.example/ HTTP/1.1\r\nHost: b.example\r\n\r\n"[..],
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost:\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0",
+    ] {
+        let (id, step) = world.requesting(other);
+        assert_eq!((step, world.server(id).as_str()), (Step::Connect, "c:443"));
+    }
+    let counters = world.router.counters();
+    assert_eq!(
+        (counters.http, counters.plain, counters.tls, counters.catch_all),
+        (5, 0, 0, 4)
+    );
+}
+
+#[test]
+fn a_request_without_a_server_gets_the_page_for_its_fault_and_is_closed_behind_it() {
+    let mut world = World::new(&[("tls.example", &["a"])]);
+    let mut table = vec![
+        ("up.example", vec![rule_both(&[], &["h"])]),
+        ("none.example", vec![rule_both(&[], &[])]),
+    ];
+    table.push(("tls.example", vec![rule_to(&servers(&["a"]))]));
+    replace_by(&mut world, table);
+    for (bytes, expected) in [
+        (
+            &b"GET / HTTP/1.1\r\nHost: b.example\r\n\r\n"[..],
+            answer::Page::NotFound,
+        ),
+        (b"GET / HTTP/1.0\r\n\r\n", answer::Page::NotFound),
+        (b"GET / HTTP/1.1\r\nHost: tls.example\r\n\r\n", answer::Page::NotFound),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", answer::Page::NotFound),
+        (b"GET / HTTP/1.1\r\n\r\n", answer::Page::BadRequest),
+        (b"\x16\x03\x01\0\xff\x01", answer::Page::BadRequest),
+        (
+            b"GET / HTTP/1.1\r\nHost: none.example\r\n\r\n",
+            answer::Page::BadGateway,
+        ),
+    ] {
+        let (id, step) = world.requesting(bytes);
+        assert_eq!(step, page(expected), "{}", bytes.escape_ascii());
+        assert_eq!(world.tell(id, Event::Answered), CLOSE);
+    }
+    let (id, step) = world.requesting(b"HEAD / HTTP/1.1\r\nHost: b.example\r\n\r\n");
+    assert_eq!(step, answer_of(answer::Page::NotFound.answer(true)));
+    world.tell(id, Event::Answered);
+    let (id, _) = world.requesting(b"GET / HTTP/1.1\r\nHost: up.example\r\n\r\n");
+    let failed = Event::ConnectFailed(ConnectFault::Server);
+    assert_eq!(world.tell(id, failed), page(answer::Page::BadGateway));
+    assert_eq!(world.letters(id), "SC");
+    let counters = *world.router.counters();
+    assert_eq!(
+        (counters.name_unknown, counters.head_bad, counters.hello_bad),
+        (5, 2, 0)
+    );
+}
+
+#[test]
+fn a_request_whose_head_is_late_is_told_so_but_not_at_the_end_of_the_door() {
+    let mut world = World::new(&[]);
+    let (id, step) = world.requesting(b"GET / HTTP/1.1\r\n");
+    assert_eq!(step, Step::Read);
+    assert_eq!(world.pass(id), page(answer::Page::RequestTimeout));
+    assert_eq!((world.letters(id), world.life(id).stage()), ("cR", Stage::Answering));
+    assert_eq!(world.tell(id, Event::Stop(world.now)), Step::Nothing);
+    assert_eq!(world.pass(id), CLOSE);
+    let silent = world.begin_at(Entrance::Http);
+    assert_eq!(world.pass(silent), page(answer::Page::RequestTimeout));
+    let id = world.begin_at(Entrance::Http);
+    world.tell(id, Event::Stop(world.now + SECOND));
+    assert_eq!(world.pass(id), CLOSE);
+    let id = world.begin_at(Entrance::Http);
+    assert_eq!(world.tell(id, Event::Abort), CLOSE);
+    let counters = world.router.counters();
+    assert_eq!((counters.head_slow, counters.hello_slow), (2, 0));
+}
+
+#[test]
+fn a_request_is_sent_on_to_https_where_its_service_says_so() {
+    let mut world = World::new(&[]);
+    let redirecting = Rule {
+        redirects_to_https: true,
+        ..rule_both(&["t"], &["h"])
+    };
+    let with_acme = Rule {
+        acme: Some(servers(&["r"])),
+        ..redirecting.clone()
+    };
+    let plain = rule_both(&["t"], &["h"]);
+    let services = vec![
+        ("a.example", vec![redirecting.clone()]),
+        ("b.example", vec![plain]),
+        ("acme.example", vec![with_acme]),
+        ("CATCH_ALL", vec![redirecting]),
+    ];
+    replace_by(&mut world, services);
+    let request = |target: &str, host: &str| format!("POST {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes();
+    let mut port = 443;
+    for (target, host, location) in [
+        ("/x?y", "A.example:80", "https://a.example/x?y"),
+        ("http://a.example", "a.example", "https://a.example/"),
+        (
+            "/.well-known/acme-challenge/t",
+            "a.example",
+            "https://a.example/.well-known/acme-challenge/t",
+        ),
+        ("/", "[::1]:80", "https://[::1]/"),
+        ("/x", "other.example", "https://other.example:8443/x"),
+    ] {
+        if location.contains("8443") {
+            port = 8443;
+        }
+        world.router.set_https_port(port);
+        let (id, step) = world.requesting(&request(target, host));
+        let Step::Answer(answer) = step else { panic!("{step:?}") };
+        let text = String::from_utf8(answer.into_owned()).unwrap();
+        assert!(
+            text.contains(&format!("308 Permanent Redirect\r\nLocation: {location}\r\n")),
+            "{text}"
+        );
+        assert_eq!(world.letters(id), "LR");
+        assert_eq!(world.tell(id, Event::Answered), CLOSE);
+    }
+    let (id, step) = world.requesting(&request("/", "b.example"));
+    assert_eq!((step, world.server(id).as_str()), (Step::Connect, "h:443"));
+    let (id, step) = world.requesting(&request("/.well-known/acme-challenge/t", "acme.example"));
+    assert_eq!((step, world.server(id).as_str()), (Step::Connect, "r:443"));
+    let (_, step) = world.requesting(b"GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(
+        step,
+        page(answer::Page::BadRequest),
+        "there is no host to be sent on to"
+    );
+    assert_eq!(world.router.counters().redirected, 5);
+}
+
+/// A ClientHello with this name and one protocol.
+fn hello_for(name: &str, protocol: &str) -> Vec<u8> {
+    let host = [&[0][..], &vector(name.as_bytes())].concat();
+    let list = [&[u8::try_from(protocol.len()).unwrap()], protocol.as_bytes()].concat();
+    let extensions = [&[0, 0][..], &vector(&vector(&host)), &[0, 16], &vector(&vector(&list))].concat();
+    let body = [
+        b"\x03\x03RRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRR\0\0\x02\x13\x01\x01\0",
+        &vector(&extensions)[..],
+    ];
+    let message = [&[1, 0][..], &vector(&body.concat())].concat();
+    [b"\x16\x03\x01", &vector(&message)[..]].concat()
+}
+
+#[test]
+fn a_challenge_of_acme_goes_to_the_responder_of_its_service_and_nothing_else_does() {
+    let mut world = World::new(&[]);
+    let with_acme = |rule: Rule| Rule {
+        acme: Some(servers(&["r"])),
+        ..rule
+    };
+    let of = |protocol: &str| Rule {
+        alpn: Some(protocol.as_bytes().into()),
+        ..rule_to(&servers(&[protocol.split('/').next().unwrap()]))
+    };
+    let services = vec![
+        ("a.example", vec![with_acme(rule_both(&["t"], &["h"]))]),
+        ("h2.example", vec![with_acme(of("h2"))]),
+        (
+            "own.example",
+            vec![of("acme-tls/1"), with_acme(rule_to(&servers(&["t"])))],
+        ),
+        ("none.example", vec![rule_to(&servers(&["t"]))]),
+    ];
+    replace_by(&mut world, services);
+    for (name, protocol, server) in [
+        ("a.example", "acme-tls/1", "r:443"),
+        ("a.example", "h2", "t:443"),
+        ("h2.example", "acme-tls/1", "r:443"),
+        ("h2.example", "h2", "h2:443"),
+        ("own.example", "acme-tls/1", "acme-tls:443"),
+        ("own.example", "http/1.1", "t:443"),
+        ("none.example", "acme-tls/1", "t:443"),
+    ] {
+        let id = world.begin();
+        assert_eq!(world.tell(id, Event::Bytes(&hello_for(name, protocol))), Step::Connect);
+        assert_eq!(world.server(id), server, "{name}, {protocol}");
+    }
+    for (path, host, server) in [
+        ("/.well-known/acme-challenge/token", "a.example", Some("r:443")),
+        ("/.well-known/acme-challenge", "a.example", Some("h:443")),
+        ("/x/.well-known/acme-challenge/token", "a.example", Some("h:443")),
+        ("/.well-known/acme-challenge/token", "own.example", Some("r:443")),
+        ("/.well-known/acme-challenge/token", "none.example", None),
+        ("/.well-known/acme-challenge/token", "unknown.example", None),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let (id, step) = world.requesting(request.as_bytes());
+        let found = world.life(id).routed().map(|routed| routed.server.to_string());
+        assert_eq!(found.as_deref(), server, "{path} {host}: {step:?}");
+    }
 }
 
 /// All events. A deadline has always come.
@@ -415,7 +671,7 @@ fn route_in(stage: Stage) -> (World, u64) {
 
 #[test]
 fn every_pair_of_state_and_event_is_decided() {
-    let failed = Step::Answer(answer::INTERNAL_ERROR);
+    let failed = answer_of(answer::INTERNAL_ERROR);
     type Moves = [(&'static str, Step, Stage)];
     let moves: &[(Stage, &Moves)] = &[
         (
@@ -442,8 +698,8 @@ fn every_pair_of_state_and_event_is_decided() {
             &[
                 ("client lost", CLOSE, Stage::Over),
                 ("connected", Step::Relay, Stage::Relaying),
-                ("server failed", failed, Stage::Answering),
-                ("daemon failed", failed, Stage::Answering),
+                ("server failed", failed.clone(), Stage::Answering),
+                ("daemon failed", failed.clone(), Stage::Answering),
                 ("deadline", failed, Stage::Answering),
                 ("abort", CLOSE, Stage::Over),
             ],
@@ -478,7 +734,7 @@ fn every_pair_of_state_and_event_is_decided() {
             }
             let step = world.tell(id, event);
             let expected = moves.iter().find(|(moving, ..)| *moving == name);
-            let (expected, next) = expected.map_or((Step::Nothing, *stage), |(_, step, next)| (*step, *next));
+            let (expected, next) = expected.map_or((Step::Nothing, *stage), |(_, step, next)| (step.clone(), *next));
             assert_eq!((step, world.life(id).stage()), (expected, next), "{stage:?}, {name}");
         }
     }
