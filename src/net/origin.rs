@@ -78,6 +78,16 @@ impl Origin {
         }
     }
 
+    /// The client, as a proxy asserts it towards the next one that the connection is passed on to.
+    #[must_use]
+    pub fn assertion(&self) -> Asserted {
+        match (self.asserted, self.peer) {
+            (Some(asserted), _) => asserted,
+            (None, PeerAddr::Tcp(address)) => Asserted::Address(address),
+            (None, PeerAddr::Unix) => Asserted::Unknown,
+        }
+    }
+
     /// The client's address, to which access lists and limits apply; `None` if it is unknown, or if the client is a
     /// process at the other end of a UNIX socket. Never IPv4-mapped.
     #[must_use]

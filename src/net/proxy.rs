@@ -16,10 +16,12 @@
 //! bytes are there. The destination is read and dropped. Of the TLVs the ones that name something for the log are kept
 //! ([`Details`]), the header is held against its checksum if it has one, and all others are skipped.
 //!
-//! The question if a proxy is trusted does not belong here: [`access`](super::access) has the list.
+//! The question if a proxy is trusted does not belong here: [`access`](super::access) has the list. [`writing`] makes the
+//! headers that this daemon sends itself.
 
 mod version1;
 mod version2;
+pub mod writing;
 
 use std::fmt;
 

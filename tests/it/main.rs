@@ -168,6 +168,8 @@ mod route_http;
 #[cfg(test)]
 mod route_peers;
 #[cfg(test)]
+mod route_proxy;
+#[cfg(test)]
 mod route_real;
 #[cfg(test)]
 mod route_router_toml;

@@ -22,16 +22,15 @@ use crate::doors::route::options::{Options, Pattern, Rule, Table};
 pub(super) const SERVICES: &str = "services";
 
 /// The keys of a door that have no effect yet.
-pub(super) const LATER: [&str; 6] = [
+pub(super) const LATER: [&str; 5] = [
     "tunnel-listen",
     "http",
-    "send-proxy",
     "resolve-interval",
     "log-connections",
     "store",
 ];
 /// The keys of a service that have no effect yet.
-pub(super) const LATER_OF_SERVICE: [&str; 10] = [
+pub(super) const LATER_OF_SERVICE: [&str; 9] = [
     "client-secret",
     "tls",
     "door",
@@ -41,7 +40,6 @@ pub(super) const LATER_OF_SERVICE: [&str; 10] = [
     "check",
     "check-interval",
     "http",
-    "send-proxy",
 ];
 
 /// One service as written: its name, and the keys of each entry.

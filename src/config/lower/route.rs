@@ -11,7 +11,7 @@ use super::listen::{
     Listening, MACHINE, access, add_addresses, backlog, connection_limits, limit_kind, proxies, unix_socket,
 };
 use super::pool::TIMEOUT;
-use super::service::{ServiceDefaults, acme, add_without_tls};
+use super::service::{ServiceDefaults, acme, add_without_tls, send_proxy};
 use super::{KeyRef, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT};
 use crate::config::spec::route::RouteSpec;
 use crate::doors::route::options::{HTTP, Options, TLS, Table};
@@ -80,6 +80,7 @@ fn defaults(mistakes: &mut Mistakes, spec: &RouteSpec) -> ServiceDefaults {
         redirects_to_https: spec.redirect_https,
         acme: acme(mistakes, spec.acme_addr.as_deref()),
         listens_for_tls: !spec.tls_listen.is_empty(),
+        send_proxy: send_proxy(spec.send_proxy, None),
     }
 }
 

@@ -13,9 +13,9 @@ use std::time::Duration;
 use super::pool::TIMEOUT;
 use super::{KEY, KeyRef, Mistake, Mistakes, setting};
 use crate::config::quote::Quoted;
-use crate::config::spec::route::{self, ServerSpec, ServiceSpec};
+use crate::config::spec::route::{self, SendProxy, ServerSpec, ServiceSpec};
 use crate::config::units::Whole;
-use crate::doors::route::options::{Address, Balance, CATCH_ALL, Pattern, Rule, Server, Servers, Target};
+use crate::doors::route::options::{Address, Balance, CATCH_ALL, Pattern, ProxyVersion, Rule, Server, Servers, Target};
 use crate::net::addr::ConnectAddr;
 
 const PORT: RangeInclusive<u16> = 1..=u16::MAX;
@@ -36,6 +36,8 @@ pub struct ServiceDefaults {
     pub(super) acme: Option<Arc<Servers>>,
     /// True if the door listens for TLS.
     pub(super) listens_for_tls: bool,
+    /// The header in front of each connection to a server.
+    pub(super) send_proxy: Option<ProxyVersion>,
 }
 
 /// Reads the name of a service.
@@ -82,8 +84,19 @@ pub fn service(spec: &ServiceSpec, is_whole: bool, defaults: &ServiceDefaults) -
         redirects_to_https: spec.redirect_https.unwrap_or(defaults.redirects_to_https),
         connect_timeout: connect_timeout.unwrap_or(defaults.connect_timeout),
         idle_timeout: mistakes.limit("idle-timeout", spec.idle_timeout, defaults.idle_timeout),
+        send_proxy: send_proxy(spec.send_proxy, defaults.send_proxy),
     };
     mistakes.into_result(rule)
+}
+
+/// Returns the version of the header that servers get.
+pub(super) fn send_proxy(given: Option<SendProxy>, default: Option<ProxyVersion>) -> Option<ProxyVersion> {
+    match given {
+        None => default,
+        Some(SendProxy::None) => None,
+        Some(SendProxy::V1) => Some(ProxyVersion::One),
+        Some(SendProxy::V2) => Some(ProxyVersion::Two),
+    }
 }
 
 /// Returns the name of the protocol that a client must offer.

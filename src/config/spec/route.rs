@@ -54,6 +54,9 @@ pub struct RouteSpec {
     /// A connection on which neither side sends a byte for this time is cut; 0: it may stay as long as it likes [default: 1h]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
     pub idle_timeout: Option<Time>,
+    /// The header of the PROXY protocol in front of each connection to a server, which names the client [default: none]
+    #[arg(long, value_name = "VERSION", help_heading = "Connections")]
+    pub send_proxy: Option<SendProxy>,
     /// How long connections may go on once the daemon is told to stop [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
     pub stop_timeout: Option<Time>,
@@ -84,6 +87,7 @@ impl RouteSpec {
             hello_timeout,
             connect_timeout,
             idle_timeout,
+            send_proxy,
             stop_timeout,
             old_generation_timeout,
             redirect_https,
@@ -104,6 +108,7 @@ impl RouteSpec {
             &mut under.connect_timeout,
         );
         overlay(&mut said, "idle-timeout", idle_timeout, &mut under.idle_timeout);
+        overlay(&mut said, "send-proxy", send_proxy, &mut under.send_proxy);
         overlay(&mut said, "stop-timeout", stop_timeout, &mut under.stop_timeout);
         overlay(&mut said, "old-generation-timeout", old_generation_timeout, of_old);
         overlay(&mut said, "redirect-https", redirect_https, &mut under.redirect_https);
@@ -148,6 +153,9 @@ pub struct ServiceSpec {
     /// A connection on which neither side sends a byte for this time is cut; 0: never [default: the door's]
     #[arg(long, value_name = "TIME")]
     pub idle_timeout: Option<Time>,
+    /// The header of the PROXY protocol in front of each connection to a server [default: the door's]
+    #[arg(long, value_name = "VERSION")]
+    pub send_proxy: Option<SendProxy>,
 }
 
 /// One of several servers. [`lower`](crate::config::lower) reads the address, so that every mistake is reported.
@@ -207,6 +215,33 @@ impl ValueEnum for Balance {
     }
 }
 
+/// The value of [`send-proxy`](ServiceSpec::send_proxy).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SendProxy {
+    /// No header.
+    None,
+    /// A line with the addresses.
+    V1,
+    /// A binary header with the addresses, the name and the protocol that the client asks for.
+    V2,
+}
+
+/// Not derived, for the reason given at [`HalfClose`](super::pool::HalfClose).
+impl ValueEnum for SendProxy {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::None, Self::V1, Self::V2]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::None => "none",
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{Command, Parser};
@@ -227,6 +262,7 @@ mod tests {
             let value = match name {
                 "debug" | "redirect-https" | "accept-proxy-optional" => None,
                 "socket-mode" => Some("0660"),
+                "send-proxy" => Some("v2"),
                 _ => Some("7"),
             };
             let flag = value.map_or_else(|| format!("--{name}"), |value| format!("--{name}={value}"));

@@ -135,6 +135,7 @@ mod tests {
             redirects_to_https: false,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
+            send_proxy: None,
         }
     }
 

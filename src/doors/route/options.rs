@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::core::table::{
-    Address, Balance, CATCH_ALL, Pattern, Rule, Server, Servers, Service, Table, Target, Way,
+    Address, Balance, CATCH_ALL, Pattern, ProxyVersion, Rule, Server, Servers, Service, Table, Target, Way,
 };
 use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
 use crate::net::addr::Mark;

@@ -12,17 +12,19 @@ use crate::net::origin::Asserted;
 const FIXED: usize = 16;
 
 /// The command of a header about the connection of the proxy itself.
-const LOCAL: u8 = 0x20;
+pub(super) const LOCAL: u8 = 0x20;
 /// The command of a header about a client's connection.
-const PROXY: u8 = 0x21;
+pub(super) const PROXY: u8 = 0x21;
 
 /// The type of the TLV with the checksum of the header.
 const CHECKSUM: u8 = 0x03;
 /// The checksum, which the specification calls CRC32c.
 static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
+/// The type of the TLV with the protocol above TLS.
+pub(super) const ALPN: u8 = 0x01;
 /// The types of the TLVs that are kept.
-const AUTHORITY: u8 = 0x02;
+pub(super) const AUTHORITY: u8 = 0x02;
 const SSL: u8 = 0x20;
 /// The types of the TLVs within the one about TLS.
 const SSL_VERSION: u8 = 0x21;

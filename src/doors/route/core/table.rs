@@ -192,6 +192,17 @@ pub struct Rule {
     pub connect_timeout: Duration,
     /// The time without a byte in either direction after which a connection is cut, if it ever is.
     pub idle_timeout: Option<Duration>,
+    /// The header in front of the bytes of a client, by which its servers learn of its address; `None` for no header.
+    pub send_proxy: Option<ProxyVersion>,
+}
+
+/// A version of the header of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text, with the addresses alone.
+    One,
+    /// A binary header, with the name and the protocol that the client asks for as well.
+    Two,
 }
 
 impl Rule {
@@ -551,6 +562,7 @@ pub(super) mod tests {
             redirects_to_https: false,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
+            send_proxy: None,
         }
     }
 

@@ -23,8 +23,10 @@ use crate::reactor::{Context, Key};
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) conn: Conn,
-    /// The bytes that the server gets first.
+    /// The bytes that the server gets first: a header, and those of the client that are held.
     first: Vec<u8>,
+    /// The length of the header, which the next server gets anew.
+    header: usize,
     /// The port of the server, if the connection may be one to itself.
     suspect: Option<u16>,
 }
@@ -75,7 +77,8 @@ impl RouteDoor {
     pub(super) fn connect(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Event<'static>> {
         let route = self.routes.get_mut(key)?;
         let target = Target::parse(&route.life.routed()?.server);
-        let first = route.stage.take_held();
+        let held = route.stage.take_held();
+        let header = route.header(&held);
         let stream = match &target {
             Some(target) => target.connect(),
             None => Err(io::ErrorKind::AddrNotAvailable.into()),
@@ -83,7 +86,7 @@ impl RouteDoor {
         let conn = match stream {
             Ok(stream) => Conn::connecting(stream),
             Err(error) => {
-                route.stage = Stage::Held(first);
+                route.stage = Stage::Held(held);
                 return Some(Event::ConnectFailed(fault(&error)));
             }
         };
@@ -91,7 +94,7 @@ impl RouteDoor {
             Some(Target::Tcp(address)) => self.local_ports.suspect(*address),
             Some(Target::Unix(_)) | None => None,
         };
-        let mut attempt = Box::new(Attempt { conn, first, suspect });
+        let mut attempt = Box::new(Attempt::new(conn, header, held, suspect));
         let is_near = target.is_some_and(|target| target.is_near());
         let outcome = if is_near { attempt.go_on() } else { Ok(None) };
         // The registration follows connect(2), so that its first event says no hang-up.
@@ -113,6 +116,25 @@ impl RouteDoor {
 }
 
 impl Attempt {
+    fn new(conn: Conn, header: Option<Vec<u8>>, held: Vec<u8>, suspect: Option<u16>) -> Attempt {
+        let (first, header) = match header {
+            None => (held, 0),
+            Some(header) => ([&header[..], &held].concat(), header.len()),
+        };
+        Attempt {
+            conn,
+            first,
+            header,
+            suspect,
+        }
+    }
+
+    /// Gives the connection up, and returns the bytes of the client.
+    fn into_held(mut self) -> Vec<u8> {
+        self.first.drain(..self.header);
+        self.first
+    }
+
     /// Writes the first bytes to the server. Returns their number once the server is connected.
     fn go_on(&mut self) -> io::Result<Option<usize>> {
         match self.conn.begin_with(&self.first, self.suspect)? {
@@ -127,7 +149,7 @@ impl Stage {
     fn take_held(&mut self) -> Vec<u8> {
         match std::mem::replace(self, Stage::Held(Vec::new())) {
             Stage::Held(held) => held,
-            Stage::Connecting(attempt) => attempt.first,
+            Stage::Connecting(attempt) => attempt.into_held(),
             Stage::Relaying(_) | Stage::Closing(_) => Vec::new(),
         }
     }
@@ -149,8 +171,12 @@ impl Stage {
     /// Goes over from an established connection to the relay.
     fn begin_relay(&mut self, sent: usize) {
         if let Stage::Connecting(attempt) = std::mem::replace(self, Stage::Held(Vec::new())) {
-            let Attempt { conn, first, .. } = *attempt;
+            let Attempt {
+                conn, first, header, ..
+            } = *attempt;
             let rest = first.get(sent..).unwrap_or_default().to_vec();
+            // The header counts for nothing in the statistics.
+            let sent = sent.saturating_sub(header);
             *self = Stage::Relaying(Box::new(Relay::new(End::server(conn), sent, rest)));
         }
     }

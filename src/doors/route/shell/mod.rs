@@ -2,9 +2,9 @@
 //! connections to servers and closed connections.
 //!
 //! Every step is carried out by one `match` in `follow`. The modules: `routes` is one connection with its server, and
-//! adds, finds and closes it; `opening` reads its first bytes; `connecting` connects to a server; `carrying` passes
-//! bytes both ways; `answering` refuses, and closes; `end` is one end of the relay; `notes` writes the log, `describe`
-//! the dump, and `lifecycle` starts, reloads and stops the door.
+//! adds, finds and closes it; `opening` reads its first bytes; `connecting` connects to a server, for which `heading`
+//! makes a header; `carrying` passes bytes both ways; `answering` refuses, and closes; `end` is one end of the relay;
+//! `notes` writes the log, `describe` the dump, and `lifecycle` starts, reloads and stops the door.
 //!
 //! Invariants: a route is known by its key, which is never used again, so the second of two events of a turn finds
 //! nothing when the first has ended the route. Each call from the reactor ends in `settle`, which sets the alarm of
@@ -16,6 +16,7 @@ mod carrying;
 mod connecting;
 mod describe;
 mod end;
+mod heading;
 mod lifecycle;
 mod notes;
 mod opening;
