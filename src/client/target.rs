@@ -1,12 +1,13 @@
 //! The target of a connection: an address without a host name, and the look-up that turns a host name into such
 //! addresses.
 
-use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io;
+use std::net::SocketAddr;
 use std::thread;
 
 use crate::net::addr::{ConnectAddr, UnixAddr};
 use crate::net::conn::Conn;
+use crate::net::resolving::resolve;
 use crate::net::stream::Stream;
 use crate::reactor::helper::Sender;
 
@@ -56,12 +57,4 @@ pub(super) fn look_up<T: Send + 'static>(
         let _ = to.send(report(resolve(&host, port)));
     })?;
     Ok(())
-}
-
-fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let found: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
-    if found.is_empty() {
-        return Err(ErrorKind::NotFound.into());
-    }
-    Ok(found)
 }

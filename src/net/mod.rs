@@ -17,6 +17,8 @@
 //! waits. Every error number of every call has a decided consequence, written where it is decided. A socket file is
 //! deleted only if it is certain that this daemon owns it or that it has no owner.
 //!
+//! [`resolving`] looks up the hosts of servers, on threads of its own.
+//!
 //! [`tls`] encrypts such a connection and says which names its peer has proved.
 //!
 //! Beside them stand the [`standard`] streams, which a program is given like an inherited socket.
@@ -38,6 +40,7 @@ pub mod listening;
 pub mod local_ports;
 pub mod origin;
 pub mod proxy;
+pub mod resolving;
 pub mod standard;
 pub mod stream;
 mod sys;

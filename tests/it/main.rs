@@ -166,6 +166,8 @@ mod route;
 #[cfg(test)]
 mod route_http;
 #[cfg(test)]
+mod route_names;
+#[cfg(test)]
 mod route_peers;
 #[cfg(test)]
 mod route_proxy;

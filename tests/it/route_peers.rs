@@ -14,6 +14,8 @@ use crate::harness::{Address, Client, Daemon, TempDir, WATCHDOG, reset_on_close,
 pub(crate) const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 /// The alert `decode_error`.
 pub(crate) const DECODE_ERROR: &[u8] = &[21, 3, 3, 0, 2, 2, 50];
+/// The alert `internal_error`.
+pub(crate) const INTERNAL_ERROR: &[u8] = &[21, 3, 3, 0, 2, 2, 80];
 
 /// The message of a ClientHello without a record, with this name and these protocols.
 pub(crate) fn hello_message(name: Option<&str>, protocols: &[&str]) -> Vec<u8> {
@@ -64,7 +66,11 @@ impl Backend {
 
     /// A server at this port of 127.0.0.1.
     pub(crate) fn at(port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("listen");
+        Self::on((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    pub(crate) fn on(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).expect("listen");
         Self { listener }
     }
 

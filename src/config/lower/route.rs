@@ -20,6 +20,7 @@ use crate::net::addr::{Listen, Mark, Transport};
 const DEFAULT_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const DEFAULT_RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
 const DEFAULT_OLD_GENERATION_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A client whose hello takes longer holds memory for nothing.
@@ -49,6 +50,7 @@ pub fn route(name: &str, spec: &RouteSpec, table: Table, is_whole: bool) -> Resu
     let hello_timeout = mistakes.time("hello-timeout", spec.hello_timeout, &HELLO_TIMEOUT);
     let stop_timeout = mistakes.time("stop-timeout", spec.stop_timeout, &TIMEOUT);
     let old_generation_timeout = mistakes.time("old-generation-timeout", spec.old_generation_timeout, &TIMEOUT);
+    let resolve_interval = mistakes.time("resolve-interval", spec.resolve_interval, &TIMEOUT);
     defaults(&mut mistakes, spec);
     if spec.redirect_https && spec.tls_listen.is_empty() && is_whole {
         add_without_tls(&mut mistakes);
@@ -61,6 +63,7 @@ pub fn route(name: &str, spec: &RouteSpec, table: Table, is_whole: bool) -> Resu
         front,
         table: Arc::new(table),
         hello_timeout: hello_timeout.unwrap_or(DEFAULT_HELLO_TIMEOUT),
+        resolve_interval: resolve_interval.unwrap_or(DEFAULT_RESOLVE_INTERVAL),
         debug: spec.debug,
     };
     mistakes.into_result(Lowered { options, listen })

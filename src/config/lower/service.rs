@@ -241,7 +241,8 @@ fn place(text: &str) -> Result<Place, String> {
     if text.contains("://") {
         return Err("it is a URL; write the host and the port alone, such as 10.0.0.5:443".to_owned());
     }
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number(text) {
         return Err(format!("{} is no address of a server", Quoted(text)));
     }
     let complete = match text {
@@ -261,10 +262,14 @@ fn place(text: &str) -> Result<Place, String> {
                 Ok(ip) => ip.to_string(),
                 // An address of IPv6 with the number of its interface.
                 Err(_) if host.contains(':') => host,
-                Err(_) => {
-                    let text = "names of servers are not looked up yet; write an address such as 10.0.0.5";
-                    return Err(format!("{} is no IP address: {text}", Quoted(&host)));
+                // No name of a host ends in a label of figures.
+                Err(_) if host.rsplit('.').next().is_some_and(is_number) => {
+                    return Err(format!(
+                        "{} is no IP address; write one such as 10.0.0.5",
+                        Quoted(&host)
+                    ));
                 }
+                Err(_) => host.to_ascii_lowercase(),
             };
             Ok(Place::Host(host.into(), has_port.then_some(port)))
         }

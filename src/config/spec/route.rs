@@ -51,6 +51,9 @@ pub struct RouteSpec {
     /// How long one attempt to connect to a server may take [default: 5s]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
     pub connect_timeout: Option<Time>,
+    /// How long the addresses of a server that is named by its host are good [default: 60s]
+    #[arg(long, value_name = "TIME", help_heading = "Connections")]
+    pub resolve_interval: Option<Time>,
     /// A connection on which neither side sends a byte for this time is cut; 0: it may stay as long as it likes [default: 1h]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
     pub idle_timeout: Option<Time>,
@@ -86,6 +89,7 @@ impl RouteSpec {
             access,
             hello_timeout,
             connect_timeout,
+            resolve_interval,
             idle_timeout,
             send_proxy,
             stop_timeout,
@@ -106,6 +110,12 @@ impl RouteSpec {
             "connect-timeout",
             connect_timeout,
             &mut under.connect_timeout,
+        );
+        overlay(
+            &mut said,
+            "resolve-interval",
+            resolve_interval,
+            &mut under.resolve_interval,
         );
         overlay(&mut said, "idle-timeout", idle_timeout, &mut under.idle_timeout);
         overlay(&mut said, "send-proxy", send_proxy, &mut under.send_proxy);

@@ -23,14 +23,16 @@ pub struct Options {
     pub table: Arc<Table>,
     /// The most time from a client's connecting until the name of its server has come.
     pub hello_timeout: Duration,
+    /// The time for which the addresses of a server's host are good.
+    pub resolve_interval: Duration,
     /// True if each step of a connection is logged.
     pub debug: bool,
 }
 
 /// The descriptors for pipes between sockets: the two ends of each.
 const PIPES: usize = 2 * 160;
-/// The descriptors that are in use for a moment, and a reserve.
-const RESERVE: usize = 8;
+/// The descriptors that are in use for a moment, also by look-ups of hosts, and a reserve.
+const RESERVE: usize = 24;
 
 impl Options {
     /// Returns the number of services, for a log line.

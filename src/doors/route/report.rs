@@ -15,6 +15,7 @@ pub(super) const PIPES: Topic = Topic::new("shortages of pipes");
 pub(super) const OPENING: Topic = Topic::new("connections with bad first bytes");
 pub(super) const NAME: Topic = Topic::new("connections for unknown names");
 pub(super) const SERVER: Topic = Topic::new("changes of servers");
+pub(super) const HOST: Topic = Topic::new("hosts that cannot be looked up");
 pub(super) const CONNECT: Topic = Topic::new("connections whose server was not reached");
 
 const HELLO_TIMES: Labels = [
@@ -54,6 +55,8 @@ pub(super) struct Gauges {
     pub(super) pipes: (usize, usize),
     /// The number of times that the kernel had no pipe.
     pub(super) shortages: u64,
+    /// The look-ups of hosts that have ended, and those of them that have failed.
+    pub(super) names_looked_up: (u64, u64),
     pub(super) traffic: Traffic,
 }
 
@@ -90,6 +93,8 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, fron
         ("pipes large", as_count(gauges.pipes.1)),
         ("pipes short", gauges.shortages),
         ("table names", as_count(gauges.names)),
+        ("names looked up", gauges.names_looked_up.0),
+        ("names failed", gauges.names_looked_up.1),
         ("connections", as_count(front.connections())),
         ("refused denied", refused.denied),
         ("refused proxy", refused.bad_header),

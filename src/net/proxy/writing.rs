@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_binary_header_has_the_name_and_the_protocol_and_leaves_out_those_that_are_too_long() {
+    fn the_binary_header_has_the_name_and_the_protocol_and_leaves_out_a_text_that_is_too_long() {
         for mut connection in connections() {
             connection.authority = Some(b"www.example.org");
             connection.alpn = Some(b"h2");

@@ -208,8 +208,8 @@ fn each_mistake_in_a_service_is_told_with_its_remedy() {
             "addr: `` is no address of a server; write for example 10.0.0.5, 10.0.0.5:443 or unix:/run/web",
         ),
         (
-            "a = { addr = 'localhost:443' }",
-            "addr: `localhost` is no IP address: names of servers are not looked up yet; write an address such as 10.0.0.5",
+            "a = { addr = '10.0.0.256:443' }",
+            "addr: `10.0.0.256` is no IP address; write one such as 10.0.0.5",
         ),
         (
             "a = { addr = '10.0.0.5:0' }",

@@ -7,7 +7,7 @@
 //!   decides.
 //! - [`exchange`] takes the requests of a connection apart where each is routed: [`body`] finds the end of one.
 //! - [`upstreams`] has the servers of the services that are in use: [`balance`] chooses one, and [`health`] knows which
-//!   are out.
+//!   are out. [`names`] has the addresses of servers that are named by their hosts.
 //! - [`answer`] has what the router itself answers, and [`counters`] the numbers of a door.
 
 pub mod answer;
@@ -25,6 +25,7 @@ mod invariants;
 mod judging;
 pub mod life;
 pub mod name;
+pub mod names;
 pub mod opening;
 pub mod router;
 pub mod table;

@@ -36,6 +36,7 @@ impl RouteDoor {
 
     /// Begins to close the connection of one side, which has everything but may be about to send.
     pub(super) fn begin_closing(&mut self, cx: &mut Context<'_>, key: Key, side: Side) {
+        self.leave_name(key);
         let Some(route) = self.routes.get_mut(key) else { return };
         let server = match (side, std::mem::replace(&mut route.stage, Stage::Held(Vec::new()))) {
             (Side::Server, Stage::Relaying(relay)) => Some(Box::new(relay.server)),
@@ -86,7 +87,7 @@ impl Route {
     fn closing_end(&mut self) -> Option<&mut End> {
         match &mut self.stage {
             Stage::Closing(closing) => Some(closing.server.as_deref_mut().unwrap_or(&mut self.client)),
-            Stage::Held(_) | Stage::Connecting(_) | Stage::Relaying(_) => None,
+            Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Relaying(_) => None,
         }
     }
 
@@ -94,7 +95,7 @@ impl Route {
     pub(super) fn close_deadline(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Closing(closing) => closing.server.as_deref().unwrap_or(&self.client).conn.close_deadline(),
-            Stage::Held(_) | Stage::Connecting(_) | Stage::Relaying(_) => None,
+            Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Relaying(_) => None,
         }
     }
 }

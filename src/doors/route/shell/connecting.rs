@@ -5,6 +5,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
 
 use nix::errno::Errno;
 
@@ -25,10 +27,16 @@ pub(super) struct Attempt {
     pub(super) conn: Conn,
     /// The bytes that the server gets first: a header, and those of the client that are held.
     first: Vec<u8>,
-    /// The length of the header, which the next server gets anew.
+    /// The length of the header. Another server gets its own.
     header: usize,
     /// The port of the server, if the connection may be one to itself.
     suspect: Option<u16>,
+    /// The address; `None` of a UNIX socket.
+    address: Option<SocketAddr>,
+    /// The other addresses of the host, which are tried if this one fails.
+    others: Vec<SocketAddr>,
+    /// The time until which this address is tried.
+    pub(super) until: Option<Instant>,
 }
 
 /// The address of a server, in the form of the kernel.
@@ -63,6 +71,14 @@ impl Target {
         }
     }
 
+    /// The address of TCP.
+    fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Target::Tcp(address) => Some(*address),
+            Target::Unix(_) => None,
+        }
+    }
+
     /// Returns true if connecting has commonly come to its end when connect(2) returns.
     fn is_near(&self) -> bool {
         match self {
@@ -73,46 +89,141 @@ impl Target {
 }
 
 impl RouteDoor {
-    /// Begins to connect to a server. Returns the outcome, if it is known at once.
+    /// Begins to connect to a server, or waits until its host is looked up. Returns the outcome, if it is known at once.
     pub(super) fn connect(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Event<'static>> {
+        self.leave_name(key);
+        let server = Arc::clone(&self.routes.get(key)?.life.routed()?.server);
+        match Target::parse(&server) {
+            Some(target) => self.connect_to(cx, key, &target, Vec::new()),
+            None => self.connect_by_name(cx, key, &server),
+        }
+    }
+
+    /// Begins to connect to the first of the addresses of a host.
+    pub(super) fn connect_to_first(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: Key,
+        mut addresses: Vec<SocketAddr>,
+    ) -> Option<Event<'static>> {
+        if addresses.is_empty() {
+            return Some(Event::ConnectFailed(ConnectFault::Server));
+        }
+        let target = Target::Tcp(addresses.remove(0));
+        self.connect_to(cx, key, &target, addresses)
+    }
+
+    /// Begins to connect to an address. `others` are tried after it.
+    fn connect_to(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: Key,
+        target: &Target,
+        others: Vec<SocketAddr>,
+    ) -> Option<Event<'static>> {
         let route = self.routes.get_mut(key)?;
-        let target = Target::parse(&route.life.routed()?.server);
         let held = route.stage.take_held();
         let header = route.header(&held);
-        let stream = match &target {
-            Some(target) => target.connect(),
-            None => Err(io::ErrorKind::AddrNotAvailable.into()),
+        let suspect = match target {
+            Target::Tcp(address) => self.local_ports.suspect(*address),
+            Target::Unix(_) => None,
         };
-        let conn = match stream {
+        let conn = match target.connect() {
             Ok(stream) => Conn::connecting(stream),
             Err(error) => {
                 route.stage = Stage::Held(held);
-                return Some(Event::ConnectFailed(fault(&error)));
+                return self.connect_to_next(cx, key, &error, target.address(), others);
             }
         };
-        let suspect = match &target {
-            Some(Target::Tcp(address)) => self.local_ports.suspect(*address),
-            Some(Target::Unix(_)) | None => None,
-        };
         let mut attempt = Box::new(Attempt::new(conn, header, held, suspect));
-        let is_near = target.is_some_and(|target| target.is_near());
-        let outcome = if is_near { attempt.go_on() } else { Ok(None) };
+        attempt.address = target.address();
+        attempt.until = share(route.life.deadline(), others.len(), cx.now());
+        attempt.others = others;
+        let outcome = if target.is_near() { attempt.go_on() } else { Ok(None) };
         // The registration follows connect(2), so that its first event says no hang-up.
         let outcome = outcome.and_then(|sent| {
             register(cx, &mut attempt.conn, RouteSource::Server, key)?;
             Ok(sent)
         });
         route.stage = Stage::Connecting(attempt);
-        route.stage.take_outcome(outcome)
+        self.take_outcome(cx, key, outcome)
     }
 
     /// Goes on with connecting after an event of the server.
-    pub(super) fn go_on_connecting(&mut self, key: Key) -> Option<Event<'static>> {
+    pub(super) fn go_on_connecting(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Event<'static>> {
         let stage = &mut self.routes.get_mut(key)?.stage;
         let Stage::Connecting(attempt) = stage else { return None };
         let outcome = attempt.go_on();
-        stage.take_outcome(outcome)
+        self.take_outcome(cx, key, outcome)
     }
+
+    /// Gives up an address of a host whose time is over, and tries the next one.
+    pub(super) fn give_up_address(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Event<'static>> {
+        let stage = &mut self.routes.get_mut(key)?.stage;
+        match stage {
+            Stage::Connecting(attempt) if attempt.until.is_some_and(|until| until <= cx.now()) => {
+                attempt.until = None;
+                let (address, others) = (attempt.address, std::mem::take(&mut attempt.others));
+                if others.is_empty() {
+                    // The route's own time is over with it, which the router finds.
+                    self.put_last(key, address);
+                    return None;
+                }
+                *stage = Stage::Held(stage.take_held());
+                self.connect_to_next(cx, key, &io::ErrorKind::TimedOut.into(), address, others)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes in the outcome of a try: the number of bytes that an established connection has taken.
+    fn take_outcome(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: Key,
+        outcome: io::Result<Option<usize>>,
+    ) -> Option<Event<'static>> {
+        let stage = &mut self.routes.get_mut(key)?.stage;
+        let error = match outcome {
+            Ok(None) => return None,
+            Ok(Some(sent)) => {
+                stage.begin_relay(sent);
+                return Some(Event::Connected);
+            }
+            Err(error) => error,
+        };
+        let (address, others) = match stage {
+            Stage::Connecting(attempt) => (attempt.address, std::mem::take(&mut attempt.others)),
+            _ => (None, Vec::new()),
+        };
+        *stage = Stage::Held(stage.take_held());
+        self.connect_to_next(cx, key, &error, address, others)
+    }
+
+    /// Tries the next address of a host after one that has failed. Each call has one address less, of the few that a
+    /// host may have.
+    fn connect_to_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: Key,
+        error: &io::Error,
+        failed: Option<SocketAddr>,
+        others: Vec<SocketAddr>,
+    ) -> Option<Event<'static>> {
+        let fault = fault(error);
+        if fault == ConnectFault::Daemon {
+            return Some(Event::ConnectFailed(fault));
+        }
+        self.put_last(key, failed);
+        self.connect_to_first(cx, key, others)
+    }
+}
+
+/// Returns the time until which one of several addresses is tried: each has the same share of the time that is left.
+/// `None` if there is no other.
+fn share(until: Option<Instant>, others: usize, now: Instant) -> Option<Instant> {
+    let shares = u32::try_from(others).ok()?.checked_add(1)?;
+    Some(now + until?.saturating_duration_since(now) / shares)
 }
 
 impl Attempt {
@@ -126,6 +237,9 @@ impl Attempt {
             first,
             header,
             suspect,
+            address: None,
+            others: Vec::new(),
+            until: None,
         }
     }
 
@@ -146,26 +260,13 @@ impl Attempt {
 
 impl Stage {
     /// Takes the bytes that a server is to get first. A server that is being connected to is given up.
-    fn take_held(&mut self) -> Vec<u8> {
+    pub(super) fn take_held(&mut self) -> Vec<u8> {
         match std::mem::replace(self, Stage::Held(Vec::new())) {
             Stage::Held(held) => held,
+            Stage::Naming(naming) => naming.held,
             Stage::Connecting(attempt) => attempt.into_held(),
             Stage::Relaying(_) | Stage::Closing(_) => Vec::new(),
         }
-    }
-
-    /// Takes in the outcome of a try: the number of bytes that an established connection has taken.
-    fn take_outcome(&mut self, outcome: io::Result<Option<usize>>) -> Option<Event<'static>> {
-        let error = match outcome {
-            Ok(None) => return None,
-            Ok(Some(sent)) => {
-                self.begin_relay(sent);
-                return Some(Event::Connected);
-            }
-            Err(error) => error,
-        };
-        *self = Stage::Held(self.take_held());
-        Some(Event::ConnectFailed(fault(&error)))
     }
 
     /// Goes over from an established connection to the relay.

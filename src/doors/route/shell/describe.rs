@@ -39,7 +39,7 @@ impl Route {
         let (origin, stage, since) = (&self.origin, stage_name(self.life.stage()), amount::span(since));
         let traffic = match &self.stage {
             Stage::Relaying(relay) => relay.traffic(),
-            Stage::Held(_) | Stage::Connecting(_) | Stage::Closing(_) => Traffic::default(),
+            Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Closing(_) => Traffic::default(),
         };
         let server = self.life.routed().map(|routed| routed.server.to_string());
         let (server, Traffic { input, output, .. }) = (server.as_deref().unwrap_or("none"), traffic);

@@ -7,7 +7,7 @@ use super::routes::Route;
 use crate::net::proxy::writing::Described;
 
 impl Route {
-    /// Returns the header for the server that was chosen, in front of the bytes that are `held`.
+    /// Returns the header for the server that was chosen, in front of the held bytes.
     pub(super) fn header(&self, held: &[u8]) -> Option<Vec<u8>> {
         let rule = &self.life.routed()?.choice.rule;
         let version = rule.send_proxy?;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use log::Level;
 
 use super::super::core::event::Event;
+use super::super::core::names::Names;
 use super::super::core::router::{HTTPS_PORT, Router};
 use super::super::core::table::Source;
 use super::super::options::{Options, TLS};
@@ -19,6 +20,7 @@ use crate::error::Error;
 use crate::net::conn::Conn;
 use crate::net::local_ports::LocalPorts;
 use crate::net::origin::Origin;
+use crate::net::resolving::Resolver;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, SourceKind};
 use crate::relay::pipes::{Budget, Pipes};
@@ -48,6 +50,8 @@ impl RouteDoor {
             router,
             routes: GenerationalSlab::default(),
             local_ports: LocalPorts::read(),
+            names: Names::new(options.resolve_interval),
+            resolver: Resolver::default(),
             pipes: Pipes::new(pipes),
             pipes_alarm: Alarm::default(),
             traffic: Traffic::default(),
@@ -115,6 +119,7 @@ impl Door for RouteDoor {
         self.front.reload(cx, Arc::clone(&options.front), new);
         self.router.set_hello_timeout(options.hello_timeout);
         self.router.set_https_port(https_port(&self.front));
+        self.names.set_interval(options.resolve_interval);
         drop(self.router.replace_table(Source::File, Arc::clone(&options.table)));
         self.local_ports = LocalPorts::read();
         self.options = options;
@@ -143,6 +148,7 @@ impl Door for RouteDoor {
             backends: (upstreams.known(), upstreams.out()),
             pipes: self.pipes.budget().open(),
             shortages: self.pipes.shortages(),
+            names_looked_up: self.names.counts,
             traffic: self.traffic,
         };
         report::snapshot(self.router.counters(), &gauges, &self.times, &self.front, now)

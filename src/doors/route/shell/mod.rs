@@ -2,8 +2,8 @@
 //! connections to servers and closed connections.
 //!
 //! Every step is carried out by one `match` in `follow`. The modules: `routes` is one connection with its server, and
-//! adds, finds and closes it; `opening` reads its first bytes; `connecting` connects to a server, for which `heading`
-//! makes a header; `carrying` passes bytes both ways; `answering` refuses, and closes; `end` is one end of the relay;
+//! adds, finds and closes it; `opening` reads its first bytes; `names` waits for the
+//! addresses of its server, `connecting` connects to it, and `heading` makes the header that it gets first; `carrying` passes bytes both ways; `answering` refuses, and closes; `end` is one end of the relay;
 //! `notes` writes the log, `describe` the dump, and `lifecycle` starts, reloads and stops the door.
 //!
 //! Invariants: a route is known by its key, which is never used again, so the second of two events of a turn finds
@@ -18,11 +18,15 @@ mod describe;
 mod end;
 mod heading;
 mod lifecycle;
+mod names;
 mod notes;
 mod opening;
 mod routes;
 
+use std::net::SocketAddr;
+
 use super::core::event::{Event, RouteId, Step};
+use super::core::names::Names;
 use super::core::router::Router;
 use super::options::Options;
 use super::report::Times;
@@ -30,6 +34,7 @@ use crate::doors::Door;
 use crate::doors::front::Front;
 use crate::net::listening::Accepting;
 use crate::net::local_ports::LocalPorts;
+use crate::net::resolving::Resolver;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
 use crate::relay::pipes::Pipes;
@@ -46,6 +51,9 @@ pub struct RouteDoor {
     routes: GenerationalSlab<Route>,
     /// The ports at which a connection to a server may be one to itself.
     local_ports: LocalPorts,
+    /// The addresses of servers that are named by their hosts.
+    names: Names<SocketAddr>,
+    resolver: Resolver,
     pipes: Pipes,
     /// The alarm at which idle pipes are closed.
     pipes_alarm: Alarm,
@@ -111,6 +119,7 @@ impl Service for RouteDoor {
 
     fn receive_mail(&mut self, cx: &mut Context<'_>) {
         self.take_signatures(cx);
+        self.take_names(cx);
     }
 
     fn end_turn(&mut self, _cx: &mut Context<'_>) {

@@ -21,6 +21,7 @@ use super::answering::Closing;
 use super::carrying::Relay;
 use super::connecting::Attempt;
 use super::end::End;
+use super::names::Naming;
 use super::{RouteDoor, RouteSource, id};
 use crate::net::addr::Mark;
 use crate::net::conn::Conn;
@@ -42,6 +43,8 @@ pub(super) struct Route {
 pub(super) enum Stage {
     /// The first bytes of the client: they are judged, or a server is to be connected to that gets them.
     Held(Vec<u8>),
+    /// The host of a server is being looked up.
+    Naming(Naming),
     /// A server is being connected to.
     Connecting(Box<Attempt>),
     /// Bytes go both ways.
@@ -57,7 +60,7 @@ impl Route {
             Stage::Relaying(relay) => Some(relay.server),
             Stage::Closing(closing) => closing.server.map(|server| *server),
             // Nothing was sent to a server that is not connected yet.
-            Stage::Connecting(_) | Stage::Held(_) => None,
+            Stage::Connecting(_) | Stage::Naming(_) | Stage::Held(_) => None,
         };
         for end in [Some(self.client), server].into_iter().flatten() {
             if breaks_off {
@@ -112,11 +115,11 @@ impl RouteDoor {
         match &mut route.stage {
             Stage::Relaying(relay) => relay.note(Side::Client, readiness),
             // This side has not ended, so a hang-up is a reset. An end alone is none, and is found when its turn comes.
-            Stage::Connecting(_) if readiness.hung_up => {
+            Stage::Connecting(_) | Stage::Naming(_) if readiness.hung_up => {
                 self.tell(cx, key, Event::Lost(Side::Client));
                 return self.settle(cx, key);
             }
-            Stage::Connecting(_) | Stage::Held(_) | Stage::Closing(_) => {}
+            Stage::Connecting(_) | Stage::Naming(_) | Stage::Held(_) | Stage::Closing(_) => {}
         }
         self.go_on(cx, key);
     }
@@ -131,7 +134,7 @@ impl RouteDoor {
             Stage::Connecting(attempt) => attempt.conn.note(readiness),
             Stage::Closing(Closing { server: Some(server) }) => server.note(readiness),
             // An event of a server that was given up.
-            Stage::Held(_) | Stage::Closing(_) => return,
+            Stage::Held(_) | Stage::Naming(_) | Stage::Closing(_) => return,
         }
         self.go_on(cx, key);
     }
@@ -143,8 +146,13 @@ impl RouteDoor {
             (Stage::Held(_), life::Stage::Opening) => self.follow(cx, key, Step::Read),
             // The client waits, and is not read.
             (Stage::Held(_), _) => {}
+            (Stage::Naming(_), _) => {
+                if let Some(event) = self.connect(cx, key) {
+                    self.tell(cx, key, event);
+                }
+            }
             (Stage::Connecting(_), _) => {
-                if let Some(event) = self.go_on_connecting(key) {
+                if let Some(event) = self.go_on_connecting(cx, key) {
                     self.tell(cx, key, event);
                 }
             }
@@ -170,9 +178,21 @@ impl RouteDoor {
         if route.close_deadline().is_some_and(|deadline| deadline <= cx.now()) {
             self.finish_closing(cx, key);
         } else {
+            if let Some(event) = self.stage_timeout(cx, key) {
+                self.tell(cx, key, event);
+            }
             self.tell(cx, key, Event::Deadline);
         }
         self.settle(cx, key);
+    }
+
+    /// Goes on with the addresses of a server's host after the time of one of them, or of the look-up, is over.
+    fn stage_timeout(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Event<'static>> {
+        match &self.routes.get(key)?.stage {
+            Stage::Naming(naming) if naming.until.is_some_and(|until| until <= cx.now()) => self.connect(cx, key),
+            Stage::Connecting(_) => self.give_up_address(cx, key),
+            Stage::Naming(_) | Stage::Held(_) | Stage::Relaying(_) | Stage::Closing(_) => None,
+        }
     }
 
     /// Reports an event to every route.
@@ -188,6 +208,7 @@ impl RouteDoor {
 
     /// Closes a route, and gives its place back.
     pub(super) fn close(&mut self, cx: &mut Context<'_>, key: Key, breaks_off: bool) {
+        self.leave_name(key);
         let Some(mut route) = self.routes.remove(key) else {
             return;
         };
@@ -201,10 +222,12 @@ impl RouteDoor {
 impl Route {
     /// The time at which the route must be looked at, whatever happens.
     fn deadline(&self) -> Option<Instant> {
-        [self.life.deadline(), self.close_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let stage = match &self.stage {
+            Stage::Naming(naming) => naming.until,
+            Stage::Connecting(attempt) => attempt.until,
+            Stage::Held(_) | Stage::Relaying(_) | Stage::Closing(_) => self.close_deadline(),
+        };
+        [self.life.deadline(), stage].into_iter().flatten().min()
     }
 }
 
