@@ -51,6 +51,13 @@ fn at_work(daemon: &Daemon, gate: &Gate, texts: &[String]) -> (Vec<Client>, Vec<
     (clients, texts.iter().map(|_| gate.arrival()).collect())
 }
 
+/// Waits until the daemon has taken all that was sent to it. The turn in which it hears of the first signal may report
+/// before it reads, the next one not.
+fn wait_until_taken(daemon: &Daemon) {
+    daemon.usr1();
+    daemon.usr1();
+}
+
 #[test]
 fn answers_given_while_the_daemon_was_suspended_arrive() {
     let gate = Gate::new();
@@ -129,6 +136,7 @@ fn a_program_that_ended_while_the_daemon_was_suspended_was_in_time() {
     client.send(netstring(format!("wait {} done\n", gate.path()).as_bytes()));
     client.send("0:,");
     let arrival = gate.arrival();
+    wait_until_taken(&daemon);
     daemon.stop();
     let pid = arrival.pid;
     arrival.open();
@@ -167,6 +175,7 @@ fn a_command_that_answered_while_the_daemon_was_suspended_was_in_time() {
     let (_torc, daemon) = at_command("threads = 2; timeout = 5;");
     let (mut short, at_short) = (commanding(&daemon, &gate, "done"), gate.arrival());
     let (mut long, at_long) = (commanding(&daemon, &gate, &long_text()), gate.arrival());
+    wait_until_taken(&daemon);
     daemon.stop();
     let pids = (at_short.pid, at_long.pid);
     at_short.open();
