@@ -1,9 +1,9 @@
-//! Real clients and a real server on both sides of a route door: OpenSSL, curl, nginx. Where a program is missing its
-//! test fails.
+//! Real clients and a real server on both sides of a route door: OpenSSL, curl, Chromium, nginx. Where a program is
+//! missing its test fails.
 
 use std::process::Command;
 
-use crate::harness::{Certificate, Daemon, Program};
+use crate::harness::{Certificate, Daemon, Program, temp_dir};
 use crate::real_proxies::Proxy;
 use crate::route_peers::RouteFile;
 
@@ -114,4 +114,35 @@ fn s_client_reaches_a_site_by_its_name_and_learns_that_another_is_unknown() {
         output.is_empty() && errors.contains("unrecognized name"),
         "{output}{errors}"
     );
+}
+
+/// Its hello has the key share of a post-quantum group, and is larger than what one packet of a network carries.
+#[test]
+#[ignore = "a large peer: scripts/test-peers"]
+fn chromium_reaches_a_site_by_its_name() {
+    let site = Site::start("");
+    let home = temp_dir();
+    let port = site.daemon.addr().port();
+    let mut command = Command::new("chromium");
+    command.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+    ]);
+    command.args([
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]);
+    command.args(["--ignore-certificate-errors", "--host-resolver-rules=MAP * 127.0.0.1"]);
+    command.arg(format!("--user-data-dir={}", home.path().display()));
+    command.args(["--dump-dom", &format!("https://localhost:{port}/")]);
+    let (_, page, errors) = Program::start(&mut command).finish();
+    assert!(page.contains("asked for localhost"), "{page}{errors}");
+    let statistics = site.daemon.usr1();
+    assert!(statistics.count("routes tls") >= 1);
+    // A post-quantum key share alone has 1,216 bytes.
+    assert!(statistics.count("bytes in") > 1_500, "{statistics:?}");
 }
