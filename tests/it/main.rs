@@ -170,6 +170,10 @@ mod route_names;
 #[cfg(test)]
 mod route_peers;
 #[cfg(test)]
+mod route_postgresql;
+#[cfg(test)]
+mod route_postgresql_real;
+#[cfg(test)]
 mod route_proxy;
 #[cfg(test)]
 mod route_real;

@@ -180,7 +180,7 @@ impl Proxy {
 
 /// Returns true if a program listens on this TCP port of IPv4. A connection would show the same, but a proxy would pass
 /// it on.
-fn has_listener(port: u16) -> bool {
+pub(crate) fn has_listener(port: u16) -> bool {
     const LISTEN: &str = "0A";
     let port = format!(":{port:04X}");
     let table = fs::read_to_string("/proc/net/tcp").unwrap();

@@ -138,7 +138,7 @@ fn judged(entrance: Entrance, input: &[u8]) {
         );
         let is_final = match verdict {
             Verdict::NeedMore => end >= hello::MOST_BYTES,
-            Verdict::PostgresTls | Verdict::PostgresGss => end != opening::POSTGRES_REQUEST,
+            Verdict::PostgresTls | Verdict::PostgresGss => end != opening::SSL_REQUEST.len(),
             Verdict::Refuse(fault) => {
                 assert!(!fault.to_string().contains(char::is_control));
                 fault != opening::Fault::GssAgain

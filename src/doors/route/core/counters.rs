@@ -16,6 +16,8 @@ pub struct Counters {
     pub http: u64,
     /// Connections on which something else began.
     pub plain: u64,
+    /// Connections of PostgreSQL whose TLS begins behind an SSLRequest.
+    pub postgres: u64,
     /// Connections that went to the service for all other names.
     pub catch_all: u64,
     /// Connections whose ClientHello has the extension Encrypted ClientHello.
@@ -40,6 +42,8 @@ pub struct Counters {
     pub connect_late: u64,
     /// Attempts to connect to another server after one that failed.
     pub connect_again: u64,
+    /// Servers that were asked for TLS and do not speak it.
+    pub connect_no_tls: u64,
     /// Relays that were closed because no byte came for too long.
     pub relay_idle: u64,
     /// Relays that the client has cut.
@@ -59,12 +63,13 @@ impl Counters {
             Ending::Slow => &mut self.hello_slow,
             Ending::Refused(Refusal::Opening(_)) => &mut self.hello_bad,
             Ending::Refused(Refusal::NoService | Refusal::NoProtocol | Refusal::ClosedWay) => &mut self.name_unknown,
+            Ending::NoTls(_) => &mut self.connect_no_tls,
             Ending::Idle(_) => &mut self.relay_idle,
             Ending::Cut(Side::Client) => &mut self.relay_cut_client,
             Ending::Cut(Side::Server) => &mut self.relay_cut_server,
             // A good end; the attempts to connect are counted one by one; the door's end is no event of a route.
             Ending::Done
-            | Ending::ClientLeft(Phase::Connecting)
+            | Ending::ClientLeft(Phase::Connecting | Phase::Asking)
             | Ending::NoServer
             | Ending::ServerFailed
             | Ending::ServerLate

@@ -5,7 +5,7 @@ use std::fmt;
 use super::answer::{self, Page};
 use super::event::Side;
 use super::life::Protocol;
-use super::opening::Fault;
+use super::opening::{Fault, NoTls};
 
 /// The part of a route's life before bytes are relayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Phase {
     Opening,
     /// A server was being connected to.
     Connecting,
+    /// The answer of a server to a request for TLS was awaited.
+    Asking,
 }
 
 /// The reason for which a route has ended.
@@ -31,10 +33,12 @@ pub enum Ending {
     Redirected,
     /// The service has no server that could be tried: none has weight, or it is served by a tunnel without a client.
     NoServer,
-    /// The last server that was tried could not be reached.
+    /// The last server that was tried could not be reached, or has not answered a request for TLS.
     ServerFailed,
-    /// The last server that was tried could not be reached in time.
+    /// The last server that was tried could not be reached, or has not answered a request for TLS, in time.
     ServerLate,
+    /// The server was asked for TLS, and does not speak it now. It is up, so no other is tried.
+    NoTls(NoTls),
     /// The daemon lacked a descriptor, a port or memory for the connection to the server.
     NoResources,
     /// This side has broken the connection, or it was lost.
@@ -80,18 +84,21 @@ impl Ending {
             Ending::Done => "--",
             Ending::ClientLeft(Phase::Opening) => "CR",
             Ending::ClientLeft(Phase::Connecting) => "CC",
+            Ending::ClientLeft(Phase::Asking) => "CH",
             Ending::Cut(Side::Client) => "CD",
             Ending::Slow => "cR",
             Ending::Refused(_) => "PR",
             Ending::Redirected => "LR",
             Ending::NoServer | Ending::ServerFailed => "SC",
             Ending::ServerLate => "sC",
+            Ending::NoTls(_) => "PH",
             Ending::NoResources => "RC",
             Ending::Cut(Side::Server) => "SD",
             Ending::Idle(Side::Client) => "cD",
             Ending::Idle(Side::Server) => "sD",
             Ending::Stopped(Phase::Opening) => "KR",
             Ending::Stopped(Phase::Connecting) => "KC",
+            Ending::Stopped(Phase::Asking) => "KH",
             Ending::BrokenOff => "KD",
         }
     }
@@ -111,7 +118,7 @@ impl Ending {
             Ending::Refused(Refusal::Opening(_)) => Some(Page::BadRequest),
             Ending::Refused(Refusal::NoService | Refusal::NoProtocol | Refusal::ClosedWay) => Some(Page::NotFound),
             Ending::Slow => Some(Page::RequestTimeout),
-            Ending::NoServer | Ending::ServerFailed | Ending::ServerLate | Ending::NoResources => {
+            Ending::NoServer | Ending::ServerFailed | Ending::ServerLate | Ending::NoTls(_) | Ending::NoResources => {
                 Some(Page::BadGateway)
             }
             // The client has gone, has its answer, or has its server's bytes; or the door ends.
@@ -131,7 +138,7 @@ impl Ending {
             Ending::Refused(Refusal::NoService | Refusal::NoProtocol | Refusal::ClosedWay) => {
                 Some(answer::UNRECOGNIZED_NAME)
             }
-            Ending::NoServer | Ending::ServerFailed | Ending::ServerLate | Ending::NoResources => {
+            Ending::NoServer | Ending::ServerFailed | Ending::ServerLate | Ending::NoTls(_) | Ending::NoResources => {
                 Some(answer::INTERNAL_ERROR)
             }
             // The client has gone, was not heard completely, or has its server's bytes.
@@ -158,6 +165,7 @@ impl Ending {
             | Ending::NoServer
             | Ending::ServerFailed
             | Ending::ServerLate
+            | Ending::NoTls(_)
             | Ending::NoResources
             | Ending::Idle(_)
             | Ending::Stopped(_) => false,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::health::HealthChange;
+use super::opening::NoTls;
 use super::table::Address;
 
 /// A route, named by the shell. The router only hands it back.
@@ -39,16 +40,18 @@ pub enum Event<'a> {
     /// This side has ended its output, and everything before the end was passed on; while the first bytes are awaited,
     /// the client has ended its output before they were complete.
     Ended(Side),
-    /// This side has broken the connection, or it was lost. A server that was not connected yet is reported by
-    /// [`Event::ConnectFailed`] instead.
+    /// This side has broken the connection, or it was lost. A server that was not connected yet, or that has not answered
+    /// after [`Step::Ask`], is reported by [`Event::ConnectFailed`] instead.
     Lost(Side),
     /// The table that the route waits for is there. Must be reported for each route from
     /// [`Router::woken`](super::router::Router::woken).
     TableCame,
     /// The server is connected.
     Connected,
-    /// The server could not be connected to.
+    /// The server could not be connected to, or is lost before it has answered a request for TLS.
     ConnectFailed(ConnectFault),
+    /// The server has answered a request for TLS.
+    Replied(Result<(), NoTls>),
     /// The answer is written, and the client has taken it or has had its time.
     Answered,
     /// The time of [`Life::deadline`](super::life::Life::deadline) may have come.
@@ -78,11 +81,18 @@ pub enum Step {
     Read,
     /// Report the bytes that are held once more by [`Event::Bytes`], without reading.
     Judge,
+    /// Drop the bytes that are held, which were a request, write this answer to the client, and read on as by
+    /// [`Step::Read`].
+    Reply(&'static [u8]),
     /// Hold the bytes and do not read until the next step.
     Hold,
     /// Drop the attempt to connect before this one, if there was one. Connect to the server of
-    /// [`Life::routed`](super::life::Life::routed), and report [`Event::Connected`] or [`Event::ConnectFailed`].
+    /// [`Life::routed`](super::life::Life::routed), and report [`Event::Connected`] or [`Event::ConnectFailed`]. A server
+    /// that is [asked for TLS](super::life::Asked::starts_tls) gets the request with that.
     Connect,
+    /// Wait for the answer of the server to the request for TLS, and report [`Event::Replied`] or
+    /// [`Event::ConnectFailed`]. The bytes that are held are not sent before.
+    Ask,
     /// Send the bytes that are held to the server, then relay in both directions.
     Relay,
     /// Drop the connection to the server, if one is being made. Write the answer to the client, throw away what it

@@ -8,8 +8,8 @@ impl Router {
         let census = &self.census;
         assert_eq!(
             self.upstreams.active(),
-            census.connecting + census.relaying,
-            "each route that connects or relays holds one server"
+            census.connecting + census.asking + census.relaying,
+            "each route that connects, asks or relays holds one server"
         );
         // A route that was woken still waits until it hears of it.
         assert!(
@@ -19,7 +19,9 @@ impl Router {
         let may_last = match &life.state {
             State::Relaying(relaying) => relaying.ended.is_none() && relaying.routed.choice.rule.idle_timeout.is_none(),
             State::Over(_) => true,
-            State::Opening(_) | State::Waiting(_) | State::Connecting(_) | State::Answering(_) => false,
+            State::Opening(_) | State::Waiting(_) | State::Connecting(_) | State::Asking(_) | State::Answering(_) => {
+                false
+            }
         };
         assert!(
             may_last || life.deadline().is_some(),

@@ -12,7 +12,7 @@ use super::head::{self, Head};
 use super::hello::{Alpn, Hello};
 use super::life::{Asked, Life, Opening, Protocol, State, TABLE_PATIENCE, Waiting};
 use super::name::Name;
-use super::opening::{Fault, Verdict, judge};
+use super::opening::{Entrance, Fault, Progress, Verdict, judge};
 use super::router::{Router, Turn};
 use super::table::{ACME, Choice, Decision, Source, Target, Undecided, Way, Why};
 
@@ -63,11 +63,14 @@ impl Router {
                 ..Wish::default()
             },
             // Bytes without a name, for the service for all other names.
-            Verdict::Plain | Verdict::PostgresTls | Verdict::PostgresGss => Wish::default(),
+            Verdict::Plain => Wish::default(),
+            Verdict::PostgresTls => return invited(opening, Entrance::Invited, answer::POSTGRES_TLS),
+            Verdict::PostgresGss => return invited(opening, Entrance::GssDenied, answer::POSTGRES_NO_GSS),
         };
         let name = wish.name.and_then(Name::parse);
         life.asked = Asked::new(wish.name, name.as_ref(), wish.protocol);
         life.asked.has_ech = wish.has_ech;
+        life.asked.starts_tls = entrance == Entrance::Invited;
         let decision = wish.decide(self, name.as_ref());
         if self.is_store_awaited && may_wait && may_change(name.as_ref().map(Name::as_str), &decision) {
             let waiting = Waiting {
@@ -94,6 +97,7 @@ impl Router {
         self.counters.tls += u64::from(asked.protocol == Protocol::Tls);
         self.counters.http += u64::from(is_http);
         self.counters.plain += u64::from(asked.protocol == Protocol::Plain);
+        self.counters.postgres += u64::from(asked.starts_tls);
         self.counters.ech += u64::from(asked.has_ech);
     }
 
@@ -103,6 +107,16 @@ impl Router {
         self.leave(State::Waiting(waiting), now);
         (self.opening(entrance, now, false), Step::Judge)
     }
+}
+
+/// Answers a request of PostgreSQL, behind which this entrance lies. The client has no more time for that.
+fn invited(opening: Opening, entrance: Entrance, answer: &'static [u8]) -> Turn {
+    let opening = Opening {
+        entrance,
+        progress: Progress::default(),
+        ..opening
+    };
+    (State::Opening(opening), Step::Reply(answer))
 }
 
 /// Returns true if a table of the store that is still to come may decide otherwise. The file goes before it in each

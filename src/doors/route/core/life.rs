@@ -1,10 +1,10 @@
 //! The life of one route: its states, what each holds, and the deadline of each.
 //!
 //! ```text
-//!            ┌─ a table is awaited: Waiting ─┐
-//!   Opening ─┴───────────────────────────────┴─▶ Connecting ─▶ Relaying ─▶ Over
-//!      │                                        (again once)                 ▲
-//!      └───────────── refused, no server ────────────┴────▶ Answering ───────┘
+//!            ┌─ a table is awaited: Waiting ─┐              ┌─ TLS is asked for: Asking ─┐
+//!   Opening ─┴───────────────────────────────┴─▶ Connecting ┴────────────────────────────┴─▶ Relaying ─▶ Over
+//!      │                                        (again once)               │                              ▲
+//!      └───────────── refused, no server ────────────┴─────────────────────┴──────────▶ Answering ────────┘
 //! ```
 //!
 //! A state owns what belongs to it, and what it holds of the router (a place among the waiting routes, a connection's share
@@ -51,6 +51,8 @@ pub struct Asked {
     pub protocol: Protocol,
     /// True if the ClientHello has the extension Encrypted ClientHello, so that the name may be another's.
     pub has_ech: bool,
+    /// True if TLS begins behind an SSLRequest of PostgreSQL, which the server must have as well.
+    pub starts_tls: bool,
 }
 
 /// A protocol, as far as it decides how a client is answered.
@@ -88,6 +90,8 @@ pub(super) enum State {
     Waiting(Waiting),
     /// A server is being connected to.
     Connecting(Connecting),
+    /// A server is connected, and its answer to a request for TLS is awaited, within the time for connecting.
+    Asking(Connecting),
     /// Bytes are relayed.
     Relaying(Relaying),
     /// The client gets an answer instead of a server.
@@ -164,6 +168,8 @@ pub enum Stage {
     Waiting,
     /// A server is being connected to.
     Connecting,
+    /// The answer of a server to a request for TLS is awaited.
+    Asking,
     /// Bytes are relayed.
     Relaying,
     /// The client gets an answer instead of a server.
@@ -178,7 +184,12 @@ impl Life {
     pub fn note_bytes(&mut self, from: Side, now: Instant) {
         match &mut self.state {
             State::Relaying(relaying) => relaying.last = (from, now),
-            State::Opening(_) | State::Waiting(_) | State::Connecting(_) | State::Answering(_) | State::Over(_) => {}
+            State::Opening(_)
+            | State::Waiting(_)
+            | State::Connecting(_)
+            | State::Asking(_)
+            | State::Answering(_)
+            | State::Over(_) => {}
         }
     }
 
@@ -189,7 +200,7 @@ impl Life {
         match &self.state {
             State::Opening(opening) => Some(opening.until),
             State::Waiting(waiting) => Some(waiting.until),
-            State::Connecting(connecting) => Some(connecting.until),
+            State::Connecting(connecting) | State::Asking(connecting) => Some(connecting.until),
             State::Relaying(relaying) => relaying.deadline(),
             State::Answering(answering) => Some(answering.until),
             State::Over(_) => None,
@@ -215,7 +226,7 @@ impl Life {
     pub fn routed(&self) -> Option<&Routed> {
         match &self.state {
             State::Opening(_) | State::Waiting(_) => None,
-            State::Connecting(connecting) => Some(&connecting.routed),
+            State::Connecting(connecting) | State::Asking(connecting) => Some(&connecting.routed),
             State::Relaying(relaying) => Some(&relaying.routed),
             State::Answering(answering) => answering.routed.as_ref(),
             State::Over(over) => over.routed.as_ref(),
@@ -225,7 +236,9 @@ impl Life {
     /// Returns the reason for which the route has ended, or is about to.
     pub fn ending(&self) -> Option<Ending> {
         match &self.state {
-            State::Opening(_) | State::Waiting(_) | State::Connecting(_) | State::Relaying(_) => None,
+            State::Opening(_) | State::Waiting(_) | State::Connecting(_) | State::Asking(_) | State::Relaying(_) => {
+                None
+            }
             State::Answering(answering) => Some(answering.ending),
             State::Over(over) => Some(over.ending),
         }
@@ -254,6 +267,7 @@ impl Asked {
             }),
             protocol,
             has_ech: false,
+            starts_tls: false,
         }
     }
 }
@@ -267,6 +281,8 @@ pub struct Census {
     pub waiting: usize,
     /// Routes whose server is being connected to.
     pub connecting: usize,
+    /// Routes whose server is asked for TLS.
+    pub asking: usize,
     /// Routes whose bytes are relayed.
     pub relaying: usize,
     /// Routes whose client gets an answer.
@@ -276,7 +292,7 @@ pub struct Census {
 impl Census {
     /// Returns the number of routes.
     pub fn total(&self) -> usize {
-        self.opening + self.waiting + self.connecting + self.relaying + self.answering
+        self.opening + self.waiting + self.connecting + self.asking + self.relaying + self.answering
     }
 
     /// A route comes into a state.
@@ -298,6 +314,7 @@ impl Census {
             Stage::Opening => Some(&mut self.opening),
             Stage::Waiting => Some(&mut self.waiting),
             Stage::Connecting => Some(&mut self.connecting),
+            Stage::Asking => Some(&mut self.asking),
             Stage::Relaying => Some(&mut self.relaying),
             Stage::Answering => Some(&mut self.answering),
             Stage::Over => None,
@@ -311,6 +328,7 @@ impl State {
             State::Opening(_) => Stage::Opening,
             State::Waiting(_) => Stage::Waiting,
             State::Connecting(_) => Stage::Connecting,
+            State::Asking(_) => Stage::Asking,
             State::Relaying(_) => Stage::Relaying,
             State::Answering(_) => Stage::Answering,
             State::Over(_) => Stage::Over,

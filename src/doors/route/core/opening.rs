@@ -9,9 +9,10 @@
 //!                           anything else               HTTP/1: the host in its head decides
 //! ```
 //!
-//! [`judge`] is pure: all bytes that are held in, a [`Verdict`] out. The shell asks after each read, until the verdict
-//! is another than [`Verdict::NeedMore`]; a request of PostgreSQL is then taken out, answered, and judging begins again
-//! with the next [`Entrance`] and a new [`Progress`].
+//! [`judge`] is pure: all bytes that are held in, a [`Verdict`] out. The router asks after each read, until the verdict
+//! is another than [`Verdict::NeedMore`]; a request of PostgreSQL is then dropped, answered, and judging begins again
+//! with the next [`Entrance`] and a new [`Progress`]. The server of such a client is asked for TLS by [`SSL_REQUEST`] as
+//! well, and [`judge_reply`] tells what it answers.
 //!
 //! The invariants: a verdict is the same however the bytes were cut into reads, except behind a request of PostgreSQL:
 //! its client waits for the answer, so bytes that come in the same read were not meant to be there (CVE-2021-23214).
@@ -21,12 +22,10 @@ use std::fmt;
 use super::head::{self, Head};
 use super::hello::{self, Hello};
 
-/// PostgreSQL's requests before its first message: their length, 8, and a number in place of a version.
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+/// PostgreSQL's request for TLS, before its first message: a length of 8, and a number in place of a version.
+pub const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+/// Its request for encryption by GSSAPI.
 const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
-
-/// The length of a request of PostgreSQL, which the shell takes out of the bytes before it answers.
-pub const POSTGRES_REQUEST: usize = SSL_REQUEST.len();
 
 /// The first bytes of HTTP/2 from a client that knows that the server speaks it (RFC 9113, section 3.4).
 const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -51,11 +50,9 @@ pub enum Verdict<'a> {
     NeedMore,
     /// TLS.
     Tls(Hello<'a>),
-    /// An SSLRequest of [`POSTGRES_REQUEST`] bytes, and nothing behind it. The answer is `S`, what follows is
-    /// [`Entrance::Invited`].
+    /// An SSLRequest, and nothing behind it. The answer is `S`, what follows is [`Entrance::Invited`].
     PostgresTls,
-    /// A GSSENCRequest of [`POSTGRES_REQUEST`] bytes, and nothing behind it. The answer is `N`, what follows is
-    /// [`Entrance::GssDenied`].
+    /// A GSSENCRequest, and nothing behind it. The answer is `N`, what follows is [`Entrance::GssDenied`].
     PostgresGss,
     /// HTTP/2 with prior knowledge.
     Http2,
@@ -155,6 +152,40 @@ fn judge_http<'a>(bytes: &'a [u8], progress: &mut head::Progress) -> Verdict<'a>
     }
 }
 
+/// The reason for which a server of PostgreSQL gets no TLS, although its client has asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoTls {
+    /// The server has declined, by `N`.
+    Declined,
+    /// The server has sent something else, or something behind its answer: it is not to speak before the ClientHello
+    /// has come (CVE-2021-23222).
+    Wrong,
+}
+
+/// Writes the reason as the end of a sentence that begins with the server.
+impl fmt::Display for NoTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NoTls::Declined => "has no TLS (it answered N to an SSLRequest)",
+            NoTls::Wrong => "has answered an SSLRequest by neither S nor N alone",
+        })
+    }
+}
+
+/// Judges the answer of a server to [`SSL_REQUEST`]: all bytes that came, at least one.
+///
+/// # Errors
+/// The ClientHello must not be sent.
+pub fn judge_reply(bytes: &[u8]) -> Result<(), NoTls> {
+    if bytes == b"S" {
+        Ok(())
+    } else if bytes == b"N" {
+        Err(NoTls::Declined)
+    } else {
+        Err(NoTls::Wrong)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +255,24 @@ mod tests {
                     assert_eq!(judge(entrance, &bytes, &mut Progress::default()), refused, "{bytes:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_server_is_sent_a_hello_only_if_it_has_answered_by_one_letter() {
+        assert_eq!(judge_reply(b"S"), Ok(()));
+        assert_eq!(judge_reply(b"N"), Err(NoTls::Declined));
+        for wrong in [
+            &b"E"[..],
+            b"s",
+            b"SS",
+            b"S\x16\x03",
+            b"N\0",
+            b"ESFATAL",
+            b"\x16",
+            b"HTTP/1.1 400",
+        ] {
+            assert_eq!(judge_reply(wrong), Err(NoTls::Wrong), "{}", wrong.escape_ascii());
         }
     }
 

@@ -5,7 +5,7 @@
 //! route is in [`life`](super::life); the shell keeps it, reports events, and takes the steps that are returned.
 //!
 //! The invariants, which `invariants` checks after each event in debug builds:
-//! - A server has as many connections as there are routes in Connecting or Relaying that were given it.
+//! - A server has as many connections as there are routes in Connecting, Asking or Relaying that were given it.
 //! - A route that waits has a place in the list, and no server; no other route has a place.
 //! - A route has only ever a server that is in the table by which it was decided.
 //! - A route that is over holds nothing. `Router::leave` alone gives back what a state holds.
@@ -157,6 +157,7 @@ impl Router {
             State::Opening(opening) => self.after_opening(id, life, opening, event, now),
             State::Waiting(waiting) => self.after_waiting(life, waiting, event, now),
             State::Connecting(connecting) => self.after_connecting(life, connecting, event, now),
+            State::Asking(connecting) => self.after_asking(life, connecting, event, now),
             State::Relaying(relaying) => self.after_relaying(life, relaying, event, now),
             State::Answering(answering) => after_answering(answering, event, now),
             // An event that was under way when the route ended.
@@ -196,6 +197,7 @@ impl Router {
             | Event::TableCame
             | Event::Connected
             | Event::ConnectFailed(_)
+            | Event::Replied(_)
             | Event::Answered => return (State::Opening(opening), Step::Nothing),
         };
         self.finish(life, State::Opening(opening), ending, now)
@@ -218,6 +220,7 @@ impl Router {
             | Event::Deadline
             | Event::Connected
             | Event::ConnectFailed(_)
+            | Event::Replied(_)
             | Event::Answered => return (State::Waiting(waiting), Step::Nothing),
         };
         self.finish(life, State::Waiting(waiting), ending, now)
@@ -225,15 +228,10 @@ impl Router {
 
     fn after_connecting(&mut self, life: &mut Life, connecting: Connecting, event: Event<'_>, now: Instant) -> Turn {
         let ending = match event {
+            Event::Connected if life.asked.starts_tls => return (State::Asking(connecting), Step::Ask),
             Event::Connected => return self.relay(life, connecting, now),
-            Event::ConnectFailed(ConnectFault::Server) => {
-                self.counters.connect_failed += 1;
-                return self.connect_again(life, connecting, Ending::ServerFailed, now);
-            }
-            Event::Deadline if connecting.until <= now => {
-                self.counters.connect_late += 1;
-                return self.connect_again(life, connecting, Ending::ServerLate, now);
-            }
+            Event::ConnectFailed(ConnectFault::Server) => return self.connect_failed(life, connecting, now),
+            Event::Deadline if connecting.until <= now => return self.connect_late(life, connecting, now),
             Event::ConnectFailed(ConnectFault::Daemon) => Ending::NoResources,
             Event::Lost(Side::Client) => Ending::ClientLeft(Phase::Connecting),
             Event::Abort => Ending::Stopped(Phase::Connecting),
@@ -243,11 +241,39 @@ impl Router {
             | Event::Ended(_)
             | Event::Lost(Side::Server)
             | Event::TableCame
+            | Event::Replied(_)
             | Event::Deadline
             | Event::Stop(_)
             | Event::Answered => return (State::Connecting(connecting), Step::Nothing),
         };
         self.finish(life, State::Connecting(connecting), ending, now)
+    }
+
+    /// Until the server has answered, it has nothing of the client, so another one may be tried. One that answers is up,
+    /// whatever it answers.
+    fn after_asking(&mut self, life: &mut Life, connecting: Connecting, event: Event<'_>, now: Instant) -> Turn {
+        let ending = match event {
+            Event::Replied(Ok(())) => return self.relay(life, connecting, now),
+            Event::Replied(Err(reason)) => {
+                self.report(&connecting.routed, connecting.backend, HealthEvent::Connected, now);
+                Ending::NoTls(reason)
+            }
+            Event::ConnectFailed(ConnectFault::Server) => return self.connect_failed(life, connecting, now),
+            Event::Deadline if connecting.until <= now => return self.connect_late(life, connecting, now),
+            Event::ConnectFailed(ConnectFault::Daemon) => Ending::NoResources,
+            Event::Lost(Side::Client) => Ending::ClientLeft(Phase::Asking),
+            Event::Abort => Ending::Stopped(Phase::Asking),
+            // As while it was being connected to.
+            Event::Bytes(_)
+            | Event::Ended(_)
+            | Event::Lost(Side::Server)
+            | Event::TableCame
+            | Event::Connected
+            | Event::Deadline
+            | Event::Stop(_)
+            | Event::Answered => return (State::Asking(connecting), Step::Nothing),
+        };
+        self.finish(life, State::Asking(connecting), ending, now)
     }
 
     fn after_relaying(&mut self, life: &mut Life, mut relaying: Relaying, event: Event<'_>, now: Instant) -> Turn {
@@ -272,6 +298,7 @@ impl Router {
                 | Event::TableCame
                 | Event::Connected
                 | Event::ConnectFailed(_)
+                | Event::Replied(_)
                 | Event::Answered,
                 _,
             ) => return (State::Relaying(relaying), Step::Nothing),
@@ -294,6 +321,16 @@ impl Router {
             Some((backend, server)) => connecting_to(Routed { choice, server }, backend, None, now),
             None => self.end(life, Ending::NoServer, None, now),
         }
+    }
+
+    fn connect_failed(&mut self, life: &mut Life, connecting: Connecting, now: Instant) -> Turn {
+        self.counters.connect_failed += 1;
+        self.connect_again(life, connecting, Ending::ServerFailed, now)
+    }
+
+    fn connect_late(&mut self, life: &mut Life, connecting: Connecting, now: Instant) -> Turn {
+        self.counters.connect_late += 1;
+        self.connect_again(life, connecting, Ending::ServerLate, now)
     }
 
     /// The server could not be reached: another one is tried, once.
@@ -374,7 +411,8 @@ impl Router {
                 self.waiting.remove(waiting.ticket);
                 None
             }
-            State::Connecting(Connecting { routed, backend, .. }) => {
+            State::Connecting(Connecting { routed, backend, .. })
+            | State::Asking(Connecting { routed, backend, .. }) => {
                 // After a verdict about the attempt this changes nothing.
                 self.report(&routed, backend, HealthEvent::Abandoned, now);
                 self.upstreams.release(backend, now);
@@ -403,6 +441,7 @@ fn after_answering(answering: Answering, event: Event<'_>, now: Instant) -> Turn
         | Event::TableCame
         | Event::Connected
         | Event::ConnectFailed(_)
+        | Event::Replied(_)
         | Event::Deadline
         | Event::Stop(_) => (State::Answering(answering), Step::Nothing),
     }

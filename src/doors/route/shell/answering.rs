@@ -72,9 +72,11 @@ impl RouteDoor {
             life::Stage::Answering => &[Event::Answered],
             // One side takes nothing more, and has everything that the other has sent to it.
             life::Stage::Relaying => &[Event::Ended(Side::Client), Event::Ended(Side::Server)],
-            life::Stage::Opening | life::Stage::Waiting | life::Stage::Connecting | life::Stage::Over => {
-                &[Event::Abort]
-            }
+            life::Stage::Opening
+            | life::Stage::Waiting
+            | life::Stage::Connecting
+            | life::Stage::Asking
+            | life::Stage::Over => &[Event::Abort],
         };
         for event in events {
             self.tell(cx, key, *event);
@@ -87,7 +89,7 @@ impl Route {
     fn closing_end(&mut self) -> Option<&mut End> {
         match &mut self.stage {
             Stage::Closing(closing) => Some(closing.server.as_deref_mut().unwrap_or(&mut self.client)),
-            Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Relaying(_) => None,
+            Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Asking(_) | Stage::Relaying(_) => None,
         }
     }
 
@@ -95,7 +97,7 @@ impl Route {
     pub(super) fn close_deadline(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Closing(closing) => closing.server.as_deref().unwrap_or(&self.client).conn.close_deadline(),
-            Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Relaying(_) => None,
+            Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Asking(_) | Stage::Relaying(_) => None,
         }
     }
 }

@@ -11,7 +11,9 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::super::core::event::{ConnectFault, Event};
+use super::super::core::opening::SSL_REQUEST;
 use super::super::core::table::Address;
+use super::asking::Asking;
 use super::carrying::Relay;
 use super::end::End;
 use super::routes::{Stage, register};
@@ -25,10 +27,12 @@ use crate::reactor::{Context, Key};
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) conn: Conn,
-    /// The bytes that the server gets first: a header, and those of the client that are held.
+    /// The bytes that the server gets first: a header, and those of the client that are held or a request for TLS.
     first: Vec<u8>,
     /// The length of the header. Another server gets its own.
     header: usize,
+    /// The bytes of the client, if the server is asked for TLS before it gets them.
+    behind_request: Option<Vec<u8>>,
     /// The port of the server, if the connection may be one to itself.
     suspect: Option<u16>,
     /// The address; `None` of a UNIX socket.
@@ -135,7 +139,10 @@ impl RouteDoor {
                 return self.connect_to_next(cx, key, &error, target.address(), others);
             }
         };
-        let mut attempt = Box::new(Attempt::new(conn, header, held, suspect));
+        let mut attempt = Box::new(match route.life.asked().starts_tls {
+            false => Attempt::new(conn, header, held, suspect),
+            true => Attempt::asking(conn, header, held, suspect),
+        });
         attempt.address = target.address();
         attempt.until = share(route.life.deadline(), others.len(), cx.now());
         attempt.others = others;
@@ -187,7 +194,7 @@ impl RouteDoor {
         let error = match outcome {
             Ok(None) => return None,
             Ok(Some(sent)) => {
-                stage.begin_relay(sent);
+                stage.begin_conversation(sent);
                 return Some(Event::Connected);
             }
             Err(error) => error,
@@ -236,6 +243,7 @@ impl Attempt {
             conn,
             first,
             header,
+            behind_request: None,
             suspect,
             address: None,
             others: Vec::new(),
@@ -243,10 +251,20 @@ impl Attempt {
         }
     }
 
+    /// An attempt that asks the server for TLS, and holds the bytes of the client back.
+    fn asking(conn: Conn, header: Option<Vec<u8>>, held: Vec<u8>, suspect: Option<u16>) -> Attempt {
+        Attempt {
+            behind_request: Some(held),
+            ..Attempt::new(conn, header, SSL_REQUEST.to_vec(), suspect)
+        }
+    }
+
     /// Gives the connection up, and returns the bytes of the client.
     fn into_held(mut self) -> Vec<u8> {
-        self.first.drain(..self.header);
-        self.first
+        self.behind_request.unwrap_or_else(|| {
+            self.first.drain(..self.header);
+            self.first
+        })
     }
 
     /// Writes the first bytes to the server. Returns their number once the server is connected.
@@ -265,16 +283,25 @@ impl Stage {
             Stage::Held(held) => held,
             Stage::Naming(naming) => naming.held,
             Stage::Connecting(attempt) => attempt.into_held(),
+            Stage::Asking(asking) => asking.held,
             Stage::Relaying(_) | Stage::Closing(_) => Vec::new(),
         }
     }
 
-    /// Goes over from an established connection to the relay.
-    fn begin_relay(&mut self, sent: usize) {
+    /// Goes over from an established connection to the answer of the server, or to the relay at once.
+    fn begin_conversation(&mut self, sent: usize) {
         if let Stage::Connecting(attempt) = std::mem::replace(self, Stage::Held(Vec::new())) {
             let Attempt {
-                conn, first, header, ..
+                conn,
+                first,
+                header,
+                behind_request,
+                ..
             } = *attempt;
+            if let Some(held) = behind_request {
+                *self = Stage::Asking(Box::new(Asking::new(conn, &first, sent, held)));
+                return;
+            }
             let rest = first.get(sent..).unwrap_or_default().to_vec();
             // The header counts for nothing in the statistics.
             let sent = sent.saturating_sub(header);

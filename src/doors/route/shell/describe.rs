@@ -39,7 +39,9 @@ impl Route {
         let (origin, stage, since) = (&self.origin, stage_name(self.life.stage()), amount::span(since));
         let traffic = match &self.stage {
             Stage::Relaying(relay) => relay.traffic(),
-            Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Closing(_) => Traffic::default(),
+            Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Asking(_) | Stage::Closing(_) => {
+                Traffic::default()
+            }
         };
         let server = self.life.routed().map(|routed| routed.server.to_string());
         let (server, Traffic { input, output, .. }) = (server.as_deref().unwrap_or("none"), traffic);
@@ -56,6 +58,7 @@ fn stage_name(stage: life::Stage) -> &'static str {
         life::Stage::Opening => "opening",
         life::Stage::Waiting => "waiting",
         life::Stage::Connecting => "connecting",
+        life::Stage::Asking => "asking",
         life::Stage::Relaying => "relaying",
         life::Stage::Answering => "answering",
         life::Stage::Over => "over",

@@ -2,8 +2,9 @@
 //! connections to servers and closed connections.
 //!
 //! Every step is carried out by one `match` in `follow`. The modules: `routes` is one connection with its server, and
-//! adds, finds and closes it; `opening` reads its first bytes; `names` waits for the
-//! addresses of its server, `connecting` connects to it, and `heading` makes the header that it gets first; `carrying` passes bytes both ways; `answering` refuses, and closes; `end` is one end of the relay;
+//! adds, finds and closes it; `opening` reads its first bytes; `names` waits for the addresses of its server,
+//! `connecting` connects to it, `heading` makes the header that it gets first, and `asking` asks it for TLS as
+//! PostgreSQL does; `carrying` passes bytes both ways; `answering` refuses, and closes; `end` is one end of the relay;
 //! `notes` writes the log, `describe` the dump, and `lifecycle` starts, reloads and stops the door.
 //!
 //! Invariants: a route is known by its key, which is never used again, so the second of two events of a turn finds
@@ -12,6 +13,7 @@
 //! from within itself.
 
 mod answering;
+mod asking;
 mod carrying;
 mod connecting;
 mod describe;
@@ -144,8 +146,14 @@ impl RouteDoor {
                 Step::Nothing | Step::Hold => {}
                 Step::Read => next = self.read_opening(cx, key),
                 Step::Judge => next = self.judge_again(cx, key),
+                Step::Reply(bytes) => next = self.reply(cx, key, bytes),
                 Step::Connect => {
                     if let Some(event) = self.connect(cx, key) {
+                        next = self.advance(cx, key, event);
+                    }
+                }
+                Step::Ask => {
+                    if let Some(event) = self.read_reply(key) {
                         next = self.advance(cx, key, event);
                     }
                 }

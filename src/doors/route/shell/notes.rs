@@ -34,11 +34,13 @@ impl RouteDoor {
             // They change nothing.
             Step::Nothing | Step::Judge => return,
             Step::Read => "its first bytes are awaited".to_owned(),
+            Step::Reply(bytes) => format!("a request of PostgreSQL is answered {}", bytes.escape_ascii()),
             Step::Hold => "a table is awaited".to_owned(),
             Step::Connect => match route.life.routed() {
                 Some(routed) => format!("service {:?}, server {}", routed.choice.service, routed.server),
                 None => return,
             },
+            Step::Ask => "connected, and asked for TLS".to_owned(),
             Step::Relay => "connected".to_owned(),
             Step::Answer(_) => "answered".to_owned(),
             Step::Close { .. } => match route.life.ending() {
@@ -112,10 +114,15 @@ impl RouteDoor {
                 let line = format_args!("service {service:?}: {origin} was not served: server {server} {why}");
                 self.front.note(cx, Level::Error, report::CONNECT, line);
             }
+            Ending::NoTls(reason) => {
+                let server = routed.map(|routed| routed.server.to_string()).unwrap_or_default();
+                let line = format_args!("service {service:?}: {origin} was not served: server {server} {reason}");
+                self.front.note(cx, Level::Error, report::CONNECT, line);
+            }
             // The good end; what clients and servers do; and the end of the door, which logs itself.
             Ending::Done
             | Ending::Redirected
-            | Ending::ClientLeft(Phase::Connecting)
+            | Ending::ClientLeft(Phase::Connecting | Phase::Asking)
             | Ending::Cut(_)
             | Ending::Idle(_)
             | Ending::Stopped(_)

@@ -4,6 +4,7 @@ use super::super::core::event::{Event, Side, Step};
 use super::super::core::hello::MOST_BYTES;
 use super::routes::Stage;
 use super::{RouteDoor, id};
+use crate::net::conn::Sent;
 use crate::reactor::{Context, Key};
 use crate::relay::direction;
 use crate::relay::endpoint::Endpoint as _;
@@ -30,6 +31,17 @@ impl RouteDoor {
             Err(_) => Event::Lost(Side::Client),
         };
         Some(self.router.advance(id(key), &mut route.life, event, cx.now()))
+    }
+
+    /// Answers a request of the client, which is all that is held. Returns the step that follows.
+    pub(super) fn reply(&mut self, cx: &mut Context<'_>, key: Key, answer: &[u8]) -> Option<Step> {
+        let route = self.routes.get_mut(key)?;
+        route.stage = Stage::Held(Vec::new());
+        match route.client.conn.send(answer) {
+            Sent::Bytes(count) if count == answer.len() => Some(Step::Read),
+            // The client has gone, for it has not been sent as much as fills a socket.
+            Sent::Bytes(_) | Sent::Nothing | Sent::Failed => self.advance(cx, key, Event::Lost(Side::Client)),
+        }
     }
 
     /// Has the bytes that are held judged once more.

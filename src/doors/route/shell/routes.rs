@@ -18,6 +18,7 @@ use super::super::core::opening::Entrance;
 use super::super::options::HTTP;
 use super::super::report;
 use super::answering::Closing;
+use super::asking::Asking;
 use super::carrying::Relay;
 use super::connecting::Attempt;
 use super::end::End;
@@ -47,6 +48,8 @@ pub(super) enum Stage {
     Naming(Naming),
     /// A server is being connected to.
     Connecting(Box<Attempt>),
+    /// A server is connected, and was asked for TLS.
+    Asking(Box<Asking>),
     /// Bytes go both ways.
     Relaying(Box<Relay>),
     /// One side has everything; what it still sends is thrown away.
@@ -59,8 +62,8 @@ impl Route {
         let server = match self.stage {
             Stage::Relaying(relay) => Some(relay.server),
             Stage::Closing(closing) => closing.server.map(|server| *server),
-            // Nothing was sent to a server that is not connected yet.
-            Stage::Connecting(_) | Stage::Naming(_) | Stage::Held(_) => None,
+            // Nothing of the client was sent to a server yet.
+            Stage::Asking(_) | Stage::Connecting(_) | Stage::Naming(_) | Stage::Held(_) => None,
         };
         for end in [Some(self.client), server].into_iter().flatten() {
             if breaks_off {
@@ -115,11 +118,11 @@ impl RouteDoor {
         match &mut route.stage {
             Stage::Relaying(relay) => relay.note(Side::Client, readiness),
             // This side has not ended, so a hang-up is a reset. An end alone is none, and is found when its turn comes.
-            Stage::Connecting(_) | Stage::Naming(_) if readiness.hung_up => {
+            Stage::Connecting(_) | Stage::Asking(_) | Stage::Naming(_) if readiness.hung_up => {
                 self.tell(cx, key, Event::Lost(Side::Client));
                 return self.settle(cx, key);
             }
-            Stage::Connecting(_) | Stage::Naming(_) | Stage::Held(_) | Stage::Closing(_) => {}
+            Stage::Connecting(_) | Stage::Asking(_) | Stage::Naming(_) | Stage::Held(_) | Stage::Closing(_) => {}
         }
         self.go_on(cx, key);
     }
@@ -132,6 +135,7 @@ impl RouteDoor {
                 relay.note(Side::Server, readiness);
             }
             Stage::Connecting(attempt) => attempt.conn.note(readiness),
+            Stage::Asking(asking) => asking.conn.note(readiness),
             Stage::Closing(Closing { server: Some(server) }) => server.note(readiness),
             // An event of a server that was given up.
             Stage::Held(_) | Stage::Naming(_) | Stage::Closing(_) => return,
@@ -153,6 +157,11 @@ impl RouteDoor {
             }
             (Stage::Connecting(_), _) => {
                 if let Some(event) = self.go_on_connecting(cx, key) {
+                    self.tell(cx, key, event);
+                }
+            }
+            (Stage::Asking(_), _) => {
+                if let Some(event) = self.read_reply(key) {
                     self.tell(cx, key, event);
                 }
             }
@@ -191,7 +200,7 @@ impl RouteDoor {
         match &self.routes.get(key)?.stage {
             Stage::Naming(naming) if naming.until.is_some_and(|until| until <= cx.now()) => self.connect(cx, key),
             Stage::Connecting(_) => self.give_up_address(cx, key),
-            Stage::Naming(_) | Stage::Held(_) | Stage::Relaying(_) | Stage::Closing(_) => None,
+            Stage::Naming(_) | Stage::Asking(_) | Stage::Held(_) | Stage::Relaying(_) | Stage::Closing(_) => None,
         }
     }
 
@@ -225,7 +234,7 @@ impl Route {
         let stage = match &self.stage {
             Stage::Naming(naming) => naming.until,
             Stage::Connecting(attempt) => attempt.until,
-            Stage::Held(_) | Stage::Relaying(_) | Stage::Closing(_) => self.close_deadline(),
+            Stage::Held(_) | Stage::Asking(_) | Stage::Relaying(_) | Stage::Closing(_) => self.close_deadline(),
         };
         [self.life.deadline(), stage].into_iter().flatten().min()
     }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::doors::route::core::answer;
 use crate::doors::route::core::life::{HALF_CLOSED, Stage};
+use crate::doors::route::core::opening::{NoTls, SSL_REQUEST};
 use crate::doors::route::core::table::tests::{rule_to, servers};
 use crate::doors::route::core::table::{Pattern, Rule, Target};
 
@@ -99,6 +100,21 @@ impl World {
         id
     }
 
+    /// A route whose client has been invited to TLS by PostgreSQL, and then asks for this name.
+    fn invited(&mut self, name: &str) -> u64 {
+        let id = self.begin();
+        assert_eq!(self.tell(id, Event::Bytes(&SSL_REQUEST)), INVITATION);
+        assert_eq!(self.tell(id, Event::Bytes(&hello(name))), Step::Connect);
+        id
+    }
+
+    /// A route whose server is asked for TLS.
+    fn asking_server(&mut self, name: &str) -> u64 {
+        let id = self.invited(name);
+        assert_eq!(self.tell(id, Event::Connected), Step::Ask);
+        id
+    }
+
     fn life(&self, id: u64) -> &Life {
         &self.lives[&id]
     }
@@ -120,6 +136,7 @@ impl World {
 
 const CLOSE: Step = Step::Close { breaks_off: false };
 const BREAK_OFF: Step = Step::Close { breaks_off: true };
+const INVITATION: Step = Step::Reply(answer::POSTGRES_TLS);
 
 fn answer_of(bytes: &'static [u8]) -> Step {
     Step::Answer(bytes.into())
@@ -629,8 +646,88 @@ fn a_challenge_of_acme_goes_to_the_responder_of_its_service_and_nothing_else_doe
     }
 }
 
+#[test]
+fn a_client_of_postgresql_goes_by_the_name_in_its_hello_and_its_server_is_asked_for_tls() {
+    let mut world = World::new(&[("a.example", &["a"]), ("CATCH_ALL", &["c"])]);
+    let gss = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
+    for with_gss in [false, true] {
+        let id = world.begin();
+        let until = world.life(id).deadline();
+        world.now += SECOND;
+        if with_gss {
+            assert_eq!(world.tell(id, Event::Bytes(&gss[..7])), Step::Read);
+            assert_eq!(world.tell(id, Event::Bytes(&gss)), Step::Reply(answer::POSTGRES_NO_GSS));
+        }
+        assert_eq!(world.tell(id, Event::Bytes(&SSL_REQUEST)), INVITATION);
+        assert_eq!(world.life(id).deadline(), until, "a request is worth no time");
+        let bytes = hello("a.example");
+        assert_eq!(world.tell(id, Event::Bytes(&bytes[..bytes.len() - 1])), Step::Read);
+        assert_eq!(world.tell(id, Event::Bytes(&bytes)), Step::Connect);
+        assert!(world.life(id).asked().starts_tls);
+        let until = world.life(id).deadline();
+        assert_eq!(world.tell(id, Event::Connected), Step::Ask);
+        assert_eq!(world.life(id).deadline(), until, "the answer is part of connecting");
+        assert_eq!(world.life(id).times().connected, None);
+        assert_eq!(world.tell(id, Event::Replied(Ok(()))), Step::Relay);
+        assert_eq!(world.server(id), "a:443");
+    }
+    let counters = world.router.counters();
+    assert_eq!((counters.postgres, counters.tls, counters.plain), (2, 2, 0));
+}
+
+#[test]
+fn a_client_of_postgresql_that_sends_anything_but_a_hello_behind_its_invitation_is_closed() {
+    let mut world = World::new(&[("CATCH_ALL", &["c"])]);
+    for behind in [&SSL_REQUEST[..], b"\0\0\0\x10", b"G"] {
+        let id = world.begin();
+        assert_eq!(world.tell(id, Event::Bytes(&SSL_REQUEST)), INVITATION);
+        assert_eq!(world.tell(id, Event::Bytes(behind)), CLOSE);
+    }
+    let id = world.begin();
+    let early = [&SSL_REQUEST[..], &hello("a")].concat();
+    assert_eq!(world.tell(id, Event::Bytes(&early)), CLOSE, "it did not wait");
+    let id = world.begin();
+    world.tell(id, Event::Bytes(&SSL_REQUEST));
+    assert_eq!(
+        world.tell(id, Event::Bytes(b"\x16\x03\x01\0\0")),
+        answer_of(answer::DECODE_ERROR)
+    );
+    assert_eq!(world.router.counters().hello_bad, 5);
+}
+
+#[test]
+fn a_server_that_declines_tls_ends_the_route_and_stays_in_use_and_one_that_is_silent_or_lost_does_not() {
+    let mut world = World::new(&[("a.example", &["a", "b"])]);
+    for reason in [NoTls::Declined, NoTls::Wrong] {
+        let id = world.asking_server("a.example");
+        assert_eq!(
+            world.tell(id, Event::Replied(Err(reason))),
+            answer_of(answer::INTERNAL_ERROR)
+        );
+        assert_eq!(world.life(id).ending(), Some(Ending::NoTls(reason)));
+    }
+    assert_eq!(world.router.upstreams().out(), 0);
+    assert_eq!(world.router.counters().connect_no_tls, 2);
+    let id = world.asking_server("a.example");
+    let first = world.server(id);
+    assert_eq!(
+        world.tell(id, Event::ConnectFailed(ConnectFault::Server)),
+        Step::Connect
+    );
+    assert_ne!(world.server(id), first);
+    assert_eq!(world.router.upstreams().out(), 1);
+    assert_eq!(world.tell(id, Event::Connected), Step::Ask, "this one is asked as well");
+    assert_eq!(world.pass(id), answer_of(answer::INTERNAL_ERROR));
+    assert_eq!(world.letters(id), "sC");
+    let counters = world.router.counters();
+    assert_eq!(
+        (counters.connect_failed, counters.connect_late, counters.connect_again),
+        (1, 1, 1)
+    );
+}
+
 /// All events. A deadline has always come.
-fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 14] {
+fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 16] {
     [
         ("bytes", Event::Bytes(bytes)),
         ("client ended", Event::Ended(Side::Client)),
@@ -641,6 +738,8 @@ fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 14] {
         ("connected", Event::Connected),
         ("server failed", Event::ConnectFailed(ConnectFault::Server)),
         ("daemon failed", Event::ConnectFailed(ConnectFault::Daemon)),
+        ("agreed", Event::Replied(Ok(()))),
+        ("declined", Event::Replied(Err(NoTls::Declined))),
         ("answered", Event::Answered),
         ("deadline", Event::Deadline),
         ("early deadline", Event::Deadline),
@@ -657,6 +756,7 @@ fn route_in(stage: Stage) -> (World, u64) {
         Stage::Opening => world.begin(),
         Stage::Waiting => world.asking("b.example").0,
         Stage::Connecting => world.asking("a.example").0,
+        Stage::Asking => world.asking_server("a.example"),
         Stage::Relaying => world.relaying("a.example"),
         Stage::Answering => world.asking("none.example").0,
         Stage::Over => {
@@ -700,7 +800,19 @@ fn every_pair_of_state_and_event_is_decided() {
                 ("connected", Step::Relay, Stage::Relaying),
                 ("server failed", failed.clone(), Stage::Answering),
                 ("daemon failed", failed.clone(), Stage::Answering),
-                ("deadline", failed, Stage::Answering),
+                ("deadline", failed.clone(), Stage::Answering),
+                ("abort", CLOSE, Stage::Over),
+            ],
+        ),
+        (
+            Stage::Asking,
+            &[
+                ("client lost", CLOSE, Stage::Over),
+                ("server failed", failed.clone(), Stage::Answering),
+                ("daemon failed", failed.clone(), Stage::Answering),
+                ("agreed", Step::Relay, Stage::Relaying),
+                ("declined", failed.clone(), Stage::Answering),
+                ("deadline", failed.clone(), Stage::Answering),
                 ("abort", CLOSE, Stage::Over),
             ],
         ),
@@ -755,6 +867,9 @@ enum Deed {
         name: usize,
         is_whole: bool,
     },
+    Request {
+        route: usize,
+    },
     Tell {
         route: usize,
         event: usize,
@@ -776,7 +891,8 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => any::<bool>().prop_map(|is_awaited| Deed::Store { is_awaited }),
         4 => (any::<usize>(), 0..NAMES.len(), any::<bool>())
             .prop_map(|(route, name, is_whole)| Deed::Bytes { route, name, is_whole }),
-        8 => (any::<usize>(), 1..14_usize).prop_map(|(route, event)| Deed::Tell { route, event }),
+        8 => (any::<usize>(), 1..16_usize).prop_map(|(route, event)| Deed::Tell { route, event }),
+        2 => any::<usize>().prop_map(|route| Deed::Request { route }),
         2 => (0..20_000_u64).prop_map(|milliseconds| Deed::Wait { milliseconds }),
     ]
 }
@@ -812,6 +928,11 @@ fn perform(world: &mut World, deed: &Deed) {
             let length = if *is_whole { bytes.len() } else { bytes.len() / 2 };
             if let Some(id) = chosen(world, *route) {
                 world.tell(id, Event::Bytes(&bytes[..length]));
+            }
+        }
+        Deed::Request { route } => {
+            if let Some(id) = chosen(world, *route) {
+                world.tell(id, Event::Bytes(&SSL_REQUEST));
             }
         }
         Deed::Tell { route, event } => {
