@@ -90,16 +90,10 @@ fn clients_that_vanish_at_any_moment_leave_nothing_behind() {
     nothing_is_left(&daemon, before);
 }
 
-fn resident_kilobytes(daemon: &Daemon) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    resident.split_whitespace().next().unwrap().parse().unwrap()
-}
-
 /// 95,000 words of one byte, each in a buffer of its own, took 5.3 MB for as long as their program ran.
 #[test]
 fn a_program_that_runs_costs_its_daemon_no_memory_for_its_arguments() {
-    const RUNS: u64 = 24;
+    const RUNS: usize = 24;
     let (daemon, _home) = door(&["-m", "100", "--log-args", "yes"]);
     let mut words = vec!["sh", "-c", "echo $#; exec cat", "name"];
     words.extend(std::iter::repeat_n("x", 95_000));
@@ -111,10 +105,10 @@ fn a_program_that_runs_costs_its_daemon_no_memory_for_its_arguments() {
     };
     // Memory that one start needs for a moment is used again by the next.
     let mut running = vec![begin()];
-    let before = resident_kilobytes(&daemon);
+    let before = daemon.resident();
     running.extend((0..RUNS).map(|_| begin()));
-    let grown = resident_kilobytes(&daemon).saturating_sub(before);
-    assert!(grown < RUNS * 1000, "{grown} KiB more for {RUNS} runs");
+    let grown = daemon.resident().saturating_sub(before);
+    assert!(grown < RUNS * 1_000_000, "{grown} bytes more for {RUNS} runs");
     for mut client in running {
         client.send("0:,");
         assert_eq!(client.outcome().code(), "0");

@@ -247,15 +247,6 @@ fn events_that_cast_no_doubt_on_answers_keep_the_cache() {
     }
 }
 
-/// The daemon's memory in bytes.
-#[track_caller]
-fn resident(daemon: &Daemon) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    let number = line.split_whitespace().nth(1).unwrap();
-    number.parse::<usize>().unwrap() * 1024
-}
-
 /// Searched for one by one they would keep the loop for minutes (each among all others), and the watchdog would end the
 /// test.
 #[test]
@@ -301,7 +292,7 @@ fn the_bytes_of_a_shared_request_are_kept_once() {
     let mut first = daemon.client();
     first.send(&request);
     let arrival = gate.arrival();
-    let before = resident(&daemon);
+    let before = daemon.resident();
     let mut crowd: Vec<_> = (0..CLIENTS)
         .map(|_| {
             let mut client = daemon.client();
@@ -310,7 +301,7 @@ fn the_bytes_of_a_shared_request_are_kept_once() {
         })
         .collect();
     daemon.usr1_until(|stats| stats.count("cache shared") == (CLIENTS * EACH) as u64);
-    let grown = resident(&daemon).saturating_sub(before);
+    let grown = daemon.resident().saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes for {} followers", CLIENTS * EACH);
     // The answers are bounded too: each client has to take some before it gets more.
     arrival.open();
@@ -318,7 +309,7 @@ fn the_bytes_of_a_shared_request_are_kept_once() {
     for _ in 0..EACH {
         assert_eq!(before_last.read_line().len(), 50_000);
     }
-    let grown = resident(&daemon).saturating_sub(before);
+    let grown = daemon.resident().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes for {} answers", CLIENTS * EACH);
     let last = &mut crowd[CLIENTS - 1];
     for _ in 0..EACH {

@@ -131,12 +131,6 @@ fn a_worker_on_a_terminal_gets_and_gives_everything_as_well() {
     assert!(back == input, "{} bytes", back.len());
 }
 
-fn resident(daemon: &Daemon) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
-}
-
 /// Forty that would hold 2 MiB each may hold 16 MiB together, and 64 KiB each. The ones without room wait for it, or
 /// are ended.
 #[test]
@@ -144,7 +138,7 @@ fn many_at_once_stay_within_the_limit_of_the_pool() {
     const CLIENTS: usize = 40;
     let (daemon, _home) = sessions(CLIENTS, "exec cat", &["--max-buffer", "64KiB"]);
     let input = noise(2 << 20);
-    let before = resident(&daemon);
+    let before = daemon.resident();
     let highest = thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|_| {
@@ -169,7 +163,7 @@ fn many_at_once_stay_within_the_limit_of_the_pool() {
         while clients.iter().any(|client| !client.is_finished()) {
             // Each is an answer of the loop.
             daemon.usr1();
-            highest = highest.max(resident(&daemon));
+            highest = highest.max(daemon.resident());
         }
         let whole = clients.into_iter().map(|client| client.join().unwrap());
         assert!(

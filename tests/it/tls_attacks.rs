@@ -799,7 +799,7 @@ fn ten_thousand_half_handshakes_take_a_bounded_memory_and_keep_no_client_waiting
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     let mut besieged = Besieged::pool(&[]);
-    let before = resident(&besieged.door);
+    let before = besieged.door.daemon.resident();
     // All but the last byte of 16 KiB.
     let long = in_records(&message(1, &[0; 16_300]), 16_384);
     let half = &long[..16_200];
@@ -822,7 +822,7 @@ fn ten_thousand_half_handshakes_take_a_bounded_memory_and_keep_no_client_waiting
         .usr1_until(|stats| stats.count("refused tls") >= 10_000 - 2048);
     let stats = besieged.door.daemon.usr1();
     assert!(stats.count("connections") <= 2049, "{stats:#?}");
-    let each = (resident(&besieged.door) - before) / 2048;
+    let each = (besieged.door.daemon.resident() - before) / 2048;
     assert!(each < 40 * 1024, "{each} bytes each");
 
     let mut new = besieged.door.client();
@@ -831,14 +831,6 @@ fn ten_thousand_half_handshakes_take_a_bounded_memory_and_keep_no_client_waiting
     besieged.others += 1;
     drop((new, halves));
     besieged.stands(10_000, 0);
-}
-
-/// The memory of the daemon in bytes.
-fn resident(door: &Door) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", door.daemon.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kilobytes * 1024
 }
 
 /// Every event of a flood calls for a step of a handshake, and a turn makes only some.

@@ -3,6 +3,7 @@
 //! A program lives from [`Program::start`] until its exit or its drop, which kills it. Its pid is signalled only while
 //! it has not been reaped, so a signal can never hit a stranger that got the number.
 
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -72,6 +73,16 @@ impl Program {
     /// Its process number; of a stranger, perhaps, once it has exited.
     pub(crate) fn pid(&self) -> i32 {
         self.pid.as_raw()
+    }
+
+    /// Its resident memory in bytes.
+    #[track_caller]
+    pub(crate) fn resident(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("a running process");
+        let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = kilobytes.map(|text| text.trim().trim_end_matches(" kB").parse());
+        let kilobytes: usize = kilobytes.expect("a process with memory").expect("a number");
+        kilobytes << 10
     }
 
     /// Sends it a signal; nothing happens when it has already exited.
