@@ -273,6 +273,23 @@ impl Doors {
         reactor.with(id, call)
     }
 
+    /// Returns the id of the door of this name, if the configuration names it.
+    pub(super) fn id_of(&self, name: &str) -> Option<ServiceId> {
+        let mut staying = self.open.iter().filter(|open| !open.leaving);
+        staying.find(|open| open.options.name() == name).map(|open| open.id)
+    }
+
+    /// Returns the ids of all doors.
+    pub(super) fn ids(&self) -> Vec<ServiceId> {
+        self.open.iter().map(|open| open.id).collect()
+    }
+
+    /// Returns the names and ids of the doors that the configuration names.
+    pub(super) fn names(&self) -> impl Iterator<Item = (&str, ServiceId)> {
+        let staying = self.open.iter().filter(|open| !open.leaving);
+        staying.map(|open| (open.options.name(), open.id))
+    }
+
     fn find(&mut self, name: &str) -> Option<&mut Open> {
         self.open
             .iter_mut()

@@ -21,6 +21,7 @@ mod doors;
 mod fitting;
 mod notify;
 mod output;
+mod passing;
 mod reload;
 mod renewal;
 mod start;
@@ -176,6 +177,7 @@ impl Daemon {
             self.apply_finished_reload();
             self.renew_certificates();
             self.poll_upgrade();
+            self.doors.pass_on(&mut self.reactor);
             self.advance_candidacy()?;
             self.report_start();
         }
@@ -293,6 +295,7 @@ impl Daemon {
         match self.shutdown {
             Shutdown::NotBegun | Shutdown::HandedOver => {
                 self.shutdown = Shutdown::Draining;
+                self.doors.expect_handed(&mut self.reactor);
                 self.doors.each(&mut self.reactor, |door, cx| door.drain(cx));
             }
             Shutdown::Draining | Shutdown::Aborting => {

@@ -139,6 +139,9 @@ fn service(options: &Options) -> String {
     {
         addresses.push(format!("{more} more"));
     }
+    if addresses.is_empty() {
+        addresses.push("no address of its own".to_owned());
+    }
     format!("{name}{kind}: {}, on {}", options.summary(), addresses.join(", "))
 }
 

@@ -249,6 +249,19 @@ pub enum Shutdown {
 /// The time that a client has to complete its request once the door drains.
 const LAST_REQUEST: Duration = Duration::from_millis(500);
 
+/// A connection on its way from the door that has accepted it to another one, to which it was handed over.
+#[derive(Debug)]
+pub struct HandedConnection {
+    /// The name of the other door.
+    pub door: Arc<str>,
+    /// The connection, of which the other door has read nothing yet. It is not registered.
+    pub conn: Conn,
+    /// The origin, with the name of the door that hands it over.
+    pub origin: Origin,
+    /// The last words to the client if the other door cannot take it.
+    pub refusal: &'static [u8],
+}
+
 /// A service on the loop that clients connect to. It has methods that differ between doors, and methods on its
 /// [`Front`] that are the same for all.
 pub trait Door: Service {
@@ -291,6 +304,24 @@ pub trait Door: Service {
     /// Takes a connection that the access list permits: serves it, or refuses it. While the door drains, the client must
     /// have completed its request by the [deadline of the others](Front::hastened).
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin);
+
+    /// Returns true if connections that other doors hand over are taken.
+    fn takes_handed(&self) -> bool {
+        false
+    }
+
+    /// Returns the next connection that is to be given to another door. The daemon asks after every turn of the loop.
+    fn next_handed(&mut self) -> Option<Box<HandedConnection>> {
+        None
+    }
+
+    /// Returns true if a connection for the door of this name may still come from [`next_handed`](Self::next_handed).
+    fn may_hand_to(&self, _door: &str) -> bool {
+        false
+    }
+
+    /// Refuses a connection that this door has handed over and that cannot be given to the other one, for this reason.
+    fn refuse_handed(&mut self, _cx: &mut Context<'_>, _handed: Box<HandedConnection>, _why: &str) {}
 
     /// Refuses a connection over a limit, in the door's protocol, and logs it.
     fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit);
@@ -344,6 +375,34 @@ pub trait Door: Service {
             self.front_mut().hasten_arrivals(cx, by);
             self.shutdown(cx, Shutdown::Drain { hasten: Some(by) });
         }
+    }
+
+    /// Takes a connection that another door has handed over, as if it were accepted here: the access lists, the limits
+    /// and the end of this door count for it.
+    ///
+    /// # Errors
+    /// The connection, and the reason for which this door takes none.
+    fn take_handed(
+        &mut self,
+        cx: &mut Context<'_>,
+        handed: Box<HandedConnection>,
+    ) -> Result<(), (Box<HandedConnection>, &'static str)> {
+        if !self.takes_handed() {
+            return Err((handed, "it takes no connections that another door hands over"));
+        }
+        if self.front().is_stopping() {
+            return Err((handed, "it is about to end"));
+        }
+        if self.front_mut().permits(cx, &handed.origin) {
+            Door::admit(self, cx, handed.conn, handed.origin);
+        }
+        Ok(())
+    }
+
+    /// Must be called when no door will hand over any more connections to this one, which drains.
+    fn end_handed(&mut self, cx: &mut Context<'_>) {
+        self.front_mut().expect_handed(false);
+        self.shutdown(cx, Shutdown::Drain { hasten: None });
     }
 
     /// Must be called when there is an event for a connection whose preface is read.

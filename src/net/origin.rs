@@ -12,8 +12,7 @@
 //! - The process at the other end of a UNIX socket is the client only if [nothing stands
 //!   between](Origin::is_direct): lists of users refuse whatever was handed over or comes from behind a proxy.
 //!
-//! The header of the [PROXY protocol](super::proxy) asserts addresses. Nothing hands a connection over yet: tunnels and
-//! the doors that pass connections on will.
+//! The header of the [PROXY protocol](super::proxy) asserts addresses. A route door hands connections over to other doors.
 //!
 //! [TLS](super::tls) on the connection is part of its origin for the log and for programs, and the [mark](Origin::mark) of
 //! the listener for the door. They change none of these rules.
@@ -114,22 +113,34 @@ impl Origin {
     }
 }
 
-/// The client as it stands in log lines, with the proxy that it came by, and with TLS.
+/// The client as it stands in log lines, with the proxy that it came by, with TLS, and with the door that has accepted it.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (peer, details, tls) = (self.peer, self.details.as_deref(), self.tls.as_deref());
+        let mut is_open = self.asserted.is_some();
         match self.asserted {
-            None => {
-                peer.fmt(f)?;
-                return tls.map_or(Ok(()), |tls| write!(f, " ({tls})"));
-            }
+            None => peer.fmt(f)?,
             Some(Asserted::Proxy) => write!(f, "{peer} (the proxy itself")?,
             Some(Asserted::Address(address)) => write!(f, "{} (by way of {peer}", PeerAddr::tcp(address))?,
             Some(Asserted::Unknown) => write!(f, "unknown (by way of {peer}")?,
         }
-        details.map_or(Ok(()), |details| details.fmt(f))?;
-        tls.map_or(Ok(()), |tls| write!(f, ", {tls}"))?;
-        f.write_str(")")
+        if let (true, Some(details)) = (is_open, details) {
+            details.fmt(f)?;
+        }
+        let mut separator = || {
+            if std::mem::replace(&mut is_open, true) {
+                ", "
+            } else {
+                " ("
+            }
+        };
+        if let Some(tls) = tls {
+            write!(f, "{}{tls}", separator())?;
+        }
+        if let Some(door) = &self.door {
+            write!(f, "{}handed over by {door}", separator())?;
+        }
+        f.write_str(if is_open { ")" } else { "" })
     }
 }
 
@@ -251,7 +262,12 @@ mod tests {
                     it.passes_allow && !by_mode_of_another,
                     "{origin:?}"
                 );
-                assert_eq!(origin.to_string(), it.shown, "{origin:?}");
+                let shown = match (&origin.door, it.shown.strip_suffix(')')) {
+                    (None, _) => it.shown.to_owned(),
+                    (Some(door), Some(open)) => format!("{open}, handed over by {door})"),
+                    (Some(door), None) => format!("{} (handed over by {door})", it.shown),
+                };
+                assert_eq!(origin.to_string(), shown, "{origin:?}");
             }
             assert!(!origin.is_direct(), "it was handed over");
         }

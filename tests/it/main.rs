@@ -166,6 +166,8 @@ mod route;
 #[cfg(test)]
 mod route_attacks;
 #[cfg(test)]
+mod route_doors;
+#[cfg(test)]
 mod route_http;
 #[cfg(test)]
 mod route_names;

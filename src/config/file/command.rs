@@ -6,6 +6,7 @@
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::handing::{HANDED_OVER, take_handed_over};
 use super::keys::{Keys, Section};
 use super::report::Report;
 use super::{Collected, accept};
@@ -29,6 +30,8 @@ pub(super) struct Group<'i> {
 pub(super) struct DoorParts<'t, 'i> {
     /// The keys of the door.
     pub(super) section: &'t Section<'t, 'i>,
+    /// True if the key `handed-over` is set.
+    pub(super) handed_over: bool,
     /// Keys beside these, which have been read already.
     pub(super) others: &'t [&'static str],
     /// The commands of the door.
@@ -43,6 +46,7 @@ pub(super) struct DoorParts<'t, 'i> {
 pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Collected<'_>) -> Option<Options> {
     let mut own = section.table.clone();
     let commands = own.remove(COMMANDS);
+    let handed_over = take_handed_over(&mut own, &mut found.report);
     let groups = match commands {
         Some(commands) => groups(commands, section.name.get_ref(), &mut found.report),
         None => Vec::new(),
@@ -57,7 +61,8 @@ pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Collected<'_>) -
     let section = Section::new(section.name, &own);
     let written = DoorParts {
         section: &section,
-        others: &[COMMANDS],
+        handed_over,
+        others: &[COMMANDS, HANDED_OVER],
         groups,
         program: Program::Words,
         flags: CommandSpec::default(),
@@ -96,6 +101,7 @@ fn groups<'i>(commands: Spanned<DeValue<'i>>, door: &str, report: &mut Report<'_
 pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Option<Options> {
     let DoorParts {
         section,
+        handed_over,
         others,
         groups,
         program,
@@ -103,6 +109,7 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Opt
     } = written;
     let commands: Vec<Option<Command>> = groups.iter().map(|group| read_group(group, program, found)).collect();
     let (mut spec, keys) = Keys::read_with_others::<CommandSpec>(section, others, &mut found.report);
+    spec.handed_over = handed_over;
     let of_flags = flags.overlay_onto(&mut spec);
     if let Some(needs) = &mut found.needs {
         needs.add_identities(&keys, &spec.listen.tls);

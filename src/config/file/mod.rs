@@ -14,6 +14,7 @@ mod command;
 mod contents;
 mod definition;
 mod foreign;
+mod handing;
 mod keys;
 mod log;
 mod needs;
@@ -32,6 +33,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use self::contents::contents;
 use self::foreign::ReadAs;
+use self::handing::{HANDED_OVER, Reference, report_references, take_handed_over};
 use self::keys::{Keys, Section};
 use self::needs::{Needs, Scope};
 use self::report::Report;
@@ -41,6 +43,7 @@ use super::quote::{Quoted, in_header};
 use super::spec::command::CommandSpec;
 use super::spec::exec::ExecSpec;
 use super::spec::log::LogSpec;
+use super::spec::pool::PoolSpec;
 use super::spec::route::RouteSpec;
 use crate::doors::Options;
 use crate::error::Error;
@@ -168,6 +171,8 @@ struct Collected<'t> {
     names: HashSet<String>,
     /// Every listener: its service, and the position of the setting.
     listening: Vec<(String, usize, Listen)>,
+    /// Every service that names another door, with the name of its own.
+    references: Vec<(String, Reference)>,
     /// `None` if the needs are not checked.
     needs: Option<Needs>,
     report: Report<'t>,
@@ -180,6 +185,7 @@ impl<'t> Collected<'t> {
             log: LogSpec::default(),
             names: HashSet::new(),
             listening: Vec::new(),
+            references: Vec::new(),
             needs: (scope == Scope::Needs).then(Needs::default),
             report,
         }
@@ -263,6 +269,7 @@ fn read_bytes(name: &str, bytes: &[u8], scope: Scope, router: Option<&RouteSpec>
     let flags = router.cloned().unwrap_or_default();
     read_kinds(root, any_errors, &flags, &mut found);
     report_clashes(&mut found);
+    report_references(&mut found);
     match found.conclude() {
         (contents, lines) if lines.is_empty() => Ok(contents),
         (_, lines) => Err(Error::mistakes(lines)),
@@ -383,7 +390,11 @@ fn check_unique(name: &Spanned<DeString<'_>>, found: &mut Collected<'_>) {
 }
 
 fn read_pool(section: &Section<'_, '_>, found: &mut Collected<'_>) {
-    let (spec, keys) = Keys::read(section, &mut found.report);
+    let mut own = section.table.clone();
+    let handed_over = take_handed_over(&mut own, &mut found.report);
+    let section = &Section::new(section.name, &own);
+    let (mut spec, keys) = Keys::read_with_others::<PoolSpec>(section, &[HANDED_OVER], &mut found.report);
+    spec.handed_over = handed_over;
     let lowered = lower::pool(section.name.get_ref(), &spec);
     // The needs are checked in spite of other mistakes, so that both are reported.
     if let Some(needs) = &mut found.needs {
@@ -404,7 +415,11 @@ fn read_pool(section: &Section<'_, '_>, found: &mut Collected<'_>) {
 }
 
 fn read_exec(section: &Section<'_, '_>, found: &mut Collected<'_>) {
-    let (spec, keys) = Keys::read::<ExecSpec>(section, &mut found.report);
+    let mut own = section.table.clone();
+    let handed_over = take_handed_over(&mut own, &mut found.report);
+    let section = &Section::new(section.name, &own);
+    let (mut spec, keys) = Keys::read_with_others::<ExecSpec>(section, &[HANDED_OVER], &mut found.report);
+    spec.handed_over = handed_over;
     let lowered = lower::exec(section.name.get_ref(), &spec);
     if let Some(needs) = &mut found.needs {
         needs.add_directory(&keys, spec.process.chdir.as_deref());

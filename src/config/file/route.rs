@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::definition::Spec;
+use super::handing::Reference;
 use super::keys::{Keys, Section};
 use super::report::Report;
 use super::{Collected, accept};
@@ -24,10 +25,9 @@ pub(super) const SERVICES: &str = "services";
 /// The keys of a door that have no effect yet.
 pub(super) const LATER: [&str; 4] = ["tunnel-listen", "http", "log-connections", "store"];
 /// The keys of a service that have no effect yet.
-pub(super) const LATER_OF_SERVICE: [&str; 9] = [
+pub(super) const LATER_OF_SERVICE: [&str; 8] = [
     "client-secret",
     "tls",
-    "door",
     "start",
     "ready-timeout",
     "idle",
@@ -93,7 +93,11 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Opt
     let section = Section::new(section.name, &own);
     let (mut spec, keys) = Keys::read_with_others::<RouteSpec>(&section, &[SERVICES], report);
     let of_flags = flags.overlay_onto(&mut spec);
-    let (table, names) = table(services, &lower::service_defaults(&spec), report);
+    let mut references = Vec::new();
+    let (table, names) = table(services, &lower::service_defaults(&spec), &mut references, report);
+    let from = section.name.get_ref();
+    let references = references.into_iter().map(|reference| (from.to_string(), reference));
+    found.references.extend(references);
     if found.needs.is_some() {
         warn_of_coalescing(&table, names, report);
     }
@@ -207,6 +211,7 @@ fn entries<'i>(name: &Spanned<DeString<'i>>, value: DeValue<'i>) -> Option<Vec<E
 fn table(
     services: Vec<Service<'_>>,
     defaults: &ServiceDefaults,
+    references: &mut Vec<Reference>,
     report: &mut Report<'_>,
 ) -> (Table, Vec<(usize, Pattern)>) {
     let mut table = Table::default();
@@ -215,7 +220,7 @@ fn table(
     let mut written: HashMap<String, String> = HashMap::new();
     for service in services {
         let name = service.name.get_ref();
-        let rules = rules(&service, defaults, report);
+        let rules = rules(&service, defaults, references, report);
         let place = service.name.span().start;
         let pattern = match lower::service_name(name) {
             Ok(pattern) => pattern,
@@ -244,7 +249,12 @@ fn warn_of_coalescing(table: &Table, names: Vec<(usize, Pattern)>, report: &mut 
 }
 
 /// Reads the entries of a service. An entry with a mistake, which has been reported, is left out.
-fn rules(service: &Service<'_>, defaults: &ServiceDefaults, report: &mut Report<'_>) -> Vec<Rule> {
+fn rules(
+    service: &Service<'_>,
+    defaults: &ServiceDefaults,
+    references: &mut Vec<Reference>,
+    report: &mut Report<'_>,
+) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     for (index, entry) in service.entries.iter().enumerate() {
         let mut own = entry.table.clone();
@@ -252,6 +262,10 @@ fn rules(service: &Service<'_>, defaults: &ServiceDefaults, report: &mut Report<
         let section = Section::new(&entry.header, &own);
         let (spec, keys) = Keys::read::<ServiceSpec>(&section, report);
         let place = keys.place(KeyRef::key("alpn"));
+        references.extend(spec.door.iter().map(|door| Reference {
+            place: keys.place(KeyRef::key("door")),
+            door: door.clone(),
+        }));
         match lower::service(&spec, keys.all_read() && !any_later, defaults) {
             Ok(rule) => {
                 check_reached(&rules, &rule, place, report);

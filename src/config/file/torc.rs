@@ -145,6 +145,7 @@ fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut
     let section = Section::new(&name, &own);
     let written = DoorParts {
         section: &section,
+        handed_over: false,
         others: &[PORT, PROCESSES],
         groups,
         program: Program::Path,

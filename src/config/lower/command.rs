@@ -76,7 +76,7 @@ pub enum Program {
 pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result<Lowered<Options>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let listening = listening(&mut mistakes, Vec::new(), &spec.listen, &MACHINE);
-    if spec.listen.listen.is_empty() {
+    if spec.listen.listen.is_empty() && !spec.handed_over {
         let text = "there is no address to listen on";
         mistakes.add(KeyRef::key("listen"), text, "write for example 127.0.0.1:3699");
     }
@@ -89,6 +89,7 @@ pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result
     let (front, listen) = listening.into_front(name, limit_kind(&spec.listen.access), stop_timeout);
     let options = Options {
         front,
+        takes_handed: spec.handed_over,
         timing,
         kill_timeout,
         max_message: max_message(&mut mistakes, spec.max_message, &commands),

@@ -71,6 +71,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         front,
         clients,
         programs,
+        takes_handed: spec.handed_over,
         protocol: protocol(&mut mistakes, spec),
         context: context(&mut mistakes, &spec.process),
         policy,
@@ -111,7 +112,7 @@ fn protocol(mistakes: &mut Mistakes, spec: &ExecSpec) -> Protocol {
 
 /// Adds a mistake if there is no address to listen on.
 fn check_addresses(mistakes: &mut Mistakes, spec: &ExecSpec) {
-    if spec.listen.listen.is_empty() {
+    if spec.listen.listen.is_empty() && !spec.handed_over {
         let text = "there is no address to listen on";
         mistakes.add(
             KeyRef::key("listen"),

@@ -14,6 +14,7 @@ pub(super) fn permits(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Ke
     check_clients(mistakes, spec, addresses);
     check_exposed(mistakes, spec, addresses);
     check_proxies(mistakes, spec);
+    check_handed(mistakes, spec);
     (clients, programs)
 }
 
@@ -106,6 +107,27 @@ fn check_proxies(mistakes: &mut Mistakes, spec: &ExecSpec) {
         let remedy = format!(
             "leave out the lists of users, or say {KEY}accept-proxy-optional for clients that come without one"
         );
+        mistakes.add(key, text, remedy);
+    }
+}
+
+/// Adds a mistake if other doors may hand connections over and the programs are not listed, wherever their clients come
+/// from; or if the lists of users would refuse every such client.
+fn check_handed(mistakes: &mut Mistakes, spec: &ExecSpec) {
+    if !spec.handed_over {
+        return;
+    }
+    let key = KeyRef::key("handed-over");
+    if spec.allow_program.is_empty() {
+        let text = "whoever reached another door could run anything here";
+        let remedy = format!("say with {KEY}allow-program what may be run, or leave it out");
+        mistakes.add(key, text, remedy);
+    }
+    if !spec.allow_user.is_empty() || !spec.allow_group.is_empty() {
+        let text = format!(
+            "of a connection that another door hands over no user is known, and {KEY}allow-user or {KEY}allow-group asks for one"
+        );
+        let remedy = "leave out the lists of users, or hand over to a door of its own";
         mistakes.add(key, text, remedy);
     }
 }
@@ -213,6 +235,27 @@ mod tests {
         );
         spec.listen.access.accept_proxy_optional = true;
         assert_eq!(told(&spec, &["unix:/x"]), [""; 0]);
+    }
+
+    #[test]
+    fn what_another_door_hands_over_needs_a_list_of_programs_and_none_of_users() {
+        let mut spec = ExecSpec {
+            handed_over: true,
+            ..ExecSpec::default()
+        };
+        let refused = told(&spec, &["unix:/x"]);
+        assert!(
+            refused.len() == 1 && refused[0].starts_with("handed-over: ") && refused[0].contains("allow-program"),
+            "{refused:?}"
+        );
+        spec.allow_program = texts(&["/usr/bin/uptime"]);
+        assert_eq!(told(&spec, &["unix:/x"]), [""; 0]);
+        spec.allow_user = texts(&["root"]);
+        let refused = told(&spec, &["unix:/x"]);
+        assert!(
+            refused.len() == 1 && refused[0].contains("no user is known"),
+            "{refused:?}"
+        );
     }
 
     #[test]

@@ -136,7 +136,8 @@ fn worker(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<ProcessSpec> {
 }
 
 /// Returns the addresses of `--ipv4`, `--ipv6` and `--port`. IPv6 alone binds no IPv4, and `--listen` alone binds only
-/// its own addresses; a port binds the default address. An empty address means that there is none.
+/// its own addresses; a port binds the default address. An empty address means that there is none. A pool that other doors
+/// hand connections over to listens nowhere by default.
 fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(KeyRef, Listen)> {
     let port = mistakes.count("port", spec.port, 0..=u16::MAX).unwrap_or(DEFAULT_PORT);
     let mut addresses = Vec::new();
@@ -151,7 +152,7 @@ fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(KeyRef, Listen)> 
             Ok(ip) => add("ipv4", ip.into()),
             Err(_) => not_an_ip(mistakes, "ipv4", text, "127.0.0.1, or 0.0.0.0 for every one"),
         },
-        None if ipv6.is_none() && (spec.listen.listen.is_empty() || spec.port.is_some()) => {
+        None if ipv6.is_none() && (spec.port.is_some() || spec.listen.listen.is_empty() && !spec.handed_over) => {
             add("port", Ipv4Addr::LOCALHOST.into());
         }
         None => {}
@@ -162,7 +163,7 @@ fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(KeyRef, Listen)> 
             Err(Some(error)) => mistakes.add_error(KeyRef::key("ipv6"), &error, "write for example ::1"),
             Err(None) => not_an_ip(mistakes, "ipv6", text, "::1, or :: for every one"),
         }
-    } else if spec.ipv4.as_ref().is_some_and(String::is_empty) && spec.listen.listen.is_empty() {
+    } else if spec.ipv4.as_ref().is_some_and(String::is_empty) && spec.listen.listen.is_empty() && !spec.handed_over {
         let text = "it is empty, which means no IPv4, and there is no other address to listen on";
         mistakes.add(
             KeyRef::key("ipv4"),

@@ -2,6 +2,7 @@
 //!
 //! The services are lowered before ([`service`](mod@super::service)), with the [defaults](service_defaults) of the door.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::pool::TIMEOUT;
 use super::service::{ServiceDefaults, acme, add_without_tls, send_proxy};
 use super::{KeyRef, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT};
 use crate::config::spec::route::RouteSpec;
-use crate::doors::route::options::{HTTP, Options, TLS, Table};
+use crate::doors::route::options::{HTTP, Options, TLS, Table, Target};
 use crate::net::addr::{Listen, Mark, Transport};
 
 const DEFAULT_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,6 +62,7 @@ pub fn route(name: &str, spec: &RouteSpec, table: Table, is_whole: bool) -> Resu
         Some(old_generation_timeout.unwrap_or(DEFAULT_OLD_GENERATION_TIMEOUT));
     let options = Options {
         front,
+        targets: Arc::new(targets(&table)),
         table: Arc::new(table),
         hello_timeout: hello_timeout.unwrap_or(DEFAULT_HELLO_TIMEOUT),
         resolve_interval: resolve_interval.unwrap_or(DEFAULT_RESOLVE_INTERVAL),
@@ -73,6 +75,16 @@ pub fn route(name: &str, spec: &RouteSpec, table: Table, is_whole: bool) -> Resu
 #[must_use]
 pub fn service_defaults(spec: &RouteSpec) -> ServiceDefaults {
     defaults(&mut Mistakes::default(), spec)
+}
+
+/// Returns the doors that services name.
+fn targets(table: &Table) -> BTreeSet<Arc<str>> {
+    let rules = table.services().flat_map(|service| &service.rules);
+    let doors = rules.filter_map(|rule| match &rule.target {
+        Target::Door(door) => Some(Arc::clone(door)),
+        Target::Servers { .. } | Target::Tunnel => None,
+    });
+    doors.collect()
 }
 
 fn defaults(mistakes: &mut Mistakes, spec: &RouteSpec) -> ServiceDefaults {

@@ -153,6 +153,41 @@ enum Place {
 }
 
 fn target(mistakes: &mut Mistakes, spec: &ServiceSpec, is_whole: bool) -> Target {
+    match &spec.door {
+        Some(door) => {
+            check_idle(mistakes, spec, door);
+            Target::Door(door.as_str().into())
+        }
+        None => to_servers(mistakes, spec, is_whole),
+    }
+}
+
+/// Adds a mistake for each setting of servers beside a door: it counts for nothing.
+fn check_idle(mistakes: &mut Mistakes, spec: &ServiceSpec, door: &str) {
+    let said = [
+        ("addr", spec.addr.is_some()),
+        ("addrs", !spec.addrs.is_empty()),
+        ("tls-port", spec.tls_port.is_some()),
+        ("http-port", spec.http_port.is_some()),
+        ("balance", spec.balance.is_some()),
+        ("connect-timeout", spec.connect_timeout.is_some()),
+        ("idle-timeout", spec.idle_timeout.is_some()),
+        ("send-proxy", spec.send_proxy.is_some()),
+    ];
+    for (key, _) in said.into_iter().filter(|(_, said)| *said) {
+        let text = format!(
+            "connections go to the door {} of this process, and to no server",
+            Quoted(door)
+        );
+        mistakes.add(
+            KeyRef::key(key),
+            text,
+            format!("leave out one of {KEY}{key} and {KEY}door"),
+        );
+    }
+}
+
+fn to_servers(mistakes: &mut Mistakes, spec: &ServiceSpec, is_whole: bool) -> Target {
     let written = servers(mistakes, spec);
     if written.is_empty() && spec.addr.is_none() && spec.addrs.is_empty() && is_whole {
         let remedy = format!(

@@ -52,6 +52,10 @@ pub struct ExecSpec {
     /// Whether the log shows the arguments of programs, or their names alone [default: no]
     #[arg(long, value_name = "WHETHER", help_heading = "Programs")]
     pub log_args: Option<YesNo>,
+    /// True if connections that other doors of the same file hand over are taken: a key of files alone.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub handed_over: bool,
     /// Log each step of a connection
     #[arg(short, long, help_heading = "Programs")]
     pub debug: bool,

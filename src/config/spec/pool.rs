@@ -33,6 +33,11 @@ pub struct PoolSpec {
     /// Stop idle workers that have been too many for this time; with --max-workers [default: 60s]
     #[arg(long, value_name = "TIME", help_heading = "Workers")]
     pub worker_idle_timeout: Option<Time>,
+    /// True if there is a listener only where one is written, because other doors of the same file hand connections
+    /// over: a key of files alone.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub handed_over: bool,
     /// What a connection gets: an answer to its request, or a worker of its own until either ends [default: request]
     #[arg(long, value_name = "MODE", help_heading = "Workers")]
     pub mode: Option<Mode>,

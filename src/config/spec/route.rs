@@ -138,6 +138,9 @@ pub struct ServiceSpec {
     /// Several servers, each as addr, or with a weight
     #[arg(long, value_name = "ADDR")]
     pub addrs: Vec<ServerSpec>,
+    /// Another door of this file, which is handed the connections instead
+    #[arg(long, value_name = "NAME")]
+    pub door: Option<String>,
     /// How one of several servers is chosen [default: round-robin]
     #[arg(long, value_name = "RULE")]
     pub balance: Option<Balance>,

@@ -245,6 +245,7 @@ impl Daemon {
         self.notifier.hand_over(successor.pid().as_raw());
         successor.release();
         self.renewal.stop();
+        self.doors.expect_handed(&mut self.reactor);
         self.doors.each(&mut self.reactor, |door, cx| door.hand_over(cx));
         if self.shutdown == Shutdown::NotBegun {
             self.shutdown = Shutdown::HandedOver;

@@ -19,6 +19,8 @@ use crate::process::stderr_log::printable;
 pub struct Options {
     /// The options that every door has.
     pub front: Arc<FrontOptions>,
+    /// True if connections that other doors of the process hand over are taken.
+    pub takes_handed: bool,
     /// The time-outs of a connection.
     pub timing: Timing,
     /// The time from TERM to KILL.
@@ -286,6 +288,7 @@ mod tests {
     fn descriptors_are_those_of_the_connections_and_of_all_commands() {
         let second = Duration::from_secs(1);
         let mut options = Options {
+            takes_handed: false,
             front: Arc::new(FrontOptions::sample(LimitKind::Fixed)),
             timing: Timing {
                 read_timeout: second,

@@ -18,6 +18,9 @@ pub struct Options {
     pub clients: Clients,
     /// The programs that may be run.
     pub programs: Programs,
+    /// True if connections that other doors of the process hand over are taken. Then there is a list of programs, and
+    /// none of clients.
+    pub takes_handed: bool,
     /// The protocol of requests and answers.
     pub protocol: Protocol,
     /// The numbers by which the core decides about each connection.

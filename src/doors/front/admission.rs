@@ -304,9 +304,10 @@ impl Front {
         self.hasten.filter(|_| self.is_draining())
     }
 
-    /// Returns true if the preface of a connection is awaited, so that a client may still come.
+    /// Returns true if a client may still come although nothing is accepted any more: its preface is awaited, or another
+    /// door has it.
     pub(in crate::doors) fn has_arrivals(&self) -> bool {
-        self.arrivals.len() > 0
+        self.arrivals.len() > 0 || self.expects_handed()
     }
 
     /// The number of connections whose preface is awaited, and what the dump shows of each.

@@ -89,6 +89,8 @@ pub struct Front {
     drain: Drain,
     /// The time by which clients must have completed their requests, once the door drains.
     hasten: Option<Instant>,
+    /// True if other doors may hand over more connections, although the door drains.
+    expects_handed: bool,
     started: Instant,
 }
 
@@ -123,6 +125,7 @@ impl Front {
             journal: Journal::new(kind.module, kind.upkeep),
             drain: Drain::new(kind.drain),
             hasten: None,
+            expects_handed: false,
             started: now,
             kind,
             options,
@@ -315,6 +318,17 @@ impl Front {
         }
     }
 
+    /// Must be told, before the door drains, if other doors may hand over more connections to it; and when that is over.
+    /// A door that expects some has not finished.
+    pub fn expect_handed(&mut self, expects_handed: bool) {
+        self.expects_handed = expects_handed && !self.is_stopping();
+    }
+
+    /// Returns true if other doors may hand over more connections, although the door drains.
+    pub fn expects_handed(&self) -> bool {
+        self.expects_handed && self.is_draining()
+    }
+
     /// Must be called when the alarm of draining has gone off. Returns true if the rest of the work is to be stopped
     /// now.
     pub(super) fn expire_drain(&mut self, cx: &mut Context<'_>) -> bool {
@@ -322,6 +336,7 @@ impl Front {
             return false;
         };
         self.close_arrivals(cx);
+        self.expects_handed = false;
         let (name, fate) = (&self.options.name, self.kind.at_stop_timeout);
         log::warn!(target: self.kind.module, service:% = name; "{name}: {flag} is over; {fate}");
         true
@@ -331,6 +346,7 @@ impl Front {
     pub(super) fn stop(&mut self, cx: &mut Context<'_>) {
         self.listening.close();
         self.close_arrivals(cx);
+        self.expects_handed = false;
         self.drain.stop(cx);
     }
 

@@ -16,7 +16,7 @@ use crate::net::tls::files::{ClientRule, IdentityFiles};
 pub struct FrontOptions {
     /// The name in logs and statistics; unique in a daemon.
     pub name: String,
-    /// The listeners that clients connect to. Never empty.
+    /// The listeners that clients connect to. There are none if all connections are handed over by other doors.
     pub listen: Vec<Listen>,
     /// The settings of TLS. There are such if and only if one of the listeners has TLS.
     pub tls: Option<TlsOptions>,

@@ -64,6 +64,10 @@ fn decided(told: &mut String, decision: &Decision<'_>) -> std::fmt::Result {
     }
     match (decision.choice(Way::Tls), &decision.rule.target) {
         (Some(choice), _) => told.push_str(&goes_to(&choice.servers)),
+        (None, Target::Door(door)) => write!(
+            told,
+            "the client is refused, because the door {door} takes no TLS and there is no tls to end it here"
+        )?,
         (None, Target::Tunnel) => told.push_str("no client of its tunnel is connected, so the client is refused"),
         (None, Target::Servers { .. }) => told.push_str("it has no port for TLS, so the client is refused"),
     }

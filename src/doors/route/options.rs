@@ -1,5 +1,6 @@
 //! The options of a route door: every number is decided, every default applied, nothing is left to look up.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +20,10 @@ pub const HTTP: Mark = Mark(1);
 pub struct Options {
     /// The options that every door has. None of the listeners has TLS: that of a client goes through to its server.
     pub front: Arc<FrontOptions>,
-    /// The services of the file. The time-outs of a connection to a server are those of its rule.
+    /// The services of the file, whose doors all exist and take connections. The time-outs of a connection to a server are those of its rule.
     pub table: Arc<Table>,
+    /// The names of the doors that services of the table name.
+    pub targets: Arc<BTreeSet<Arc<str>>>,
     /// The most time from a client's connecting until the name of its server has come.
     pub hello_timeout: Duration,
     /// The time for which the addresses of a server's host are good.

@@ -16,6 +16,7 @@ pub(super) const OPENING: Topic = Topic::new("connections with bad first bytes")
 pub(super) const NAME: Topic = Topic::new("connections for unknown names");
 pub(super) const SERVER: Topic = Topic::new("changes of servers");
 pub(super) const HOST: Topic = Topic::new("hosts that cannot be looked up");
+pub(super) const HAND_OVER: Topic = Topic::new("connections that another door could not take");
 pub(super) const CONNECT: Topic = Topic::new("connections whose server was not reached");
 
 const HELLO_TIMES: Labels = [
@@ -73,6 +74,8 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, fron
         ("routes catch-all", counters.catch_all),
         ("routes ech", counters.ech),
         ("routes redirected", counters.redirected),
+        ("routes handed over", counters.handed_over),
+        ("hand-overs failed", counters.hand_over_failed),
         ("hello bad", counters.hello_bad),
         ("hello slow", counters.hello_slow),
         ("hello left", counters.hello_left),

@@ -134,6 +134,22 @@ impl Daemon {
         StatsBlock::parse(&text).unwrap_or_else(|| self.fail("no statistics block on standard output"))
     }
 
+    /// Asks for the statistics and reads those of the door of this name, one of several.
+    #[track_caller]
+    pub(crate) fn usr1_of(&self, door: &str) -> StatsBlock {
+        let mut from = self.stdout.len();
+        self.signal(Signal::SIGUSR1);
+        loop {
+            let end = self.stdout_line(from, stats::END);
+            let text = self.stdout.text();
+            let block: Vec<&str> = text.lines().skip(from).take(end + 1 - from).collect();
+            match StatsBlock::parse(&block.join("\n")) {
+                Some(block) if block.get("name") == Some(door) => return block,
+                _ => from = end + 1,
+            }
+        }
+    }
+
     /// Asks for the statistics until they show what `wanted` looks for. Each answer is an event of the daemon's loop,
     /// so this is for states that the daemon reaches by itself and tells in no other way (a request has been queued).
     #[track_caller]

@@ -439,12 +439,7 @@ fn each_mistake_in_a_door_is_told_at_its_position() {
 
 #[test]
 fn a_key_that_is_not_served_yet_is_not_passed_over() {
-    for key in [
-        "client-secret = 's'",
-        "door = 'pool'",
-        "start = '/usr/bin/app'",
-        "tls = { cert = '/x' }",
-    ] {
+    for key in ["client-secret = 's'", "start = '/usr/bin/app'", "tls = { cert = '/x' }"] {
         let told = told(&format!("a = {{ {key} }}"));
         let name = key.split(' ').next().unwrap();
         assert_eq!(told, [format!("`{name}` is not served yet; leave it out")]);

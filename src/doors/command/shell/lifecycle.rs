@@ -76,6 +76,10 @@ impl Door for CommandDoor {
         }
     }
 
+    fn takes_handed(&self) -> bool {
+        self.options.takes_handed
+    }
+
     fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
         let mut wire = Vec::new();
         reply::refusal(b"", &Refusal::Busy, &mut wire);

@@ -91,6 +91,10 @@ impl Door for ExecDoor {
         }
     }
 
+    fn takes_handed(&self) -> bool {
+        self.options.takes_handed
+    }
+
     fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
         let why = format!("{over} ({})", over.flag());
         self.turn_down(cx, conn, origin, over.topic(), &why);

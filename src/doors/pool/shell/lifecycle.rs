@@ -188,6 +188,10 @@ impl Door for Pool {
         self.end_step(cx);
     }
 
+    fn takes_handed(&self) -> bool {
+        true
+    }
+
     fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
         conn.turn_away(&self.base.options.error_reply, false);
         let line = format_args!("refused {origin}: as many connections as {} allows", over.flag());

@@ -24,6 +24,10 @@ pub struct Counters {
     pub ech: u64,
     /// Clients that were sent on to https.
     pub redirected: u64,
+    /// Clients that were handed over to another door.
+    pub handed_over: u64,
+    /// Those of them that their door could not take.
+    pub hand_over_failed: u64,
     /// Connections whose first bytes were nothing that may begin there, on a listener for TLS.
     pub hello_bad: u64,
     /// Connections whose first bytes were not complete in time, on a listener for TLS.
@@ -59,6 +63,7 @@ impl Counters {
             Ending::Slow if matches!(protocol, Protocol::Http { .. }) => &mut self.head_slow,
             Ending::Refused(Refusal::Opening(Fault::Head(_))) => &mut self.head_bad,
             Ending::Redirected => &mut self.redirected,
+            Ending::HandedOver => &mut self.handed_over,
             Ending::ClientLeft(Phase::Opening) => &mut self.hello_left,
             Ending::Slow => &mut self.hello_slow,
             Ending::Refused(Refusal::Opening(_)) => &mut self.hello_bad,

@@ -31,6 +31,8 @@ pub enum Ending {
     Refused(Refusal),
     /// The client was sent on to the same address by https.
     Redirected,
+    /// The client was handed over to another door.
+    HandedOver,
     /// The service has no server that could be tried: none has weight, or it is served by a tunnel without a client.
     NoServer,
     /// The last server that was tried could not be reached, or has not answered a request for TLS.
@@ -88,7 +90,7 @@ impl Ending {
             Ending::Cut(Side::Client) => "CD",
             Ending::Slow => "cR",
             Ending::Refused(_) => "PR",
-            Ending::Redirected => "LR",
+            Ending::Redirected | Ending::HandedOver => "LR",
             Ending::NoServer | Ending::ServerFailed => "SC",
             Ending::ServerLate => "sC",
             Ending::NoTls(_) => "PH",
@@ -105,7 +107,7 @@ impl Ending {
 
     /// Returns the answer to a client that speaks this protocol; `None` if it is closed without a word. That of
     /// [`Ending::Redirected`] is not known here.
-    pub(super) fn answer(self, protocol: Protocol) -> Option<&'static [u8]> {
+    pub(in super::super) fn answer(self, protocol: Protocol) -> Option<&'static [u8]> {
         match protocol {
             Protocol::Plain => None,
             Protocol::Tls => self.alert(),
@@ -121,10 +123,11 @@ impl Ending {
             Ending::NoServer | Ending::ServerFailed | Ending::ServerLate | Ending::NoTls(_) | Ending::NoResources => {
                 Some(Page::BadGateway)
             }
-            // The client has gone, has its answer, or has its server's bytes; or the door ends.
+            // The client has gone, has its answer or its server's bytes, or is another door's; or the door ends.
             Ending::Done
             | Ending::ClientLeft(_)
             | Ending::Redirected
+            | Ending::HandedOver
             | Ending::Cut(_)
             | Ending::Idle(_)
             | Ending::Stopped(_)
@@ -141,11 +144,12 @@ impl Ending {
             Ending::NoServer | Ending::ServerFailed | Ending::ServerLate | Ending::NoTls(_) | Ending::NoResources => {
                 Some(answer::INTERNAL_ERROR)
             }
-            // The client has gone, was not heard completely, or has its server's bytes.
+            // The client has gone, was not heard completely, has its server's bytes, or is another door's.
             Ending::Done
             | Ending::ClientLeft(_)
             | Ending::Slow
             | Ending::Redirected
+            | Ending::HandedOver
             | Ending::Cut(_)
             | Ending::Idle(_)
             | Ending::Stopped(_)
@@ -162,6 +166,7 @@ impl Ending {
             | Ending::Slow
             | Ending::Refused(_)
             | Ending::Redirected
+            | Ending::HandedOver
             | Ending::NoServer
             | Ending::ServerFailed
             | Ending::ServerLate

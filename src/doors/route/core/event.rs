@@ -98,6 +98,8 @@ pub enum Step {
     /// Drop the connection to the server, if one is being made. Write the answer to the client, throw away what it
     /// still sends, and report [`Event::Answered`].
     Answer(Cow<'static, [u8]>),
+    /// The route is over here: hand the client over to the door of this name, with the bytes that are held.
+    HandOver(Arc<str>),
     /// The route is over: close what is open. With `breaks_off`, reset both connections, so that neither side takes the
     /// part that it has for the whole.
     Close {

@@ -3,6 +3,7 @@
 //!
 //! A client has one wish: all that it sends behind it goes the same way.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::answer;
@@ -31,6 +32,8 @@ struct Wish<'a> {
 /// The outcome of a judgement without a fault.
 enum Outcome {
     Server(Choice),
+    /// The door of this name.
+    Door(Arc<str>),
     /// The answer that sends the client on to https.
     Redirection(Vec<u8>),
     End(Ending),
@@ -87,6 +90,7 @@ impl Router {
         life.times.decided = Some(now);
         match outcome {
             Outcome::Server(choice) => self.connect(life, choice, now),
+            Outcome::Door(door) => self.hand_over(life, door),
             Outcome::Redirection(answer) => self.redirect(life, answer, now),
             Outcome::End(ending) => self.finish(life, State::Opening(opening), ending, now),
         }
@@ -192,7 +196,8 @@ impl<'a> Wish<'a> {
         }
         match (decision.choice(self.way()), &decision.rule.target) {
             (Some(choice), _) => Outcome::Server(choice),
-            (None, Target::Servers { .. }) => refused(Refusal::ClosedWay),
+            (None, Target::Door(door)) if self.protocol != Protocol::Tls => Outcome::Door(Arc::clone(door)),
+            (None, Target::Servers { .. } | Target::Door(_)) => refused(Refusal::ClosedWay),
             (None, Target::Tunnel) => Outcome::End(Ending::NoServer),
         }
     }

@@ -402,6 +402,21 @@ impl Router {
         answering(answer.into(), Ending::Redirected, None, now)
     }
 
+    /// Hands a client that holds nothing over to the door of this name.
+    pub(super) fn hand_over(&mut self, life: &Life, door: Arc<str>) -> Turn {
+        self.counters.count(Ending::HandedOver, life.asked.protocol);
+        let over = Over {
+            ending: Ending::HandedOver,
+            routed: None,
+        };
+        (State::Over(over), Step::HandOver(door))
+    }
+
+    /// Must be called for each client that was handed over, and that its door could not take.
+    pub fn count_failed_hand_over(&mut self) {
+        self.counters.hand_over_failed += 1;
+    }
+
     /// Gives back everything that a state holds, and returns what is known of the route's server.
     pub(super) fn leave(&mut self, state: State, now: Instant) -> Option<Routed> {
         match state {

@@ -173,6 +173,8 @@ pub enum Target {
         /// The servers for everything else, with their ports for it.
         http: Option<Arc<Servers>>,
     },
+    /// Another door of the process, by its name: it is handed the connection.
+    Door(Arc<str>),
     /// The client of a tunnel, which presents the secret of the service. Such a client is never connected so far.
     Tunnel,
 }
@@ -206,13 +208,13 @@ pub enum ProxyVersion {
 }
 
 impl Rule {
-    /// Returns the servers that are reached this way, or `None` if the way is closed or ends in a tunnel.
+    /// Returns the servers that are reached this way, or `None` if the way is closed, or ends elsewhere than at a server.
     pub fn servers(&self, way: Way) -> Option<&Arc<Servers>> {
         match (&self.target, way) {
             (_, Way::Acme) => self.acme.as_ref(),
             (Target::Servers { tls, .. }, Way::Tls) => tls.as_ref(),
             (Target::Servers { http, .. }, Way::Http) => http.as_ref(),
-            (Target::Tunnel, Way::Tls | Way::Http) => None,
+            (Target::Door(_) | Target::Tunnel, Way::Tls | Way::Http) => None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The route door as the daemon sees it: its start, its change, its end.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use super::super::report::{self, Gauges, Times};
 use super::carrying::Traffic;
 use super::{RouteDoor, RouteSource};
 use crate::doors::front::{Front, FrontKind, OverLimit};
-use crate::doors::{self, Door, Listeners, Prepared, Shutdown};
+use crate::doors::{self, Door, HandedConnection, Listeners, Prepared, Shutdown};
 use crate::error::Error;
 use crate::net::conn::Conn;
 use crate::net::local_ports::LocalPorts;
@@ -49,6 +50,7 @@ impl RouteDoor {
             front,
             router,
             routes: GenerationalSlab::default(),
+            handed: VecDeque::new(),
             local_ports: LocalPorts::read(),
             names: Names::new(options.resolve_interval),
             resolver: Resolver::default(),
@@ -137,7 +139,19 @@ impl Door for RouteDoor {
     }
 
     fn is_idle(&self) -> bool {
-        self.routes.len() == 0
+        self.routes.len() == 0 && self.handed.is_empty()
+    }
+
+    fn next_handed(&mut self) -> Option<Box<HandedConnection>> {
+        self.handed.pop_front()
+    }
+
+    fn may_hand_to(&self, door: &str) -> bool {
+        self.may_still_hand_to(door)
+    }
+
+    fn refuse_handed(&mut self, cx: &mut Context<'_>, handed: Box<HandedConnection>, why: &str) {
+        self.refuse(cx, handed, why);
     }
 
     fn statistics(&self, now: Instant) -> Snapshot {

@@ -4,7 +4,8 @@
 //! Every step is carried out by one `match` in `follow`. The modules: `routes` is one connection with its server, and
 //! adds, finds and closes it; `opening` reads its first bytes; `names` waits for the addresses of its server,
 //! `connecting` connects to it, `heading` makes the header that it gets first, and `asking` asks it for TLS as
-//! PostgreSQL does; `carrying` passes bytes both ways; `answering` refuses, and closes; `end` is one end of the relay;
+//! PostgreSQL does; `carrying` passes bytes both ways; `answering` refuses, and closes; `handing` hands clients over to
+//! other doors; `end` is one end of the relay;
 //! `notes` writes the log, `describe` the dump, and `lifecycle` starts, reloads and stops the door.
 //!
 //! Invariants: a route is known by its key, which is never used again, so the second of two events of a turn finds
@@ -18,6 +19,7 @@ mod carrying;
 mod connecting;
 mod describe;
 mod end;
+mod handing;
 mod heading;
 mod lifecycle;
 mod names;
@@ -25,6 +27,7 @@ mod notes;
 mod opening;
 mod routes;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::core::event::{Event, RouteId, Step};
@@ -32,8 +35,8 @@ use super::core::names::Names;
 use super::core::router::Router;
 use super::options::Options;
 use super::report::Times;
-use crate::doors::Door;
 use crate::doors::front::Front;
+use crate::doors::{Door, HandedConnection};
 use crate::net::listening::Accepting;
 use crate::net::local_ports::LocalPorts;
 use crate::net::resolving::Resolver;
@@ -51,6 +54,8 @@ pub struct RouteDoor {
     options: Options,
     router: Router,
     routes: GenerationalSlab<Route>,
+    /// The clients that the daemon is to give to other doors.
+    handed: VecDeque<Box<HandedConnection>>,
     /// The ports at which a connection to a server may be one to itself.
     local_ports: LocalPorts,
     /// The addresses of servers that are named by their hosts.
@@ -162,6 +167,7 @@ impl RouteDoor {
                     self.carry(cx, key);
                 }
                 Step::Answer(bytes) => self.answer(cx, key, &bytes),
+                Step::HandOver(door) => self.hand_over(cx, key, door),
                 Step::Close { breaks_off } => self.close(cx, key, breaks_off),
             }
         }

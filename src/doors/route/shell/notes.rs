@@ -42,6 +42,7 @@ impl RouteDoor {
             },
             Step::Ask => "connected, and asked for TLS".to_owned(),
             Step::Relay => "connected".to_owned(),
+            Step::HandOver(door) => format!("handed over to the door {door}"),
             Step::Answer(_) => "answered".to_owned(),
             Step::Close { .. } => match route.life.ending() {
                 Some(ending) => format!("closed ({})", ending.letters()),
@@ -122,6 +123,7 @@ impl RouteDoor {
             // The good end; what clients and servers do; and the end of the door, which logs itself.
             Ending::Done
             | Ending::Redirected
+            | Ending::HandedOver
             | Ending::ClientLeft(Phase::Connecting | Phase::Asking)
             | Ending::Cut(_)
             | Ending::Idle(_)

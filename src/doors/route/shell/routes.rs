@@ -36,7 +36,9 @@ pub(super) struct Route {
     pub(super) origin: Origin,
     pub(super) client: End,
     pub(super) stage: Stage,
-    alarm: Alarm,
+    pub(super) alarm: Alarm,
+    /// True if the poll reports the events of the client.
+    pub(super) is_registered: bool,
 }
 
 /// The things that a route holds besides its client.
@@ -84,6 +86,7 @@ impl RouteDoor {
             client: End::client(conn),
             stage: Stage::Held(Vec::new()),
             alarm: Alarm::default(),
+            is_registered: false,
             origin,
         };
         let key = match self.routes.insert(route) {
@@ -107,6 +110,7 @@ impl RouteDoor {
             self.front.note(cx, Level::Error, report::SYSTEM, line);
             return self.tell(cx, key, Event::Abort);
         }
+        route.is_registered = true;
         self.settle(cx, key);
     }
 

@@ -143,6 +143,32 @@ fn answer_of(bytes: &'static [u8]) -> Step {
 }
 
 #[test]
+fn a_client_without_tls_is_handed_over_to_the_door_of_its_service() {
+    let mut world = World::new(&[("a.example", &["a"])]);
+    let mut table = Table::default();
+    let rule = Rule {
+        target: Target::Door("pool".into()),
+        ..rule_to(&servers(&["unused"]))
+    };
+    table.insert(Pattern::CatchAll, [rule]);
+    _ = world.router.replace_table(Source::File, Arc::new(table));
+    for (entrance, bytes) in [
+        (Entrance::Tls, &b"line\n"[..]),
+        (Entrance::Http, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (Entrance::Http, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    ] {
+        let id = world.begin_at(entrance);
+        assert_eq!(world.tell(id, Event::Bytes(bytes)), Step::HandOver("pool".into()));
+        assert_eq!((world.letters(id), world.router.census().total()), ("LR", 0));
+        assert_eq!(world.tell(id, Event::Abort), Step::Nothing, "it is over");
+    }
+    let (id, step) = world.asking("a.example");
+    assert_eq!(step, answer_of(answer::UNRECOGNIZED_NAME));
+    assert_eq!(world.tell(id, Event::Answered), CLOSE);
+    assert_eq!(world.router.counters().handed_over, 3);
+}
+
+#[test]
 fn a_route_goes_from_its_hello_to_a_server_and_ends_when_both_sides_have() {
     let mut world = World::new(&[("a.example", &["a"])]);
     let id = world.begin();

@@ -1,0 +1,97 @@
+//! Services of route doors whose connections are handed over to another door of the file. The door must be there, and
+//! must take them.
+//!
+//! Which doors there are is known when the whole file was read, so the references are collected until then.
+
+use toml::de::{DeTable, DeValue};
+
+use super::Collected;
+use super::report::Report;
+use crate::config::quote::{Quoted, in_header};
+use crate::config::suggest::nearest;
+use crate::doors::Options;
+
+/// The key of a door that takes such connections. It is no flag: a door of a command line is alone.
+pub(super) const HANDED_OVER: &str = "handed-over";
+
+/// A service that names a door.
+#[derive(Debug)]
+pub(super) struct Reference {
+    /// The position of the name.
+    pub(super) place: usize,
+    /// The name.
+    pub(super) door: String,
+}
+
+/// Takes the key [`HANDED_OVER`] out of a door's table, and returns its value. A wrong one is reported.
+pub(super) fn take_handed_over(table: &mut DeTable<'_>, report: &mut Report<'_>) -> bool {
+    let Some(value) = table.remove(HANDED_OVER) else {
+        return false;
+    };
+    if let DeValue::Boolean(is_on) = value.get_ref() {
+        return *is_on;
+    }
+    let text = format!("{HANDED_OVER}: this is switched on or off; write true or false");
+    report.add(value.span().start, text);
+    false
+}
+
+/// Reports each reference to a door that is not there, or takes no such connections.
+pub(super) fn report_references(found: &mut Collected<'_>) {
+    for (from, Reference { place, door }) in std::mem::take(&mut found.references) {
+        if let Some(text) = mistake(&from, &door, found) {
+            found.report.add(place, format!("door: {text}"));
+        }
+    }
+}
+
+/// Returns the mistake in a reference of the route door `from`.
+fn mistake(from: &str, door: &str, found: &Collected<'_>) -> Option<String> {
+    let (name, header) = (Quoted(door), in_header(door));
+    if door == from {
+        let remedy = "name another door, or write the addr of a server";
+        return Some(format!(
+            "{name} is this very door, whose connections would come back to it; {remedy}"
+        ));
+    }
+    let Some(options) = found.services.iter().find(|options| options.name() == door) else {
+        return (!found.names.contains(door)).then(|| unknown(door, found));
+    };
+    let must_say = |kind: &str, more: &str| {
+        format!(
+            "the {kind} door {name} takes no connections that another door hands over; write {HANDED_OVER} = true in \
+             [{kind}.{header}]{more}"
+        )
+    };
+    match options {
+        Options::Route(_) => Some(format!(
+            "{name} is a route door, which takes no connections that another one hands over; describe the servers of the \
+             service here"
+        )),
+        Options::Exec(exec) if !exec.takes_handed => {
+            Some(must_say("exec", ", and say with allow-program what may be run"))
+        }
+        Options::Command(command) if !command.takes_handed => Some(must_say("command", "")),
+        Options::Pool(_) | Options::Exec(_) | Options::Command(_) => asks_for_certificates(options),
+    }
+}
+
+/// Returns the mistake in a reference to a door whose clients need a certificate: none is asked for on the way.
+fn asks_for_certificates(options: &Options) -> Option<String> {
+    options.front().tls.as_ref()?.clients.as_ref()?;
+    let name = Quoted(options.name());
+    Some(format!(
+        "clients of {name} need a certificate of its client-ca, and would need none on this way; name a door without \
+         client-ca"
+    ))
+}
+
+fn unknown(door: &str, found: &Collected<'_>) -> String {
+    let takes = |options: &&Options| !matches!(options, Options::Route(_));
+    let known = found.services.iter().filter(takes).map(Options::name);
+    let remedy = nearest(door, known).map_or_else(
+        || format!("describe it in a table such as [pool.{}]", in_header(door)),
+        |meant| format!("did you mean {}?", Quoted(meant)),
+    );
+    format!("there is no door {} in this file; {remedy}", Quoted(door))
+}
