@@ -41,6 +41,7 @@ use crate::doors::{Door, Options};
 use crate::error::{Blame, Error};
 use crate::net::handover::HandedOver;
 use crate::process::limits::OpenFileLimit;
+use crate::process::predecessors::Predecessors;
 use crate::process::spawn::SpawnDefaults;
 use crate::process::watchdog::Watchdog;
 use crate::process::{self, guard};
@@ -83,6 +84,8 @@ struct Daemon {
     start: Start,
     shutdown: Shutdown,
     upgrade: Upgrade,
+    /// The processes that this one has taken the place of.
+    predecessors: Predecessors,
     /// Present while this daemon is about to take the place of another one and accepts no clients yet.
     candidate: Option<Candidate>,
 }
@@ -120,11 +123,13 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     let heard = reactor.watch_signal(Signal::SIGCHLD);
     heard.map_err(|error| system("hear of its children", &error))?;
     let children = Children::new(guard, &reactor)?;
+    let mut predecessors = Predecessors::default();
     let (candidate, handed_over, inherited, places) = match invitation {
         None => (None, HandedOver::default(), doors::inherited(), Places::new()),
         Some(invitation) => {
             // A predecessor has raised its own limit, and this process inherited the raised one.
             limit.original = invitation.terms.open_files;
+            predecessors = invitation.predecessors;
             let candidate = Candidate::new(invitation.terms, &reactor)?;
             (Some(candidate), invitation.sockets, invitation.given, invitation.places)
         }
@@ -148,6 +153,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
         start: Start::new(Instant::now()),
         shutdown: Shutdown::NotBegun,
         upgrade: Upgrade::new(limit.original),
+        predecessors,
         candidate,
     };
     daemon.doors.open_all(&mut daemon.reactor, plan.services)?;
@@ -212,9 +218,11 @@ impl Daemon {
     }
 
     fn print_statistics(&mut self) {
-        let blocks = self
-            .doors
-            .each(&mut self.reactor, |door, cx| text::block(&door.statistics(cx.now())));
+        let earlier = self.predecessors.running().len();
+        let blocks = self.doors.each(&mut self.reactor, |door, cx| {
+            door.front_mut().note_predecessors(earlier);
+            text::block(&door.statistics(cx.now()))
+        });
         self.output.print(blocks.concat());
     }
 

@@ -43,6 +43,7 @@ pub mod kill_sequence;
 pub mod leftovers;
 pub mod limits;
 mod plan;
+pub mod predecessors;
 mod procfs;
 pub mod program;
 pub mod rss;

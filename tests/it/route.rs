@@ -635,8 +635,13 @@ fn a_predecessor_serves_its_connections_beyond_the_stop_timeout() {
         .start();
     let (mut old, mut served) = pair(&daemon, &backend, "www.example.org");
     let address = daemon.addr();
-    upgrade(&daemon, daemon.pid(), 1);
+    let successor = upgrade(&daemon, daemon.pid(), 1);
     let (mut new, mut new_served) = pair(&daemon, &backend, "www.example.org");
+    let old_processes = |pid| daemon.usr1_of_process(pid).count("old processes");
+    assert_eq!((old_processes(daemon.pid()), old_processes(successor)), (0, 1));
+    // A third one counts both.
+    let third = upgrade(&daemon, successor, 2);
+    assert_eq!(old_processes(third), 2);
     // The time that the successor gives a silent client is longer than the one that TERM would give the old one.
     Client::connect(&address).read_to_end_or_reset();
     for (client, served) in [(&mut old, &mut served), (&mut new, &mut new_served)] {
@@ -647,4 +652,5 @@ fn a_predecessor_serves_its_connections_beyond_the_stop_timeout() {
     }
     drop((old, served));
     assert_eq!(daemon.wait_exit().code(), Some(0));
+    assert_eq!(old_processes(third), 1);
 }

@@ -4,13 +4,14 @@
 use std::time::Instant;
 
 use super::super::{Daemon, Places, Start};
-use super::invitation::{self, Terms, VARIABLE};
+use super::invitation::{self, Parts, Terms, VARIABLE};
 use super::link::{Link, LinkEvent};
 use super::message;
 use crate::doors::{Door, Readiness};
 use crate::error::{Blame, Error};
 use crate::net::handover::{self, HandedOver};
 use crate::net::inherit::Inherited;
+use crate::process::predecessors::Predecessors;
 use crate::process::successor;
 use crate::reactor::Reactor;
 
@@ -21,6 +22,7 @@ pub(in crate::daemon) struct Invitation {
     pub(in crate::daemon) sockets: HandedOver,
     pub(in crate::daemon) given: Inherited,
     pub(in crate::daemon) places: Places,
+    pub(in crate::daemon) predecessors: Predecessors,
 }
 
 impl Invitation {
@@ -39,9 +41,15 @@ impl Invitation {
         };
         let remedy = "restart the daemon instead";
         let refused = |what: String| Error::new(Blame::System, format!("cannot take over: {what}"), remedy);
-        let Some((terms, places, table)) = invitation::parse(&value) else {
+        let Some(parts) = invitation::parse(&value) else {
             return Err(refused(format!("{VARIABLE} was not written by a program like this")));
         };
+        let Parts {
+            terms,
+            earlier,
+            places,
+            sockets,
+        } = parts;
         // The parent may be killed at this moment. Then there is nothing to take over.
         if !successor::depend_on_parent(terms.parent) {
             return Err(refused(format!(
@@ -49,12 +57,13 @@ impl Invitation {
                 terms.parent
             )));
         }
-        let (sockets, given) = HandedOver::take_over(table).map_err(|error| refused(error.to_string()))?;
+        let (sockets, given) = HandedOver::take_over(sockets).map_err(|error| refused(error.to_string()))?;
         Ok(Some(Invitation {
             terms,
             sockets,
             given,
             places,
+            predecessors: Predecessors::of(terms.parent, earlier),
         }))
     }
 }

@@ -1,10 +1,10 @@
 //! The invitation by which a predecessor starts its successor, in one variable of the environment: the predecessor's
 //! process id, the descriptor of the connection to it, the time until the successor must be ready, the limit on open
-//! files for its workers, the present number of workers of each service (its minimum would be too few for the load),
-//! and the sockets.
+//! files for its workers, the processes before the predecessor that still run, the present number of workers of each
+//! service (its minimum would be too few for the load), and the sockets.
 //!
-//! The first line is `1 PARENT CONNECTION MILLISECONDS OPEN-FILES`. Then comes `places NUMBER SERVICE`, separated by
-//! tabs, for each service. The rest is the table of [`handover`]. A process that finds the variable with another
+//! The first line is `1 PARENT CONNECTION MILLISECONDS OPEN-FILES`. Then come `earlier PID STARTED` for each of those
+//! processes, and `places NUMBER SERVICE` for each service, separated by tabs. The rest is the table of [`handover`]. A process that finds the variable with another
 //! parent's number has it by mistake, and must refuse to start.
 
 use std::fmt;
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::super::Places;
 use crate::net::handover::{self, Entry};
+use crate::process::predecessors::Earlier;
 
 /// The name of the variable.
 pub(super) const VARIABLE: &str = "IOTCPD_HANDOVER";
@@ -41,6 +42,23 @@ impl fmt::Display for Terms {
     }
 }
 
+/// Returns the lines about earlier processes.
+pub(super) fn write_earlier(processes: &[Earlier]) -> String {
+    let line = |process: &Earlier| format!("earlier\t{}\t{}\n", process.pid, process.started);
+    processes.iter().map(line).collect()
+}
+
+/// Parses a line about an earlier process, and returns the lines after it as well.
+fn read_earlier(lines: &str) -> Option<(Earlier, &str)> {
+    let (line, rest) = lines.split_once('\n')?;
+    let (pid, started) = line.strip_prefix("earlier\t")?.split_once('\t')?;
+    let process = Earlier {
+        pid: pid.parse().ok()?,
+        started: started.parse().ok()?,
+    };
+    Some((process, rest))
+}
+
 /// Returns the lines about the services.
 pub(super) fn write_places(places: &Places) -> String {
     let line = |(service, number): &(String, usize)| format!("places\t{number}\t{service}\n");
@@ -54,8 +72,17 @@ fn read_places(lines: &str) -> Option<((String, usize), &str)> {
     Some(((service.to_owned(), number.parse().ok()?), rest))
 }
 
-/// Parses the variable's value into the three parts of the invitation. Returns `None` if it is malformed.
-pub(super) fn parse(value: &str) -> Option<(Terms, Places, Vec<Entry>)> {
+/// The parts of an invitation.
+#[derive(Debug, PartialEq)]
+pub(super) struct Parts {
+    pub(super) terms: Terms,
+    pub(super) earlier: Vec<Earlier>,
+    pub(super) places: Places,
+    pub(super) sockets: Vec<Entry>,
+}
+
+/// Parses the variable's value. Returns `None` if it is malformed.
+pub(super) fn parse(value: &str) -> Option<Parts> {
     let (first, mut table) = value.split_once('\n')?;
     let mut words = first.split(' ');
     let mut next = || words.next();
@@ -71,12 +98,22 @@ pub(super) fn parse(value: &str) -> Option<(Terms, Places, Vec<Entry>)> {
     if next().is_some() {
         return None;
     }
+    let mut earlier = Vec::new();
+    while let Some((process, rest)) = read_earlier(table) {
+        earlier.push(process);
+        table = rest;
+    }
     let mut places = Places::new();
     while let Some((service, rest)) = read_places(table) {
         places.push(service);
         table = rest;
     }
-    Some((terms, places, handover::parse(table).ok()?))
+    Some(Parts {
+        terms,
+        earlier,
+        places,
+        sockets: handover::parse(table).ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -93,10 +130,15 @@ mod tests {
         };
         let table = "12\tgiven\tweb\n13\tbound\t-\tpool\t127.0.0.1:0\n";
         let places = vec![("pool".to_owned(), 4), ("a b".to_owned(), 4096)];
-        let written = write_places(&places);
-        let (read, read_places, entries) = parse(&format!("{terms}{written}{table}")).unwrap();
-        assert_eq!((read, read_places), (terms, places));
-        assert_eq!(entries, handover::parse(table).unwrap());
+        let earlier = vec![Earlier { pid: 5, started: 77 }, Earlier { pid: 4, started: 66 }];
+        let written = write_earlier(&earlier) + &write_places(&places);
+        let parts = Parts {
+            terms,
+            earlier,
+            places,
+            sockets: handover::parse(table).unwrap(),
+        };
+        assert_eq!(parse(&format!("{terms}{written}{table}")), Some(parts));
     }
 
     #[test]
@@ -110,6 +152,8 @@ mod tests {
             "1 2 3 4 5\nx\n",
             "1 2 3 4 5\nplaces\t-1\tpool\n",
             "1 2 3 4 5\nplaces\t4\n",
+            "1 2 3 4 5\nearlier\t4\n",
+            "1 2 3 4 5\nearlier\tx\t5\n",
             "1 a 3 4 5\n",
         ] {
             assert_eq!(parse(value), None, "{value:?}");

@@ -216,13 +216,14 @@ impl Daemon {
             time,
             open_files: self.upgrade.open_files,
         };
+        let earlier = invitation::write_earlier(self.predecessors.running());
         let places = invitation::write_places(&self.doors.places(&mut self.reactor));
         let outgoing = self.doors.offer(&mut self.reactor);
         let (mut descriptors, table) = outgoing.map_err(told("duplicate the sockets"))?.into_parts();
         descriptors.push(OwnedFd::from(theirs));
         let successor = image.start(Inheritance {
             descriptors,
-            variable: (VARIABLE, &format!("{terms}{places}{table}")),
+            variable: (VARIABLE, &format!("{terms}{earlier}{places}{table}")),
             without: &REMOVED_VARIABLES,
         });
         let successor = successor.map_err(told(&format!("run {}", image.program().display())))?;

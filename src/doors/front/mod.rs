@@ -91,6 +91,8 @@ pub struct Front {
     hasten: Option<Instant>,
     /// True if other doors may hand over more connections, although the door drains.
     expects_handed: bool,
+    /// The processes of before an upgrade that still have clients.
+    predecessors: usize,
     started: Instant,
 }
 
@@ -126,6 +128,7 @@ impl Front {
             drain: Drain::new(kind.drain),
             hasten: None,
             expects_handed: false,
+            predecessors: 0,
             started: now,
             kind,
             options,
@@ -356,6 +359,17 @@ impl Front {
     }
 
     // ---- statistics --------------------------------------------------------------------------------------------
+
+    /// Takes note of the number of processes of before an upgrade that still run. Must be called before statistics are
+    /// made.
+    pub fn note_predecessors(&mut self, count: usize) {
+        self.predecessors = count;
+    }
+
+    /// Returns the number of those processes.
+    pub(super) fn predecessors(&self) -> usize {
+        self.predecessors
+    }
 
     /// Adds the rows about the door itself: the time that it has been open, the version of the program, its name.
     pub(super) fn report(&self, snapshot: &mut Snapshot, now: Instant) {

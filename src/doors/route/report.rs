@@ -100,6 +100,7 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, fron
         ("table names", as_count(gauges.names)),
         ("names looked up", gauges.names_looked_up.0),
         ("names failed", gauges.names_looked_up.1),
+        ("old processes", as_count(front.predecessors())),
         ("connections", as_count(front.connections())),
         ("refused denied", refused.denied),
         ("refused proxy", refused.bad_header),

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::stats::{self, StatsBlock};
@@ -130,7 +131,13 @@ impl Daemon {
     /// Asks for the statistics and reads them.
     #[track_caller]
     pub(crate) fn usr1(&self) -> StatsBlock {
-        let text = self.signalled_block(Signal::SIGUSR1, stats::END);
+        self.usr1_of_process(self.pid())
+    }
+
+    /// The statistics of this process, which is the daemon or a successor of it.
+    #[track_caller]
+    pub(crate) fn usr1_of_process(&self, pid: i32) -> StatsBlock {
+        let text = self.signalled_block(pid, Signal::SIGUSR1, stats::END);
         StatsBlock::parse(&text).unwrap_or_else(|| self.fail("no statistics block on standard output"))
     }
 
@@ -215,9 +222,9 @@ impl Daemon {
     }
 
     #[track_caller]
-    fn signalled_block(&self, signal: Signal, end: &str) -> String {
+    fn signalled_block(&self, pid: i32, signal: Signal, end: &str) -> String {
         let from = self.stdout.len();
-        self.signal(signal);
+        kill(Pid::from_raw(pid), signal).unwrap_or_else(|error| self.fail(&format!("cannot signal {pid}: {error}")));
         let end = self.stdout_line(from, end);
         let text = self.stdout.text();
         let lines: Vec<&str> = text.lines().skip(from).take(end + 1 - from).collect();
