@@ -164,6 +164,8 @@ mod real_tls;
 #[cfg(test)]
 mod route;
 #[cfg(test)]
+mod route_access_log;
+#[cfg(test)]
 mod route_attacks;
 #[cfg(test)]
 mod route_doors;

@@ -23,7 +23,7 @@ use crate::doors::route::options::{Options, Pattern, Rule, Table};
 pub(super) const SERVICES: &str = "services";
 
 /// The keys of a door that have no effect yet.
-pub(super) const LATER: [&str; 4] = ["tunnel-listen", "http", "log-connections", "store"];
+pub(super) const LATER: [&str; 3] = ["tunnel-listen", "http", "store"];
 /// The keys of a service that have no effect yet.
 pub(super) const LATER_OF_SERVICE: [&str; 8] = [
     "client-secret",

@@ -66,6 +66,7 @@ pub fn route(name: &str, spec: &RouteSpec, table: Table, is_whole: bool) -> Resu
         table: Arc::new(table),
         hello_timeout: hello_timeout.unwrap_or(DEFAULT_HELLO_TIMEOUT),
         resolve_interval: resolve_interval.unwrap_or(DEFAULT_RESOLVE_INTERVAL),
+        log_connections: spec.log_connections,
         debug: spec.debug,
     };
     mistakes.into_result(Lowered { options, listen })

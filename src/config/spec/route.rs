@@ -73,6 +73,9 @@ pub struct RouteSpec {
     /// /.well-known/acme-challenge/ over HTTP) [default: as all else]
     #[arg(long, value_name = "ADDR", help_heading = "Connections")]
     pub acme_addr: Option<String>,
+    /// Log each connection at its end
+    #[arg(long, help_heading = "Connections")]
+    pub log_connections: bool,
     /// Log each step of a connection
     #[arg(short, long, help_heading = "Connections")]
     pub debug: bool,
@@ -96,6 +99,7 @@ impl RouteSpec {
             old_generation_timeout,
             redirect_https,
             acme_addr,
+            log_connections,
             debug,
         } = self;
         let mut said = Vec::new();
@@ -123,6 +127,12 @@ impl RouteSpec {
         overlay(&mut said, "old-generation-timeout", old_generation_timeout, of_old);
         overlay(&mut said, "redirect-https", redirect_https, &mut under.redirect_https);
         overlay(&mut said, "acme-addr", acme_addr, &mut under.acme_addr);
+        overlay(
+            &mut said,
+            "log-connections",
+            log_connections,
+            &mut under.log_connections,
+        );
         overlay(&mut said, "debug", debug, &mut under.debug);
         said
     }
@@ -273,7 +283,7 @@ mod tests {
         for flag in command.get_arguments() {
             let name = flag.get_long().unwrap();
             let value = match name {
-                "debug" | "redirect-https" | "accept-proxy-optional" => None,
+                "debug" | "log-connections" | "redirect-https" | "accept-proxy-optional" => None,
                 "socket-mode" => Some("0660"),
                 "send-proxy" => Some("v2"),
                 _ => Some("7"),

@@ -17,6 +17,7 @@
 //!
 //! Binding the listeners and the moment of a reload do not belong here: they are the daemon's.
 
+mod access_log;
 pub mod core;
 pub mod explain;
 pub mod options;

@@ -28,6 +28,8 @@ pub struct Options {
     pub hello_timeout: Duration,
     /// The time for which the addresses of a server's host are good.
     pub resolve_interval: Duration,
+    /// True if each connection is logged at its end.
+    pub log_connections: bool,
     /// True if each step of a connection is logged.
     pub debug: bool,
 }

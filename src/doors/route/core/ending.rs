@@ -177,3 +177,64 @@ impl Ending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hello;
+    use super::*;
+
+    /// Every ending, with its letters.
+    fn endings() -> Vec<(Ending, &'static str)> {
+        let refusal = |refusal| (Ending::Refused(refusal), "PR");
+        let mut all = vec![
+            (Ending::Done, "--"),
+            (Ending::Slow, "cR"),
+            refusal(Refusal::Opening(Fault::NoHello)),
+            refusal(Refusal::Opening(Fault::Hello(hello::Fault::Malformed))),
+            refusal(Refusal::NoService),
+            refusal(Refusal::NoProtocol),
+            refusal(Refusal::ClosedWay),
+            (Ending::Redirected, "LR"),
+            (Ending::HandedOver, "LR"),
+            (Ending::NoServer, "SC"),
+            (Ending::ServerFailed, "SC"),
+            (Ending::ServerLate, "sC"),
+            (Ending::NoTls(NoTls::Declined), "PH"),
+            (Ending::NoTls(NoTls::Wrong), "PH"),
+            (Ending::NoResources, "RC"),
+            (Ending::BrokenOff, "KD"),
+        ];
+        for (phase, left, stopped) in [
+            (Phase::Opening, "CR", "KR"),
+            (Phase::Connecting, "CC", "KC"),
+            (Phase::Asking, "CH", "KH"),
+        ] {
+            all.extend([(Ending::ClientLeft(phase), left), (Ending::Stopped(phase), stopped)]);
+        }
+        for (side, cut, idle) in [(Side::Client, "CD", "cD"), (Side::Server, "SD", "sD")] {
+            all.extend([(Ending::Cut(side), cut), (Ending::Idle(side), idle)]);
+        }
+        all
+    }
+
+    #[test]
+    fn each_ending_has_its_letters_and_each_pair_of_letters_is_in_the_manual() {
+        let page = include_str!("../../../../man/iotcpd-route.1");
+        let items = page.lines().filter_map(|line| line.strip_prefix(".It Li "));
+        let documented: Vec<&str> = items.flat_map(|item| item.split(" , ")).collect();
+        for (ending, letters) in endings() {
+            assert_eq!(ending.letters(), letters, "{ending:?}");
+            assert!(documented.contains(&letters), "{letters} is not in the manual");
+        }
+    }
+
+    #[test]
+    fn an_ending_that_sends_an_answer_resets_no_connection() {
+        for (ending, _) in endings() {
+            let protocols = [Protocol::Tls, Protocol::Http { is_head: false }, Protocol::Plain];
+            let is_answered = protocols.iter().any(|protocol| ending.answer(*protocol).is_some());
+            assert!(!(is_answered && ending.breaks_off()), "{ending:?}");
+            assert_eq!(ending.answer(Protocol::Plain), None);
+        }
+    }
+}

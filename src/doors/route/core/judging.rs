@@ -11,7 +11,7 @@ use super::ending::{Ending, Refusal};
 use super::event::{RouteId, Step};
 use super::head::{self, Head};
 use super::hello::{Alpn, Hello};
-use super::life::{Asked, Life, Opening, Protocol, State, TABLE_PATIENCE, Waiting};
+use super::life::{Asked, Life, Opening, Protocol, State, TABLE_PATIENCE, Waiting, listed};
 use super::name::Name;
 use super::opening::{Entrance, Fault, Progress, Verdict, judge};
 use super::router::{Router, Turn};
@@ -72,6 +72,7 @@ impl Router {
         };
         let name = wish.name.and_then(Name::parse);
         life.asked = Asked::new(wish.name, name.as_ref(), wish.protocol);
+        life.asked.protocols = if self.keeps_protocols { listed(wish.alpn) } else { None };
         life.asked.has_ech = wish.has_ech;
         life.asked.starts_tls = entrance == Entrance::Invited;
         let decision = wish.decide(self, name.as_ref());

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use super::balance::ClientKey;
 use super::ending::Ending;
 use super::event::Side;
+use super::hello::Alpn;
 use super::name::{self, Name};
 use super::opening::{Entrance, Progress};
 use super::table::{Address, Choice};
@@ -31,6 +32,9 @@ pub const HALF_CLOSED: Duration = Duration::from_secs(5 * 60);
 pub const TABLE_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest time that a client has to take its answer and to end its side.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The length in bytes of the protocols of a client that are kept for the log.
+pub const LONGEST_PROTOCOLS: usize = 200;
 
 /// One route: a client's connection from its acceptance to its end. The shell keeps it beside its sockets.
 #[derive(Debug)]
@@ -47,6 +51,10 @@ pub struct Asked {
     /// The name, in lower case and without a trailing dot. Bytes that cannot be a name are escaped, and cut after 253 of
     /// them: for the log alone.
     pub name: Option<Box<str>>,
+    /// The protocols that the client offers (ALPN), separated by commas, with other characters than signs of ASCII
+    /// escaped, and cut after [`LONGEST_PROTOCOLS`] bytes. Only if the router [keeps](super::router::Router::keep_protocols)
+    /// them: for the log alone.
+    pub protocols: Option<Box<str>>,
     /// The protocol that the client speaks, and in which it is answered.
     pub protocol: Protocol,
     /// True if the ClientHello has the extension Encrypted ClientHello, so that the name may be another's.
@@ -265,11 +273,26 @@ impl Asked {
                     beginning.escape_ascii().to_string().into()
                 }
             }),
+            protocols: None,
             protocol,
             has_ech: false,
             starts_tls: false,
         }
     }
+}
+
+/// Returns the protocols of a client as they are [kept](Asked::protocols).
+pub(super) fn listed(alpn: Alpn<'_>) -> Option<Box<str>> {
+    let mut list = String::new();
+    for protocol in alpn.protocols() {
+        let comma = if list.is_empty() { "" } else { "," };
+        let next = format!("{comma}{}", protocol.escape_ascii());
+        if list.len() + next.len() > LONGEST_PROTOCOLS {
+            break;
+        }
+        list.push_str(&next);
+    }
+    (!list.is_empty()).then(|| list.into())
 }
 
 /// The routes that are not over, by their states.

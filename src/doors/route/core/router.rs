@@ -46,6 +46,8 @@ pub struct Router {
     hello_timeout: Duration,
     /// The port of the addresses to which requests of HTTP are sent on.
     pub(super) https_port: u16,
+    /// The protocols that a client offers are kept, for the log.
+    pub(super) keeps_protocols: bool,
 }
 
 /// The next state of a route, and the step that leads into it.
@@ -65,6 +67,7 @@ impl Router {
             notices: VecDeque::new(),
             hello_timeout,
             https_port: HTTPS_PORT,
+            keeps_protocols: false,
         }
     }
 
@@ -76,6 +79,11 @@ impl Router {
     /// Sets the port at which clients reach the door by https, which is 443 at first.
     pub fn set_https_port(&mut self, port: u16) {
         self.https_port = port;
+    }
+
+    /// Keeps the protocols that clients offer in [`Asked::protocols`], for clients that come from now on, or does not.
+    pub fn keep_protocols(&mut self, keeps: bool) {
+        self.keeps_protocols = keeps;
     }
 
     /// Lets clients wait whose name is not in the file, until [`stop_awaiting_store`](Self::stop_awaiting_store): the

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::core::event::{Event, Side};
 use super::super::core::life;
+use super::carrying::Traffic;
 use super::end::End;
 use super::routes::{Route, Stage};
 use super::{RouteDoor, RouteSource};
@@ -20,6 +21,8 @@ const LINGER: LingerLimits = LingerLimits {
 /// A lingering close of one side. The other side is closed with it.
 #[derive(Debug)]
 pub(super) struct Closing {
+    /// The bytes that were passed on before.
+    pub(super) traffic: Traffic,
     /// `None` if the side is the client, which its route has.
     pub(super) server: Option<Box<End>>,
 }
@@ -38,11 +41,12 @@ impl RouteDoor {
     pub(super) fn begin_closing(&mut self, cx: &mut Context<'_>, key: Key, side: Side) {
         self.leave_name(key);
         let Some(route) = self.routes.get_mut(key) else { return };
+        let traffic = route.stage.traffic();
         let server = match (side, std::mem::replace(&mut route.stage, Stage::Held(Vec::new()))) {
             (Side::Server, Stage::Relaying(relay)) => Some(Box::new(relay.server)),
             (Side::Client | Side::Server, _) => None,
         };
-        route.stage = Stage::Closing(Closing { server });
+        route.stage = Stage::Closing(Closing { traffic, server });
         if let Some(end) = route.closing_end() {
             let step = end.conn.begin_close(true, LINGER, cx.now());
             self.take_step(cx, key, step);

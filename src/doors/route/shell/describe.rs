@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::super::core::life;
 use super::carrying::Traffic;
-use super::routes::{Route, Stage};
+use super::routes::Route;
 use super::{RouteDoor, id};
 use crate::amount;
 use crate::doors::dump::{Dump, FIRST};
@@ -37,14 +37,8 @@ impl Route {
     fn describe(&self, key: Key, now: Instant) -> String {
         let (number, since) = (id(key).0, now.saturating_duration_since(self.life.times().accepted));
         let (origin, stage, since) = (&self.origin, stage_name(self.life.stage()), amount::span(since));
-        let traffic = match &self.stage {
-            Stage::Relaying(relay) => relay.traffic(),
-            Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Asking(_) | Stage::Closing(_) => {
-                Traffic::default()
-            }
-        };
         let server = self.life.routed().map(|routed| routed.server.to_string());
-        let (server, Traffic { input, output, .. }) = (server.as_deref().unwrap_or("none"), traffic);
+        let (server, Traffic { input, output, .. }) = (server.as_deref().unwrap_or("none"), self.stage.traffic());
         let name = self.life.asked().name.as_deref().unwrap_or("none");
         format!(
             "route {number}: state = {stage}, connected for = {since}, client = {origin}, server = {server}, \

@@ -22,6 +22,7 @@ impl RouteDoor {
             return;
         };
         cx.set_alarm(&mut route.alarm, RouteSource::Route.at(key), None);
+        self.log_connection(key, &route, Some(&door), cx.now());
         let Route {
             origin,
             client,

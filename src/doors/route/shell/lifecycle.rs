@@ -46,6 +46,7 @@ impl RouteDoor {
         drop(router.replace_table(Source::File, Arc::clone(&options.table)));
         let front = Front::new(kind, Arc::clone(&options.front), listeners, now);
         router.set_https_port(https_port(&front));
+        router.keep_protocols(options.log_connections);
         RouteDoor {
             front,
             router,
@@ -121,6 +122,7 @@ impl Door for RouteDoor {
         self.front.reload(cx, Arc::clone(&options.front), new);
         self.router.set_hello_timeout(options.hello_timeout);
         self.router.set_https_port(https_port(&self.front));
+        self.router.keep_protocols(options.log_connections);
         self.names.set_interval(options.resolve_interval);
         drop(self.router.replace_table(Source::File, Arc::clone(&options.table)));
         self.local_ports = LocalPorts::read();

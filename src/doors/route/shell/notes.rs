@@ -1,8 +1,11 @@
 //! The lines of the log, and the times of the statistics: how routes were decided and have ended, and which servers are
 //! out.
 
+use std::time::Instant;
+
 use log::Level;
 
+use super::super::access_log::Record;
 use super::super::core::ending::{Ending, Phase, Refusal};
 use super::super::core::event::Step;
 use super::super::core::health::HealthChange;
@@ -51,6 +54,23 @@ impl RouteDoor {
         };
         let (name, origin) = (self.front.name(), &route.origin);
         log::info!(service:% = name; "{name}: {origin}, route {}: {words}", id(key).0);
+    }
+
+    /// Writes the line about a connection that has ended, with `log-connections`. None is left out for being like others.
+    /// `door` is the one that it was handed over to.
+    pub(super) fn log_connection(&self, key: Key, route: &Route, door: Option<&str>, now: Instant) {
+        if self.options.log_connections {
+            let record = Record {
+                number: id(key).0,
+                client: &route.origin,
+                life: &route.life,
+                door,
+                traffic: route.stage.traffic(),
+                ended: now,
+            };
+            let name = self.front.name();
+            log::info!(service:% = name; "{name}: {record}");
+        }
     }
 
     /// Logs changes of servers.

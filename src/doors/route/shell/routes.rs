@@ -19,7 +19,7 @@ use super::super::options::HTTP;
 use super::super::report;
 use super::answering::Closing;
 use super::asking::Asking;
-use super::carrying::Relay;
+use super::carrying::{Relay, Traffic};
 use super::connecting::Attempt;
 use super::end::End;
 use super::names::Naming;
@@ -56,6 +56,17 @@ pub(super) enum Stage {
     Relaying(Box<Relay>),
     /// One side has everything; what it still sends is thrown away.
     Closing(Closing),
+}
+
+impl Stage {
+    /// The bytes that were passed on so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        match self {
+            Stage::Relaying(relay) => relay.traffic(),
+            Stage::Closing(closing) => closing.traffic,
+            Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Asking(_) => Traffic::default(),
+        }
+    }
 }
 
 impl Route {
@@ -140,7 +151,9 @@ impl RouteDoor {
             }
             Stage::Connecting(attempt) => attempt.conn.note(readiness),
             Stage::Asking(asking) => asking.conn.note(readiness),
-            Stage::Closing(Closing { server: Some(server) }) => server.note(readiness),
+            Stage::Closing(Closing {
+                server: Some(server), ..
+            }) => server.note(readiness),
             // An event of a server that was given up.
             Stage::Held(_) | Stage::Naming(_) | Stage::Closing(_) => return,
         }
@@ -227,6 +240,7 @@ impl RouteDoor {
         };
         cx.set_alarm(&mut route.alarm, RouteSource::Route.at(key), None);
         self.log_end(cx, &route);
+        self.log_connection(key, &route, None, cx.now());
         let origin = route.end(breaks_off);
         self.front.connection_closed(cx, &origin);
     }
