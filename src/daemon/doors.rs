@@ -30,6 +30,8 @@ pub(super) struct Doors {
     inherited: Inherited,
     /// The number of workers of each service of a predecessor. Emptied once this daemon serves.
     places: Places,
+    /// True if a door that drains may expect connections from another.
+    pub(super) expects_handed: bool,
 }
 
 /// The names of services and the numbers of their workers.
@@ -60,6 +62,7 @@ impl Doors {
             handed_over,
             inherited,
             places,
+            expects_handed: false,
         }
     }
 
@@ -279,9 +282,10 @@ impl Doors {
         staying.find(|open| open.options.name() == name).map(|open| open.id)
     }
 
-    /// Returns the ids of all doors.
-    pub(super) fn ids(&self) -> Vec<ServiceId> {
-        self.open.iter().map(|open| open.id).collect()
+    /// Returns the ids of the doors that may hand connections over.
+    pub(super) fn givers(&self) -> impl Iterator<Item = ServiceId> {
+        let givers = self.open.iter().filter(|open| open.options.may_hand_over());
+        givers.map(|open| open.id)
     }
 
     /// Returns the names and ids of the doors that the configuration names.

@@ -15,30 +15,44 @@ impl Doors {
     /// Passes on every connection that doors have handed over, and tells doors that drain when no more will come. Must be
     /// called after each turn of the loop, before the doors that have finished are removed.
     pub(super) fn pass_on(&mut self, reactor: &mut Reactor<dyn Door>) {
-        for giver in self.ids() {
+        for giver in self.givers() {
             while let Some(handed) = reactor.with(giver, |door, _| door.next_handed()).flatten() {
                 self.give(reactor, giver, handed);
             }
         }
-        for (name, id) in self.names() {
-            let expects = |door: &mut (dyn Door + 'static)| door.front().expects_handed();
-            if reactor.with(id, |door, _| expects(door)) == Some(true) && !self.may_be_handed(reactor, name) {
-                reactor.with(id, |door, cx| door.end_handed(cx));
-            }
+        if self.expects_handed {
+            self.expects_handed = self.end_expectations(reactor);
         }
     }
 
+    /// Tells doors that drain, and that no other door can hand a connection to any more. Returns true if some still
+    /// expect one.
+    fn end_expectations(&self, reactor: &mut Reactor<dyn Door>) -> bool {
+        let mut any = false;
+        for (name, id) in self.names() {
+            if reactor.with(id, |door, _| door.front().expects_handed()) != Some(true) {
+                continue;
+            }
+            if self.may_be_handed(reactor, name) {
+                any = true;
+            } else {
+                reactor.with(id, |door, cx| door.end_handed(cx));
+            }
+        }
+        any
+    }
+
     /// Must be called before all doors drain: tells each of them if others may hand connections over to it.
-    pub(super) fn expect_handed(&self, reactor: &mut Reactor<dyn Door>) {
+    pub(super) fn expect_handed(&mut self, reactor: &mut Reactor<dyn Door>) {
         for (name, id) in self.names() {
             let expects = self.may_be_handed(reactor, name);
             reactor.with(id, |door, _| door.front_mut().expect_handed(expects));
         }
+        self.expects_handed = true;
     }
 
     fn may_be_handed(&self, reactor: &mut Reactor<dyn Door>, name: &str) -> bool {
-        let mut givers = self.ids().into_iter();
-        givers.any(|giver| {
+        self.givers().any(|giver| {
             reactor
                 .with(giver, |door, _| door.may_hand_to(name))
                 .unwrap_or_default()

@@ -185,6 +185,11 @@ impl Options {
         }
     }
 
+    /// Returns true if a door of this kind may hand connections over to others.
+    pub fn may_hand_over(&self) -> bool {
+        matches!(self, Options::Route(_))
+    }
+
     /// Returns a few words for the log about the programs of the door.
     pub fn summary(&self) -> String {
         match self {
@@ -310,7 +315,8 @@ pub trait Door: Service {
         false
     }
 
-    /// Returns the next connection that is to be given to another door. The daemon asks after every turn of the loop.
+    /// Returns the next connection that is to be given to another door. The daemon asks after every turn of the loop, if
+    /// doors of this kind [may have one](Options::may_hand_over).
     fn next_handed(&mut self) -> Option<Box<HandedConnection>> {
         None
     }
@@ -395,6 +401,8 @@ pub trait Door: Service {
         }
         if self.front_mut().permits(cx, &handed.origin) {
             Door::admit(self, cx, handed.conn, handed.origin);
+            // No turn follows before the next event, and a door may have gathered writes for the end of one.
+            self.end_turn(cx);
         }
         Ok(())
     }

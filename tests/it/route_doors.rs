@@ -96,6 +96,19 @@ fn one_pool(of_route: &str, of_pool: &str) -> (Daemon, Doors) {
     (doors.start(), doors)
 }
 
+/// Such pools write what they have gathered at the end of a turn of the loop, behind which nothing else happens here.
+#[test]
+fn a_pool_that_writes_ahead_or_keeps_its_clients_answers_without_another_event() {
+    for keys in ["pipeline = 4", "persistent = true", "pipeline = 4\npersistent = true"] {
+        let (daemon, _doors) = one_pool("", keys);
+        for _ in 0..3 {
+            let mut client = Client::connect(&daemon.addr());
+            client.send("echo here\n");
+            assert_eq!(client.read_line(), "here", "{keys}");
+        }
+    }
+}
+
 // ---- what is handed over ---------------------------------------------------------------------------------------
 
 #[test]
