@@ -74,6 +74,11 @@ impl Keeper {
         }
     }
 
+    /// Sets the time between two full readings.
+    pub fn set_refresh(&mut self, refresh: Duration) {
+        self.refresh = refresh;
+    }
+
     /// Believes a listing that was good in a former run.
     pub fn resume(&mut self, listing: &Listing) {
         self.state = State::Good(listing.len());

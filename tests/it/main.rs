@@ -186,6 +186,10 @@ mod route_real;
 #[cfg(test)]
 mod route_router_toml;
 #[cfg(test)]
+mod route_store;
+#[cfg(test)]
+mod route_store_redis;
+#[cfg(test)]
 mod route_system_calls;
 #[cfg(test)]
 mod self_connection;

@@ -19,7 +19,7 @@ use iotcpd::internals::config::spec::fail::Fail;
 use iotcpd::internals::config::spec::listen::MinTls;
 use iotcpd::internals::config::spec::log::{Format, LogTable};
 use iotcpd::internals::config::spec::pool::{HalfClose, LineEnd, Mode};
-use iotcpd::internals::config::spec::route::{Balance, SendProxy, ServerSpec, ServiceSpec};
+use iotcpd::internals::config::spec::route::{Balance, SendProxy, ServerSpec, ServiceSpec, StoreKind, StoreSpec};
 use iotcpd::internals::config::spec::yes_no::YesNo;
 use iotcpd::internals::config::units::{Escaped, FileMode, Size, Time, Whole};
 
@@ -283,7 +283,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Mode>() || value == TypeId::of::<YesNo>() => "(text)",
         _ if value == TypeId::of::<Protocol>() || value == TypeId::of::<Fail>() => "(text)",
         _ if value == TypeId::of::<MinTls>() || value == TypeId::of::<Balance>() => "(text)",
-        _ if value == TypeId::of::<SendProxy>() => "(text)",
+        _ if value == TypeId::of::<SendProxy>() || value == TypeId::of::<StoreKind>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
     }
 }
@@ -307,6 +307,8 @@ fn every_key_has_its_entry_with_type_and_default_and_every_entry_its_key() {
     assert_eq!(keys_in_page(&page, ".Ss Keys of a command"), keys_of(&entry));
     let service = ServiceSpec::augment_args(Command::new("service"));
     assert_eq!(keys_in_page(&page, ".Ss Keys of a routed service"), keys_of(&service));
+    let store = StoreSpec::augment_args(Command::new("store"));
+    assert_eq!(keys_in_page(&page, ".Ss Keys of a store"), keys_of(&store));
 }
 
 /// The door as the headings name it.
@@ -412,9 +414,10 @@ fn every_line_of_the_statistics_of_a_route_door_is_documented_in_its_order() {
 #[test]
 fn the_examples_of_a_route_door_have_no_mistake() {
     for heading in [".Sh DESCRIPTION", ".Sh FROM TCPROUTER"] {
-        let examples = Page::read(ROUTE_PAGE).literal_blocks(heading);
-        assert!(!examples.is_empty(), "{heading}");
-        for example in examples {
+        let blocks = Page::read(ROUTE_PAGE).literal_blocks(heading);
+        let files: Vec<_> = blocks.iter().filter(|block| block.starts_with('[')).collect();
+        assert!(!files.is_empty(), "{blocks:#?}");
+        for example in files {
             file::read("example", example.as_bytes()).unwrap_or_else(|error| panic!("{example}\n{error}"));
         }
     }

@@ -8,7 +8,7 @@ use crate::config::spec::command::{CommandSpec, EntrySpec};
 use crate::config::spec::exec::ExecSpec;
 use crate::config::spec::log::LogTable;
 use crate::config::spec::pool::PoolSpec;
-use crate::config::spec::route::{RouteSpec, ServiceSpec};
+use crate::config::spec::route::{RouteSpec, ServiceSpec, StoreSpec};
 
 /// A spec whose keys can stand in a file.
 pub(super) trait Spec: Args {
@@ -58,6 +58,13 @@ impl Spec for RouteSpec {
 }
 
 impl Spec for ServiceSpec {
+    fn definition() -> &'static Command {
+        static MADE: OnceLock<Command> = OnceLock::new();
+        made_once::<Self>(&MADE)
+    }
+}
+
+impl Spec for StoreSpec {
     fn definition() -> &'static Command {
         static MADE: OnceLock<Command> = OnceLock::new();
         made_once::<Self>(&MADE)

@@ -13,6 +13,7 @@ use crate::config::quote::Quoted;
 use crate::config::spec::listen::TlsSpec;
 use crate::doors::pool::options::Options;
 use crate::doors::pool::squidguard;
+use crate::doors::route::options::{Password, StoreSettings, StoreTls};
 use crate::net::tls::Version;
 use crate::net::tls::expiry::remark_on_end;
 use crate::net::tls::files::{self, IdentityFiles};
@@ -48,6 +49,10 @@ enum Need {
     Identity(IdentityFiles),
     /// The authorities that clients must have their certificates from.
     Authorities(PathBuf),
+    /// The files of TLS with a store.
+    StoreTls(StoreTls),
+    /// The password of a store.
+    Password(Password),
 }
 
 /// The origin of a worker's command.
@@ -96,6 +101,18 @@ impl Needs {
         }
     }
 
+    /// Adds the files by which a store is reached.
+    pub(super) fn add_store(&mut self, keys: &Keys<'_, '_>, store: &StoreSettings) {
+        if let Some(tls) = &store.place.tls {
+            self.list
+                .push((keys.place(KeyRef::key("tls")), Need::StoreTls(tls.clone())));
+        }
+        if let Some(password) = &store.place.password {
+            let place = keys.place(KeyRef::key("password-file"));
+            self.list.push((place, Need::Password(password.clone())));
+        }
+    }
+
     /// Adds a list of programs that clients may run. Patterns need nothing.
     pub(super) fn add_permitted(&mut self, keys: &Keys<'_, '_>, patterns: &[String]) {
         let written_out = |text: &&String| text.starts_with('/') && !text.contains(['*', '?', '[']);
@@ -137,6 +154,17 @@ impl Needs {
                 }
                 Need::Directory(_) | Need::Permitted(_) => {}
                 Need::Identity(files) => check_identity(place, files, report),
+                Need::StoreTls(StoreTls { authorities, identity }) => {
+                    let read = files::read_client(authorities.as_deref(), identity.as_ref(), SystemTime::now());
+                    for error in read.err().into_iter().flatten() {
+                        report.add(place, format!("tls: {error}"));
+                    }
+                }
+                Need::Password(password) => {
+                    if let Err(error) = password.read() {
+                        report.add(place, format!("password-file: {error}"));
+                    }
+                }
                 Need::Authorities(file) => {
                     if let Err(error) = files::read_authorities(&file) {
                         report.add(place, format!("client-ca: {error}"));

@@ -1,4 +1,4 @@
-//! A route door in a file: its own keys, and a section for each of its services. A service whose connections are told
+//! A route door in a file: its own keys, a section for its store, and one for each of its services. A service whose connections are told
 //! apart by ALPN has several entries, which are a list of tables.
 //!
 //! The table `[server]` of a router.toml is read here as well, once `router_toml` has given its keys their usual names.
@@ -16,14 +16,20 @@ use super::report::Report;
 use super::{Collected, accept};
 use crate::config::lower::{self, KeyRef, ServiceDefaults};
 use crate::config::quote::{Quoted, in_header};
-use crate::config::spec::route::{RouteSpec, ServiceSpec};
-use crate::doors::route::options::{Options, Pattern, Rule, Table};
+use crate::config::spec::route::{RouteSpec, ServiceSpec, StoreSpec};
+use crate::doors::route::options::{Options, Pattern, Rule, StoreSettings, Table};
 
 /// The key of a door's table that holds its services.
 pub(super) const SERVICES: &str = "services";
 
+/// The key of a door's table that holds its store.
+pub(super) const STORE: &str = "store";
+
+/// The kinds of stores that are known and not served.
+const OTHER_STORES: [&str; 3] = ["etcd", "boltdb", "consul"];
+
 /// The keys of a door that have no effect yet.
-pub(super) const LATER: [&str; 3] = ["tunnel-listen", "http", "store"];
+pub(super) const LATER: [&str; 2] = ["tunnel-listen", "http"];
 /// The keys of a service that have no effect yet.
 pub(super) const LATER_OF_SERVICE: [&str; 8] = [
     "client-secret",
@@ -79,10 +85,14 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Opt
         is_whole,
         flags,
     } = written;
-    let report = &mut found.report;
     let mut own = section.table.clone();
+    let written_store = own.remove_entry(STORE);
+    let has_store = written_store.is_some();
+    let store = written_store.and_then(|(name, value)| store(&name, &value, found));
+    let report = &mut found.report;
     let services = match own.remove(SERVICES) {
         Some(services) => services_of(services, &header, report),
+        None if has_store => Vec::new(),
         None => {
             let place = section.name.span().start;
             report.add(place, format!("no service is described; {}", example(&header)));
@@ -91,7 +101,7 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Opt
     };
     let any_later = refuse_later(&mut own, &LATER, report);
     let section = Section::new(section.name, &own);
-    let (mut spec, keys) = Keys::read_with_others::<RouteSpec>(&section, &[SERVICES], report);
+    let (mut spec, keys) = Keys::read_with_others::<RouteSpec>(&section, &[SERVICES, STORE], report);
     let of_flags = flags.overlay_onto(&mut spec);
     let mut references = Vec::new();
     let (table, names) = table(services, &lower::service_defaults(&spec), &mut references, report);
@@ -102,7 +112,8 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Opt
         warn_of_coalescing(&table, names, report);
     }
     let is_whole = is_whole && keys.all_read() && !any_later;
-    let mut lowered = lower::route(section.name.get_ref(), &spec, table, is_whole);
+    let services = lower::Services { table, store };
+    let mut lowered = lower::route(section.name.get_ref(), &spec, services, is_whole);
     if let Err(mistakes) = &mut lowered {
         for mistake in mistakes.extract_if(.., |mistake| of_flags.contains(&mistake.origin.key)) {
             report.add_general(format!("iotcpd: {}", mistake.for_flags()));
@@ -113,6 +124,47 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Opt
 
 fn example(header: &str) -> String {
     format!("write a table with a name, such as [{header}.{SERVICES}.\"www.example.org\"]")
+}
+
+/// Reads the table of a store. Returns `None` after a mistake, which has been reported.
+fn store(
+    name: &Spanned<DeString<'_>>,
+    value: &Spanned<DeValue<'_>>,
+    found: &mut Collected<'_>,
+) -> Option<StoreSettings> {
+    let key = name.get_ref();
+    let Some(table) = value.get_ref().as_table() else {
+        let text = format!("{key}: this is not a table; write {key} = {{ addr = \"127.0.0.1\" }}");
+        found.report.add(value.span().start, text);
+        return None;
+    };
+    let kind = table.get("type");
+    if let Some((place, kind)) = kind.and_then(|kind| Some((kind.span().start, kind.get_ref().as_str()?)))
+        && OTHER_STORES.contains(&kind)
+    {
+        let text = format!(
+            "type: names in {kind} are not served; keep them in a Redis, or write them into this file and leave the \
+             table out"
+        );
+        found.report.add(place, text);
+        return None;
+    }
+    let section = Section::new(name, table);
+    let (spec, keys) = Keys::read::<StoreSpec>(&section, &mut found.report);
+    match lower::store(&spec) {
+        Ok(store) => {
+            if let Some(needs) = &mut found.needs {
+                needs.add_store(&keys, &store);
+            }
+            Some(store)
+        }
+        Err(mistakes) => {
+            for mistake in mistakes {
+                found.report.add(keys.place(mistake.origin), mistake.to_string());
+            }
+            None
+        }
+    }
 }
 
 /// Removes the keys that have no effect yet, and reports them. Returns true if there was one.

@@ -1,7 +1,7 @@
 //! The table `[server]` of a router.toml, the file of tcprouter: one route door.
 //!
 //! The settings of tcprouter keep their meaning: the address and the three ports of the listeners, and the services
-//! with `addr`, `tlsport`, `httpport` and `clientsecret`. Beside them, all keys of a route door and of its services are
+//! with `addr`, `tlsport`, `httpport` and `clientsecret`; `dbbackend` is the store of a route door. Beside them, all keys of a route door and of its services are
 //! accepted, with `-` or `_` in their names. Here the keys get their usual names and the ports become addresses; then
 //! the table is read as any other route door (`route`).
 //!
@@ -17,11 +17,11 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::definition::Spec;
 use super::keys::Section;
 use super::report::Report;
-use super::route::{self, DoorParts, LATER, LATER_OF_SERVICE, SERVICES};
+use super::route::{self, DoorParts, LATER, LATER_OF_SERVICE, SERVICES, STORE};
 use super::spelling::{add_address, port_number};
 use super::{Collected, check_unique, door};
 use crate::config::quote::Quoted;
-use crate::config::spec::route::{RouteSpec, ServiceSpec};
+use crate::config::spec::route::{RouteSpec, ServiceSpec, StoreSpec};
 use crate::doors::Options;
 
 /// The name of the table.
@@ -30,7 +30,10 @@ pub(super) const KIND: &str = "server";
 const NAME: &str = "route";
 
 const ADDR: &str = "addr";
-const STORE: &str = "dbbackend";
+/// The key of tcprouter for the store.
+const BACKEND: &str = "dbbackend";
+/// The key of a store that has no meaning for Redis.
+const TOKEN: &str = "token";
 
 /// A key of tcprouter for the port of a listener.
 struct Port {
@@ -94,7 +97,7 @@ pub(super) fn read(
     let report = &mut found.report;
     let mut own = spelled(table.clone(), own_name, report);
     let is_whole = listen_at_ports(&mut own, kind, flags, report);
-    refuse_store(&mut own, report);
+    adopt_store(&mut own, report);
     if let Some((key, services)) = own.remove_entry(SERVICES) {
         own.insert(key, spelled_services(services, report));
     }
@@ -112,7 +115,7 @@ pub(super) fn read(
 /// Returns the usual name of a key of the table, if it is known.
 fn own_name(key: &str) -> Option<&'static str> {
     let ports = PORTS.iter().map(|port| port.key);
-    let others = [ADDR, STORE, SERVICES].into_iter().chain(ports).chain(LATER);
+    let others = [ADDR, BACKEND, STORE, SERVICES].into_iter().chain(ports).chain(LATER);
     known::<RouteSpec>(key, others)
 }
 
@@ -264,20 +267,34 @@ fn host(table: &mut DeTable<'_>, report: &mut Report<'_>) -> String {
     }
 }
 
-/// Removes the settings of the store, and reports them.
-fn refuse_store(table: &mut DeTable<'_>, report: &mut Report<'_>) {
-    let Some((key, store)) = table.remove_entry(STORE) else {
+/// Gives the table of the store its usual name, and its keys theirs. A setting that is empty or 0 counts as absent.
+fn adopt_store(table: &mut DeTable<'_>, report: &mut Report<'_>) {
+    let of_original = table.remove_entry(BACKEND);
+    let is_twice = of_original.is_some() && table.contains_key(STORE);
+    let Some((key, store)) = of_original.or_else(|| table.remove_entry(STORE)) else {
         return;
     };
-    let kind = store.get_ref().as_table().and_then(|store| store.get("type"));
-    let (place, store) = match kind.and_then(|kind| Some((kind, kind.get_ref().as_str()?))) {
-        Some((kind, store @ ("etcd" | "boltdb" | "consul"))) => {
-            (kind.span().start, format!("names in {store} are not"))
+    if is_twice {
+        let text = format!("{BACKEND}: there is {STORE} as well, which is the same; keep one of the two");
+        report.add(key.span().start, text);
+        return;
+    }
+    let span = store.span();
+    let store = match store.into_inner() {
+        DeValue::Table(store) => {
+            let others = [TOKEN];
+            let spelled = spelled(store, |key| known::<StoreSpec>(key, others), report);
+            let settings = spelled.into_iter().filter(|(_, value)| !is_zero(value.get_ref()));
+            let mut store: DeTable<'_> = settings.collect();
+            if let Some((token, _)) = store.remove_entry(TOKEN) {
+                let text = || format!("{TOKEN}: Redis knows none, so it is passed over; leave it out");
+                report.add_ignored(token.span().start, text);
+            }
+            DeValue::Table(store)
         }
-        _ => (key.span().start, "names in Redis are not yet".to_owned()),
+        other => other,
     };
-    let text = format!("{STORE}: {store} served; leave this table out, and write the names below [server.services]");
-    report.add(place, text);
+    table.insert(Spanned::new(key.span(), STORE.into()), Spanned::new(span, store));
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod refusal;
 mod route;
 mod service;
 mod session;
+mod store;
 mod tls;
 mod workers;
 
@@ -38,8 +39,9 @@ pub use command::{Entry, Program, command, entry, program_of_entry, wrong_name};
 pub use exec::exec;
 pub(super) use listen::clash;
 pub use pool::{pool, program_of_pool};
-pub use route::{route, service_defaults};
+pub use route::{Services, route, service_defaults};
 pub use service::{ServiceDefaults, service, service_name};
+pub use store::store;
 pub use tls::{authorities_of, identities_of};
 
 use crate::config::units::{Size, Time, Whole};

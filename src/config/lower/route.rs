@@ -12,10 +12,10 @@ use super::listen::{
     Listening, MACHINE, access, add_addresses, backlog, connection_limits, limit_kind, proxies, unix_socket,
 };
 use super::pool::TIMEOUT;
-use super::service::{ServiceDefaults, acme, add_without_tls, send_proxy};
+use super::service::{ServiceDefaults, acme, add_without_tls, rule_of_store, send_proxy};
 use super::{KeyRef, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT};
 use crate::config::spec::route::RouteSpec;
-use crate::doors::route::options::{HTTP, Options, TLS, Table, Target};
+use crate::doors::route::options::{HTTP, Options, StoreOptions, StoreSettings, TLS, Table, Target};
 use crate::net::addr::{Listen, Mark, Transport};
 
 const DEFAULT_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,12 +31,26 @@ const HELLO_TIMEOUT: RangeInclusive<Duration> = SHORTEST_TIMEOUT..=Duration::fro
 const TLS_LISTEN: &str = "tls-listen";
 const HTTP_LISTEN: &str = "http-listen";
 
-/// Lowers one route door with the services of its file. `is_whole` is true if the spec holds all settings that were
+/// The services of a route door, which are lowered before it.
+#[derive(Debug, Default)]
+pub struct Services {
+    /// The services of its file.
+    pub table: Table,
+    /// The store of others.
+    pub store: Option<StoreSettings>,
+}
+
+/// Lowers one route door with its services. `is_whole` is true if the spec holds all settings that were
 /// written: if not, the missing ones were reported as mistakes already, and must not cause a second one.
 ///
 /// # Errors
 /// All mistakes in the settings of the door itself.
-pub fn route(name: &str, spec: &RouteSpec, table: Table, is_whole: bool) -> Result<Lowered<Options>, Vec<Mistake>> {
+pub fn route(
+    name: &str,
+    spec: &RouteSpec,
+    services: Services,
+    is_whole: bool,
+) -> Result<Lowered<Options>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let written = [&spec.tls_listen[..], &spec.http_listen].concat();
     let listening = Listening {
@@ -52,7 +66,7 @@ pub fn route(name: &str, spec: &RouteSpec, table: Table, is_whole: bool) -> Resu
     let stop_timeout = mistakes.time("stop-timeout", spec.stop_timeout, &TIMEOUT);
     let old_generation_timeout = mistakes.time("old-generation-timeout", spec.old_generation_timeout, &TIMEOUT);
     let resolve_interval = mistakes.time("resolve-interval", spec.resolve_interval, &TIMEOUT);
-    defaults(&mut mistakes, spec);
+    let rule = rule_of_store(&defaults(&mut mistakes, spec));
     if spec.redirect_https && spec.tls_listen.is_empty() && is_whole {
         add_without_tls(&mut mistakes);
     }
@@ -62,8 +76,9 @@ pub fn route(name: &str, spec: &RouteSpec, table: Table, is_whole: bool) -> Resu
         Some(old_generation_timeout.unwrap_or(DEFAULT_OLD_GENERATION_TIMEOUT));
     let options = Options {
         front,
-        targets: Arc::new(targets(&table)),
-        table: Arc::new(table),
+        targets: Arc::new(targets(&services.table)),
+        table: Arc::new(services.table),
+        store: services.store.map(|settings| StoreOptions { settings, rule }),
         hello_timeout: hello_timeout.unwrap_or(DEFAULT_HELLO_TIMEOUT),
         resolve_interval: resolve_interval.unwrap_or(DEFAULT_RESOLVE_INTERVAL),
         log_connections: spec.log_connections,

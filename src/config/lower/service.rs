@@ -66,6 +66,19 @@ pub fn service_name(name: &str) -> Result<Pattern, String> {
     })
 }
 
+/// Returns the rule of a service of the store, which has no settings but its servers. Its target is replaced by them.
+pub(super) fn rule_of_store(defaults: &ServiceDefaults) -> Rule {
+    Rule {
+        alpn: None,
+        target: Target::Tunnel,
+        acme: defaults.acme.clone(),
+        redirects_to_https: defaults.redirects_to_https,
+        connect_timeout: defaults.connect_timeout,
+        idle_timeout: defaults.idle_timeout,
+        send_proxy: defaults.send_proxy,
+    }
+}
+
 /// Lowers one service, or one of the entries of a service. `is_whole` is true if the spec holds all settings that were
 /// written: if not, the missing ones were reported as mistakes already, and must not cause a second one.
 ///
@@ -145,7 +158,7 @@ struct Written {
 }
 
 /// The place of a server.
-enum Place {
+pub(super) enum Place {
     /// A UNIX socket, which has no port.
     Socket(Address),
     /// A host, and the port behind it, if there is one.
@@ -269,7 +282,7 @@ fn servers(mistakes: &mut Mistakes, spec: &ServiceSpec) -> Vec<Written> {
 }
 
 /// Reads `HOST`, `HOST:PORT`, `IPV6`, `[IPV6]`, `[IPV6]:PORT` or the address of a UNIX socket.
-fn place(text: &str) -> Result<Place, String> {
+pub(super) fn place(text: &str) -> Result<Place, String> {
     let is_ipv6 = |text: &str| text.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok());
     let has_port = text.contains(':') && !text.ends_with(']') && !is_ipv6(text);
     let is_socket = text.starts_with("unix:") || text.starts_with('/');

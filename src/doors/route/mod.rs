@@ -7,6 +7,9 @@
 //! like (`shell::carrying`), until both have ended or one is lost. A client whose name leads nowhere gets an alert or a
 //! page. [`core::router`] decides all of it, the shell acts.
 //!
+//! Some services may stand in a store ([`crate::store`]), which a thread follows; what it believes becomes a second table
+//! (`stored`, `shell::store`), behind that of the file.
+//!
 //! Invariants:
 //! - Bytes reach the server unchanged, from the first one on; nothing is decrypted.
 //! - After the first bytes a client is not read before its server is connected: what it sends, and its end, keep their
@@ -23,5 +26,6 @@ pub mod explain;
 pub mod options;
 mod report;
 mod shell;
+mod stored;
 
 pub use shell::RouteDoor;

@@ -9,6 +9,7 @@ pub use super::core::table::{
 };
 use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
 use crate::net::addr::Mark;
+pub use crate::store::place::{Password, Place as StorePlace, Secret, Settings as StoreSettings, StoreTls};
 
 /// The mark of listeners for TLS.
 pub const TLS: Mark = Mark(0);
@@ -24,6 +25,8 @@ pub struct Options {
     pub table: Arc<Table>,
     /// The names of the doors that services of the table name.
     pub targets: Arc<BTreeSet<Arc<str>>>,
+    /// The store of further services, if there is one.
+    pub store: Option<StoreOptions>,
     /// The most time from a client's connecting until the name of its server has come.
     pub hello_timeout: Duration,
     /// The time for which the addresses of a server's host are good.
@@ -34,6 +37,15 @@ pub struct Options {
     pub debug: bool,
 }
 
+/// The store of a door.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoreOptions {
+    /// The place of the store, and how it is followed.
+    pub settings: StoreSettings,
+    /// The rule of each of its services. The target is that of the entry.
+    pub rule: Rule,
+}
+
 /// The descriptors for pipes between sockets: the two ends of each.
 const PIPES: usize = 2 * 160;
 /// The descriptors that are in use for a moment, also by look-ups of hosts, and a reserve.
@@ -42,9 +54,13 @@ const RESERVE: usize = 24;
 impl Options {
     /// Returns the number of services, for a log line.
     pub fn summary(&self) -> String {
-        match self.table.len() {
+        let services = match self.table.len() {
             1 => "1 service".to_owned(),
             count => format!("{count} services"),
+        };
+        match &self.store {
+            Some(store) => format!("{services}, and those of the store at {}", store.settings.place),
+            None => services,
         }
     }
 

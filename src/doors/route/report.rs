@@ -1,6 +1,6 @@
 //! The statistics block of a route door, and the topics and words of its log lines.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::core::counters::Counters;
 use super::shell::Traffic;
@@ -17,6 +17,8 @@ pub(super) const NAME: Topic = Topic::new("connections for unknown names");
 pub(super) const SERVER: Topic = Topic::new("changes of servers");
 pub(super) const HOST: Topic = Topic::new("hosts that cannot be looked up");
 pub(super) const HAND_OVER: Topic = Topic::new("connections that another door could not take");
+pub(super) const STORE: Topic = Topic::new("remarks on the store");
+pub(super) const ENTRY: Topic = Topic::new("remarks on entries of the store");
 pub(super) const CONNECT: Topic = Topic::new("connections whose server was not reached");
 
 const HELLO_TIMES: Labels = [
@@ -48,7 +50,7 @@ pub(super) struct Times {
 pub(super) struct Gauges {
     /// The routes that go both ways.
     pub(super) active: usize,
-    /// The names in the table.
+    /// The names in the table of the file.
     pub(super) names: usize,
     /// The servers in use, and those of them that are out.
     pub(super) backends: (usize, usize),
@@ -59,11 +61,29 @@ pub(super) struct Gauges {
     /// The look-ups of hosts that have ended, and those of them that have failed.
     pub(super) names_looked_up: (u64, u64),
     pub(super) traffic: Traffic,
+    pub(super) store: StoreCounts,
+}
+
+/// The numbers of the store.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct StoreCounts {
+    /// The names in its table.
+    pub(super) names: usize,
+    /// The time since its table was last known to be that of the store; none without a table.
+    pub(super) age: Duration,
+    /// The readings, full ones and those of changes.
+    pub(super) readings: u64,
+    /// The readings that were not believed.
+    pub(super) doubted: u64,
+    /// The attempts to connect and the connections that have failed.
+    pub(super) errors: u64,
+    /// The entries that cannot be used.
+    pub(super) bad: usize,
 }
 
 /// Returns all statistics of a route door.
 pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, front: &Front, now: Instant) -> Snapshot {
-    let (refused, traffic) = (front.refused(), gauges.traffic);
+    let (refused, traffic, store) = (front.refused(), gauges.traffic, gauges.store);
     let rows = [
         ("routes total", counters.total),
         ("routes active", as_count(gauges.active)),
@@ -98,6 +118,12 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, fron
         ("pipes large", as_count(gauges.pipes.1)),
         ("pipes short", gauges.shortages),
         ("table names", as_count(gauges.names)),
+        ("store names", as_count(store.names)),
+        ("store age s", store.age.as_secs()),
+        ("store readings", store.readings),
+        ("store doubted", store.doubted),
+        ("store errors", store.errors),
+        ("store bad", as_count(store.bad)),
         ("names looked up", gauges.names_looked_up.0),
         ("names failed", gauges.names_looked_up.1),
         ("old processes", as_count(front.predecessors())),

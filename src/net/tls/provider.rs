@@ -1,7 +1,7 @@
 //! The cryptography under TLS, which is chosen when the program is built.
 //!
-//! Every configuration is built with [`provider`], and rustls is given no default for the process: nothing here is
-//! global.
+//! Every configuration of this program is built with [`provider`]. A default for the process is there for a library
+//! alone that asks rustls for one ([`serve_as_default`]).
 
 use std::sync::Arc;
 
@@ -24,6 +24,13 @@ use rustls::crypto::ring as chosen;
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(chosen::default_provider())
+}
+
+/// Makes the chosen library the one that rustls uses where a configuration does not name any. Without it such a
+/// configuration panics if the program was built with both libraries.
+pub fn serve_as_default() {
+    // An error: it was done before.
+    let _ = chosen::default_provider().install_default();
 }
 
 /// Returns the versions of TLS from `lowest` on.

@@ -428,8 +428,25 @@ fn each_mistake_in_a_door_is_told_at_its_position() {
             "2:1: `tunnel-listen` is not served yet; leave it out",
         ),
         (
-            "tls-listen = '*:443'\nstore = {}",
-            "3:1: `store` is not served yet; leave it out",
+            "tls-listen = '*:443'\nstore = 'redis'",
+            "3:9: store: this is not a table; write store = { addr = \"127.0.0.1\" }",
+        ),
+        (
+            "tls-listen = '*:443'\nstore = { type = 'consul', addr = 5 }",
+            "3:18: type: names in consul are not served; keep them in a Redis, or write them into this file and leave \
+             the table out",
+        ),
+        (
+            "tls-listen = '*:443'\nstore = { type = 'sqlite' }",
+            "3:18: type: `sqlite` is not known here; write \"redis\"",
+        ),
+        (
+            "tls-listen = '*:443'\nstore = { addr = '10.0.0.9', prot = 6379 }",
+            "3:30: there is no key `prot`; did you mean `port`?",
+        ),
+        (
+            "tls-listen = '*:443'\nstore = { refresh = 0 }",
+            "3:21: refresh: 0s is out of range; write a value from 100ms to 1d",
         ),
     ] {
         let told = read_text(&format!("[route.r]\n{keys}\n{services}")).expect_err(keys);
@@ -502,4 +519,15 @@ fn a_service_may_differ_from_its_door_in_where_http_and_challenges_go() {
     let options = with("a = { addr = '10.0.0.5:443', redirect-https = true }").unwrap();
     let rule = &options.table.get(&"a".parse().unwrap()).unwrap().rules[0];
     assert!(rule.redirects_to_https && rule.acme.is_none());
+}
+
+#[test]
+fn a_door_may_have_its_services_in_a_store_alone() {
+    let text =
+        "[route.r]\ntls-listen = '*:443'\nconnect-timeout = 7\n[route.r.store]\naddr = '10.0.0.9'\npassword = 'x'\n";
+    let door = read_text(text).unwrap();
+    let store = door.store.expect("a store");
+    assert_eq!(store.settings.place.to_string(), "10.0.0.9:6379");
+    assert_eq!(store.rule.connect_timeout, Duration::from_secs(7));
+    assert_eq!(door.table.len(), 0);
 }

@@ -54,6 +54,26 @@ fn the_settings_of_tcprouter_keep_their_meaning() {
 }
 
 #[test]
+fn the_store_of_tcprouter_is_that_of_the_door() {
+    let head = "[server]\nport = 443\nhttpport = 0\nclientsport = 0\n";
+    let place = |text: &str| {
+        let store = read_text(&format!("{head}{text}")).unwrap().store.expect("a store");
+        (store.settings.place.to_string(), store.settings)
+    };
+    let (address, settings) = place(
+        "[server.dbbackend]\ntype = 'redis'\naddr = '10.0.0.9'\nport = 6380\nusername = ''\npassword = ''\ntoken = ''\n\
+         refresh = 7\nTable_Cache = '/x'\n",
+    );
+    assert_eq!(address, "10.0.0.9:6380");
+    assert_eq!(settings.refresh, Duration::from_secs(7));
+    assert_eq!((settings.place.user, settings.place.password), (None, None));
+    assert_eq!(settings.cache, Some("/x".into()));
+    let (address, settings) = place("[server.store]\naddr = '10.0.0.9'\npassword_file = '/x'\n");
+    assert_eq!(address, "10.0.0.9:6379");
+    assert!(settings.place.password.is_some());
+}
+
+#[test]
 fn the_port_for_http_leads_to_the_ports_for_http() {
     let options = read_text(
         "[server]\nport = 443\nhttpport = 80\nclientsport = 0\nredirect_https = true\nacme_addr = '10.0.0.9:81'\n\
@@ -175,13 +195,16 @@ fn each_mistake_is_told_at_its_position_with_a_remedy() {
         ),
         (
             "port = 443\ndbbackend = { type = 'etcd' }",
-            "3:22: dbbackend: names in etcd are not served; leave this table out, and write the names below \
-             [server.services]",
+            "3:22: type: names in etcd are not served; keep them in a Redis, or write them into this file and leave \
+             the table out",
         ),
         (
-            "port = 443\ndbbackend = { type = 'redis', refresh = 5 }",
-            "3:1: dbbackend: names in Redis are not yet served; leave this table out, and write the names below \
-             [server.services]",
+            "port = 443\nstore = {}\ndbbackend = { type = 'redis', refresh = 5 }",
+            "4:1: dbbackend: there is store as well, which is the same; keep one of the two",
+        ),
+        (
+            "port = 443\ndbbackend = { type = 'redis', table_cahce = '/x' }",
+            "3:31: there is no key `table_cahce`; did you mean `table-cache`?",
         ),
         (
             "port = 0",

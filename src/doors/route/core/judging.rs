@@ -106,6 +106,11 @@ impl Router {
         self.counters.ech += u64::from(asked.has_ech);
     }
 
+    /// Returns true if clients may have to wait for the first table of the store.
+    pub fn awaits_store(&self) -> bool {
+        self.is_store_awaited
+    }
+
     /// The client need not wait any longer: its first bytes are judged by the tables as they are.
     pub(super) fn judge_again(&mut self, waiting: Waiting, now: Instant) -> Turn {
         let entrance = waiting.entrance;

@@ -19,6 +19,9 @@ impl RouteDoor {
         let mut dump = Dump::begin(front.name(), "route door", front.uptime(now), String::new(), load);
         dump.front(front, now);
         dump.line(format_args!("table: names = {}", self.options.table.len()));
+        if let Some(line) = self.describe_store(now) {
+            dump.line(format_args!("{line}"));
+        }
         let backends = upstreams.views().map(|view| {
             let (service, address, weight, active) = (view.service, view.address, view.weight, view.active);
             let state = if view.health.is_out() { "out" } else { "up" };

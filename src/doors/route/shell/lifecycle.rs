@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use log::Level;
+use nix::sys::signal::SigSet;
 
 use super::super::core::event::Event;
 use super::super::core::names::Names;
@@ -57,11 +59,23 @@ impl RouteDoor {
             resolver: Resolver::default(),
             pipes: Pipes::new(pipes),
             pipes_alarm: Alarm::default(),
+            store: None,
             traffic: Traffic::default(),
             times: Times::default(),
             options,
         }
     }
+}
+
+/// Drops a value that may hold a table of many services, which takes longer than the loop may stand still.
+fn drop_on_a_thread<T: Send + 'static>(value: T) {
+    let work = move || {
+        // Signals are handled by the loop's thread.
+        let _ = SigSet::all().thread_block();
+        drop(value);
+    };
+    // Without a thread it was dropped here.
+    let _ = thread::Builder::new().name("table".to_owned()).spawn(work);
 }
 
 /// The port at which clients that come by HTTP reach the door by https: 443 if a listener for TLS has it, or none has a
@@ -90,6 +104,11 @@ impl Door for RouteDoor {
 
     fn front_mut(&mut self) -> &mut Front {
         &mut self.front
+    }
+
+    fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.follow_store(cx);
+        Ok(())
     }
 
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
@@ -124,15 +143,19 @@ impl Door for RouteDoor {
         self.router.set_https_port(https_port(&self.front));
         self.router.keep_protocols(options.log_connections);
         self.names.set_interval(options.resolve_interval);
-        drop(self.router.replace_table(Source::File, Arc::clone(&options.table)));
+        let table = self.router.replace_table(Source::File, Arc::clone(&options.table));
         self.local_ports = LocalPorts::read();
-        self.options = options;
+        let before = std::mem::replace(&mut self.options, options);
+        self.follow_store_again(cx, before.store.as_ref());
+        drop_on_a_thread((table, before));
         Ok(())
     }
 
     fn set_prepared(&mut self, _prepared: Prepared) {}
 
+    /// The store is not followed any more; its table stays for the clients that are still there.
     fn shutdown(&mut self, cx: &mut Context<'_>, how: Shutdown) {
+        self.leave_store(cx);
         match how {
             Shutdown::Drain { hasten: None } => {}
             Shutdown::Drain { hasten: Some(by) } => self.tell_all(cx, Event::Stop(by)),
@@ -161,6 +184,7 @@ impl Door for RouteDoor {
         let gauges = Gauges {
             active: self.router.census().relaying,
             names: self.options.table.len(),
+            store: self.store_counts(now),
             backends: (upstreams.known(), upstreams.out()),
             pipes: self.pipes.budget().open(),
             shortages: self.pipes.shortages(),

@@ -5,8 +5,8 @@
 //! adds, finds and closes it; `opening` reads its first bytes; `names` waits for the addresses of its server,
 //! `connecting` connects to it, `heading` makes the header that it gets first, and `asking` asks it for TLS as
 //! PostgreSQL does; `carrying` passes bytes both ways; `answering` refuses, and closes; `handing` hands clients over to
-//! other doors; `end` is one end of the relay;
-//! `notes` writes the log, `describe` the dump, and `lifecycle` starts, reloads and stops the door.
+//! other doors; `end` is one end of the relay; `store` follows the store of further services; `notes` writes the log,
+//! `describe` the dump, and `lifecycle` starts, reloads and stops the door.
 //!
 //! Invariants: a route is known by its key, which is never used again, so the second of two events of a turn finds
 //! nothing when the first has ended the route. Each call from the reactor ends in `settle`, which sets the alarm of
@@ -26,6 +26,7 @@ mod names;
 mod notes;
 mod opening;
 mod routes;
+mod store;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -46,6 +47,7 @@ use crate::relay::pipes::Pipes;
 
 pub(super) use carrying::Traffic;
 use routes::Route;
+use store::Stored;
 
 /// A route door on the loop.
 #[derive(Debug)]
@@ -64,6 +66,8 @@ pub struct RouteDoor {
     pipes: Pipes,
     /// The alarm at which idle pipes are closed.
     pipes_alarm: Alarm,
+    /// The store of further services, if there is one.
+    store: Option<Stored>,
     traffic: Traffic,
     times: Times,
 }
@@ -127,6 +131,7 @@ impl Service for RouteDoor {
     fn receive_mail(&mut self, cx: &mut Context<'_>) {
         self.take_signatures(cx);
         self.take_names(cx);
+        self.take_news(cx);
     }
 
     fn end_turn(&mut self, _cx: &mut Context<'_>) {

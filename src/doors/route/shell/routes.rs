@@ -165,6 +165,9 @@ impl RouteDoor {
         let Some(route) = self.routes.get(key) else { return };
         match (&route.stage, route.life.stage()) {
             (Stage::Held(_), life::Stage::Opening) => self.follow(cx, key, Step::Read),
+            (Stage::Held(_), life::Stage::Waiting) if !self.router.awaits_store() => {
+                self.tell(cx, key, Event::TableCame);
+            }
             // The client waits, and is not read.
             (Stage::Held(_), _) => {}
             (Stage::Naming(_), _) => {

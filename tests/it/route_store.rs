@@ -1,0 +1,441 @@
+//! The store of a route door, in a real Redis. The entries are written by redis-cli.
+
+use std::fmt::Write;
+use std::fs;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use base64ct::{Base64, Encoding};
+use nix::sys::signal::Signal;
+
+use crate::harness::{Certificate, Daemon, StatsBlock, temp_dir};
+use crate::route_peers::{Backend, RouteFile, UNRECOGNIZED_NAME, at, client, pair};
+use crate::route_store_redis::RedisServer;
+
+/// A reading of everything is far away: what comes before it was heard of.
+const BY_NOTIFICATION: &str = "refresh = '10m'";
+
+/// The keys of a door with its store at this server.
+fn store_of(redis: &RedisServer, keys: &str) -> String {
+    let more = if keys.is_empty() {
+        String::new()
+    } else {
+        format!(", {keys}")
+    };
+    format!("store = {{ addr = '127.0.0.1', port = {}{more} }}", redis.port)
+}
+
+/// A door whose services are in this store alone, with these keys of the store.
+#[track_caller]
+fn door(redis: &RedisServer, keys: &str) -> (Daemon, RouteFile) {
+    let file = RouteFile::new(&store_of(redis, keys), &[]);
+    (file.start(), file)
+}
+
+fn plain(address: SocketAddr) -> String {
+    format!(r#"{{"addr":"{}","tlsport":{}}}"#, address.ip(), address.port())
+}
+
+/// The form in which the library of tcprouter writes.
+fn wrapped(name: &str, inner: &str) -> String {
+    let value = Base64::encode_string(inner.as_bytes());
+    format!(r#"{{"Key":"tcprouter/service/{name}","Value":"{value}","LastIndex":1}}"#)
+}
+
+fn key(name: &str) -> String {
+    format!("/tcprouter/service/{name}")
+}
+
+/// Waits until the table of the store has this number of names.
+#[track_caller]
+fn names(daemon: &Daemon, count: u64) -> StatsBlock {
+    daemon.usr1_until(|stats| stats.count("store names") == count)
+}
+
+#[track_caller]
+fn is_unknown(daemon: &Daemon, name: &str) {
+    assert_eq!(client(daemon, name, "").read_to_end(), UNRECOGNIZED_NAME, "{name}");
+}
+
+// ---- entries -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn entries_of_each_form_and_key_are_routed_to_their_servers() {
+    let (redis, backend) = (RedisServer::start(), Backend::new());
+    let (address, port) = (backend.address(), backend.address().port());
+    let older = format!(r#"{{"addr":"127.0.0.1:{port}","sni":"older.example","name":"a label"}}"#);
+    let capitals = format!(r#"{{"Addr":"127.0.0.1","TLSPort":{port},"HTTPPort":0,"ClientSecret":""}}"#);
+    for (key, value) in [
+        (
+            "/tcprouter/service/wrapped.example",
+            wrapped("wrapped.example", &plain(address)),
+        ),
+        (
+            "//tcprouter/services/capitals.example",
+            wrapped("capitals.example", &capitals),
+        ),
+        ("tcprouter/service/plain.example", plain(address)),
+        ("/tcprouter/services/Label", older),
+        ("/tcprouter/service/*.wild.example", plain(address)),
+        ("/tcprouter/service/CATCH_ALL", plain(address)),
+        ("/tcprouter/elsewhere/other", "no entry".to_owned()),
+    ] {
+        redis.set(key, &value);
+    }
+    let (daemon, _file) = door(&redis, "");
+    names(&daemon, 6);
+    for name in [
+        "wrapped.example",
+        "Capitals.Example.",
+        "plain.example",
+        "older.example",
+        "a.wild.example",
+        "any.other.name",
+    ] {
+        pair(&daemon, &backend, name);
+    }
+    assert_eq!(daemon.usr1().count("store bad"), 0);
+}
+
+#[test]
+fn an_entry_that_cannot_be_used_costs_itself_alone_and_is_told_without_its_value() {
+    let (redis, backend) = (RedisServer::start(), Backend::new());
+    redis.set(&key("good.example"), &plain(backend.address()));
+    redis.set(&key("bad.example"), "the secret hunter2");
+    redis.set(&key("empty.example"), "");
+    redis.set(&key("long.example"), &" ".repeat(70_000));
+    redis.set(&key("a..b"), &plain(backend.address()));
+    redis.cli(&["LPUSH", &key("list.example"), "x"]);
+    redis.set(&key("tunnel.example"), r#"{"clientsecret":"hunter2"}"#);
+    let (daemon, _file) = door(&redis, "refresh = '100ms'");
+    names(&daemon, 2);
+    pair(&daemon, &backend, "good.example");
+    for told in [
+        "bad.example of the store cannot be used: it is no JSON",
+        "empty.example of the store cannot be used: it is no JSON",
+        "long.example of the store cannot be used: it is longer than",
+        "list.example of the store cannot be used: it is no text",
+        "a..b of the store cannot be used: a name has",
+        "1 services of the store end in a tunnel",
+    ] {
+        daemon.stderr_wait(told);
+    }
+    let stats = daemon.usr1_until(|stats| stats.count("store readings") > 3);
+    assert_eq!(stats.count("store bad"), 5);
+    let log = daemon.stderr.text();
+    assert!(!log.contains("hunter2"), "{log}");
+    assert_eq!(log.matches("bad.example").count(), 1, "{log}");
+    is_unknown(&daemon, "bad.example");
+    // Mended, it counts.
+    redis.set(&key("bad.example"), &plain(backend.address()));
+    names(&daemon, 3);
+    pair(&daemon, &backend, "bad.example");
+}
+
+#[test]
+fn the_file_goes_before_the_store() {
+    let (redis, [of_file, of_store]) = (RedisServer::start(), [Backend::new(), Backend::new()]);
+    redis.set(&key("both.example"), &plain(of_store.address()));
+    redis.set(&key("store.example"), &plain(of_store.address()));
+    let file = RouteFile::new(&store_of(&redis, ""), &[("both.example", at(of_file.address()))]);
+    let daemon = file.start();
+    names(&daemon, 2);
+    pair(&daemon, &of_file, "both.example");
+    pair(&daemon, &of_store, "store.example");
+}
+
+#[test]
+fn a_client_that_comes_before_the_first_reading_waits_for_it() {
+    let (redis, backend) = (RedisServer::start(), Backend::new());
+    redis.set(&key("a.example"), &plain(backend.address()));
+    redis.program().stop();
+    let (daemon, _file) = door(&redis, "");
+    let early = client(&daemon, "a.example", "");
+    daemon.usr1_until(|stats| stats.count("connections") == 1);
+    assert!(!backend.has_connection());
+    redis.program().signal(Signal::SIGCONT);
+    backend.accept();
+    drop(early);
+}
+
+// ---- changes -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn changes_are_heard_of_at_once_and_flags_that_are_set_stay() {
+    let (redis, [one, other]) = (
+        RedisServer::with("notify-keyspace-events El"),
+        [Backend::new(), Backend::new()],
+    );
+    redis.set(&key("a.example"), &plain(one.address()));
+    let (daemon, _file) = door(&redis, BY_NOTIFICATION);
+    names(&daemon, 1);
+    let events = redis.cli(&["CONFIG", "GET", "notify-keyspace-events"]);
+    assert!("ElKg$xe".chars().all(|event| events.contains(event)), "{events}");
+    pair(&daemon, &one, "a.example");
+    let readings = daemon.usr1().count("store readings");
+    // Another address.
+    redis.set(&key("a.example"), &plain(other.address()));
+    daemon.usr1_until(|stats| stats.count("store readings") > readings);
+    pair(&daemon, &other, "a.example");
+    // A new name, a name that moves, and one that goes.
+    redis.set("tcprouter/services/b.example", &plain(one.address()));
+    names(&daemon, 2);
+    redis.cli(&["RENAME", "tcprouter/services/b.example", &key("c.example")]);
+    redis.set(&key("behind.example"), &plain(one.address()));
+    names(&daemon, 3);
+    pair(&daemon, &one, "c.example");
+    is_unknown(&daemon, "b.example");
+    redis.cli(&["DEL", &key("c.example")]);
+    names(&daemon, 2);
+    // And one whose time is up.
+    redis.set(&key("d.example"), &plain(one.address()));
+    names(&daemon, 3);
+    redis.cli(&["PEXPIRE", &key("d.example"), "1"]);
+    names(&daemon, 2);
+}
+
+#[test]
+fn changes_in_another_database_are_not_those_of_the_store() {
+    let (redis, backend) = (RedisServer::start(), Backend::new());
+    redis.cli(&["-n", "3", "SET", &key("three.example"), &plain(backend.address())]);
+    redis.set(&key("zero.example"), &plain(backend.address()));
+    let (daemon, _file) = door(&redis, &format!("database = 3, {BY_NOTIFICATION}"));
+    names(&daemon, 1);
+    redis.set(&key("other.example"), &plain(backend.address()));
+    redis.cli(&["-n", "3", "SET", &key("new.example"), &plain(backend.address())]);
+    names(&daemon, 2);
+    pair(&daemon, &backend, "new.example");
+    is_unknown(&daemon, "other.example");
+    is_unknown(&daemon, "zero.example");
+}
+
+#[test]
+fn where_the_settings_are_forbidden_changes_come_with_the_next_reading_and_one_warning() {
+    let redis = RedisServer::with("user default on nopass ~* &* +@all -config\n");
+    let backend = Backend::new();
+    let (daemon, _file) = door(&redis, "refresh = '100ms'");
+    daemon.stderr_wait("connected to the store");
+    redis.set(&key("a.example"), &plain(backend.address()));
+    names(&daemon, 1);
+    pair(&daemon, &backend, "a.example");
+    redis.cli(&["DEL", &key("a.example")]);
+    names(&daemon, 0);
+    let log = daemon.stderr.text();
+    let warnings = log.matches("changes may be seen after 100 ms only").count();
+    assert_eq!(warnings, 1, "{log}");
+    assert!(log.contains("NOPERM"), "{log}");
+}
+
+// ---- the way in ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_user_and_a_password_open_the_store_and_a_wrong_one_does_not() {
+    let redis = RedisServer::with("user default off\nuser iotcpd on >hunter2 ~* &* +@all\n");
+    let home = temp_dir();
+    let password = home.path().join("password");
+    fs::write(&password, "wrong\n").unwrap();
+    let keys = format!(
+        "username = 'iotcpd', password-file = '{}', refresh = '1s'",
+        password.display()
+    );
+    let (daemon, file) = door(&redis, &keys);
+    let told = daemon.stderr_wait("cannot be used");
+    assert!(told.contains("assword"), "{told}");
+    // A file is read with each attempt.
+    fs::write(&password, "hunter2\n").unwrap();
+    daemon.stderr_wait("connected again to the store");
+    drop(daemon);
+    file.write(&store_of(&redis, "username = 'iotcpd', password = 'hunter2'"), &[]);
+    let daemon = file.start();
+    daemon.stderr_wait("connected to the store");
+    daemon.usr1_until(|stats| stats.count("store readings") > 0);
+    let log = daemon.stderr.text() + &daemon.usr2().concat();
+    assert!(!log.contains("hunter2"), "{log}");
+}
+
+#[test]
+fn a_store_is_reached_by_tls_and_one_with_another_certificate_is_not() {
+    let (own, foreign, backend) = (Certificate::new(), Certificate::new(), Backend::new());
+    let (cert, key_file) = (own.path("cert.pem"), own.path("key.pem"));
+    let mut redis = RedisServer::with_tls(&cert, &key_file, "tls-auth-clients no\n");
+    redis.flags.extend(["--tls", "--cacert", &cert].map(str::to_owned));
+    redis.set(&key("a.example"), &plain(backend.address()));
+    let keys = |ca: &str| {
+        let port = redis.port;
+        format!("store = {{ addr = 'localhost', port = {port}, tls = true, ca = '{ca}', {BY_NOTIFICATION} }}")
+    };
+    let file = RouteFile::new(&keys(&foreign.path("cert.pem")), &[]);
+    let daemon = file.start();
+    let told = daemon.stderr_wait("cannot be used");
+    assert!(told.contains("its certificate"), "{told}");
+    file.write(&keys(&cert), &[]);
+    daemon.signal(Signal::SIGHUP);
+    names(&daemon, 1);
+    pair(&daemon, &backend, "a.example");
+    redis.set(&key("b.example"), &plain(backend.address()));
+    names(&daemon, 2);
+}
+
+#[test]
+fn a_store_is_reached_at_a_unix_socket() {
+    let home = temp_dir();
+    let socket = home.path().join("redis.sock");
+    let redis = RedisServer::with(&format!("unixsocket {}", socket.display()));
+    redis.set(&key("a.example"), &plain(Backend::new().address()));
+    let file = RouteFile::new(&format!("store = {{ addr = 'unix:{}' }}", socket.display()), &[]);
+    let daemon = file.start();
+    names(&daemon, 1);
+    let dump = daemon.usr2().join("\n");
+    assert!(
+        dump.contains("store: address = unix:") && dump.contains("state = connected"),
+        "{dump}"
+    );
+}
+
+// ---- failures ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_last_table_stays_while_the_store_is_away_and_what_has_changed_meanwhile_comes_with_it() {
+    let (mut redis, backend) = (RedisServer::start(), Backend::new());
+    for name in ["a.example", "b.example"] {
+        redis.set(&key(name), &plain(backend.address()));
+    }
+    let (daemon, _file) = door(&redis, BY_NOTIFICATION);
+    names(&daemon, 2);
+    redis.set(&key("c.example"), &plain(backend.address()));
+    redis.cli(&["SAVE"]);
+    names(&daemon, 3);
+    redis.kill();
+    let told = daemon.stderr_wait("is lost");
+    assert!(told.contains("its last 3 names stay"), "{told}");
+    pair(&daemon, &backend, "c.example");
+    redis.start_again();
+    daemon.stderr_wait("connected again to the store");
+    redis.set(&key("d.example"), &plain(backend.address()));
+    let stats = names(&daemon, 4);
+    assert!(stats.count("store errors") > 0);
+    pair(&daemon, &backend, "d.example");
+}
+
+#[test]
+fn a_store_that_comes_back_empty_is_doubted_until_a_second_reading_agrees() {
+    let (mut redis, backend) = (RedisServer::start(), Backend::new());
+    for name in ["a.example", "b.example", "c.example"] {
+        redis.set(&key(name), &plain(backend.address()));
+    }
+    let (daemon, _file) = door(&redis, "refresh = '2s'");
+    names(&daemon, 3);
+    redis.kill();
+    redis.forget_data();
+    redis.start_again();
+    daemon.stderr_wait("the store has 0 names instead of 3");
+    let stats = daemon.usr1();
+    assert_eq!(stats.count("store names"), 3);
+    pair(&daemon, &backend, "a.example");
+    let stats = names(&daemon, 0);
+    assert!(stats.count("store doubted") > 0);
+    is_unknown(&daemon, "a.example");
+}
+
+#[test]
+fn without_the_store_a_door_starts_with_the_table_of_its_last_run_or_with_none() {
+    let (mut redis, backend, home) = (RedisServer::start(), Backend::new(), temp_dir());
+    let cache = home.path().join("table");
+    let keys = format!("table-cache = '{}'", cache.display());
+    redis.set(&key("a.example"), &plain(backend.address()));
+    let (daemon, file) = door(&redis, &keys);
+    names(&daemon, 1);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !cache.exists() {
+        assert!(Instant::now() < deadline, "the table is never written");
+        daemon.usr1();
+    }
+    drop(daemon);
+    redis.kill();
+    let daemon = file.start();
+    daemon.stderr_wait("1 names of the store from its table-cache");
+    daemon.stderr_wait("cannot be used");
+    pair(&daemon, &backend, "a.example");
+    drop(daemon);
+    fs::remove_file(&cache).unwrap();
+    let daemon = file.start();
+    is_unknown(&daemon, "a.example");
+    assert_eq!(daemon.usr1().count("store names"), 0);
+}
+
+#[test]
+fn a_store_that_hangs_is_given_up_and_holds_up_nothing() {
+    let (redis, backend) = (RedisServer::start(), Backend::new());
+    redis.set(&key("a.example"), &plain(backend.address()));
+    let (daemon, _file) = door(&redis, "refresh = '100ms'");
+    names(&daemon, 1);
+    redis.program().stop();
+    pair(&daemon, &backend, "a.example");
+    daemon.stderr_wait("it does not answer in time");
+    pair(&daemon, &backend, "a.example");
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait_exit().success());
+    redis.program().signal(Signal::SIGCONT);
+}
+
+// ---- HUP -----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_hup_changes_the_store_and_takes_it_away() {
+    let (first, second, backend) = (RedisServer::start(), RedisServer::start(), Backend::new());
+    first.set(&key("first.example"), &plain(backend.address()));
+    for name in ["second.example", "third.example"] {
+        second.set(&key(name), &plain(backend.address()));
+    }
+    let (daemon, file) = door(&first, "");
+    names(&daemon, 1);
+    file.write(&store_of(&second, ""), &[]);
+    daemon.signal(Signal::SIGHUP);
+    names(&daemon, 2);
+    pair(&daemon, &backend, "third.example");
+    is_unknown(&daemon, "first.example");
+    file.write("", &[("file.example", at(backend.address()))]);
+    daemon.signal(Signal::SIGHUP);
+    names(&daemon, 0);
+    is_unknown(&daemon, "third.example");
+    pair(&daemon, &backend, "file.example");
+}
+
+#[test]
+fn a_hup_with_other_settings_of_the_door_changes_the_services_of_the_store() {
+    let (mut redis, backend) = (RedisServer::start(), Backend::new());
+    redis.set(&key("a.example"), &plain(backend.address()));
+    let (daemon, file) = door(&redis, "");
+    names(&daemon, 1);
+    // The store need not be there for it.
+    redis.kill();
+    daemon.stderr_wait("is lost");
+    file.write(&format!("send-proxy = 'v1'\n{}", store_of(&redis, "")), &[]);
+    daemon.signal(Signal::SIGHUP);
+    daemon.stderr_wait("read again");
+    daemon.usr1_until(|_| {
+        let _client = client(&daemon, "a.example", "");
+        let mut begin = [0; 5];
+        std::io::Read::read_exact(&mut backend.accept().stream, &mut begin).unwrap();
+        begin == *b"PROXY"
+    });
+}
+
+// ---- size ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_hundred_thousand_names_come_soon_and_a_change_among_them_too() {
+    const NAMES: u64 = 100_000;
+    let (redis, backend) = (RedisServer::start(), Backend::new());
+    let mut commands = String::new();
+    for number in 0..NAMES {
+        let value = format!(r#"{{\"addr\":\"10.0.0.5\",\"tlsport\":{}}}"#, number % 60_000 + 1);
+        writeln!(commands, "SET {} \"{value}\"", key(&format!("a{number}.example"))).unwrap();
+    }
+    redis.send_all(&commands);
+    let (daemon, _file) = door(&redis, BY_NOTIFICATION);
+    names(&daemon, NAMES);
+    redis.set(&key("new.example"), &plain(backend.address()));
+    names(&daemon, NAMES + 1);
+    pair(&daemon, &backend, "new.example");
+}
