@@ -21,6 +21,7 @@ mod logging;
 mod pool;
 mod refusal;
 mod route;
+mod route_store;
 mod run;
 mod socket;
 mod tls;

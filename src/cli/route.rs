@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::route_store::{self, StoreCommand};
 use super::write_to;
 use crate::config::file::Source;
 use crate::config::lower::log::LogSettings;
 use crate::config::spec::route::RouteSpec;
 use crate::daemon::{self, Plan};
 use crate::doors::Options;
-use crate::doors::route::explain::{Hello, explain};
+use crate::doors::route::explain::{Hello, explain, former};
 use crate::error::{Blame, Error};
 use crate::net::standard::Standard;
 
@@ -36,8 +37,10 @@ Flags go over what the file says under the same name; --tls-listen and
 --http-listen also over its ports.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_help_heading = "The store of services")]
 pub(super) struct Flags {
+    #[command(subcommand)]
+    store: Option<StoreCommand>,
     /// The file that describes the door and its services, see iotcpd-route(1); read again at HUP
     /// [default: config.toml in this directory]
     #[arg(value_name = "FILE", conflicts_with = "config")]
@@ -60,6 +63,9 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: Flags, log: LogSettings) -> Result<(), Error> {
+    if let Some(command) = flags.store {
+        return route_store::run(command);
+    }
     if flags.explain {
         return answer(flags);
     }
@@ -95,7 +101,8 @@ fn answer(flags: Flags) -> Result<(), Error> {
         })
         .collect();
     for door in &doors {
-        let told = explain(&door.table, hello);
+        let former = former(door.store.as_ref());
+        let told = explain(&door.table, &former, hello) + &former.told;
         let told = if doors.len() > 1 {
             format!("{}: {told}", door.front.name)
         } else {

@@ -41,6 +41,11 @@ impl Reading {
         self.entries.remove(key);
     }
 
+    /// Returns the entry under a key.
+    pub fn get(&self, key: &Key) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
     /// Returns the entries that count. Takes a time in proportion to the number of keys.
     pub fn listing(&self) -> Listing {
         let mut by_name: BTreeMap<String, &Entry> = BTreeMap::new();

@@ -8,6 +8,7 @@
 //! Each wait has a time-out of its own, but for two in the system: the look-up of a host, and a connection to a UNIX
 //! socket whose queue is full. So all of this is for threads that are not waited for.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -21,9 +22,11 @@ use ::redis::{
     Pipeline, PubSub, RedisConnectionInfo, RedisError, ServerError, TlsCertificates, Value, cmd, from_redis_value,
 };
 
-use super::entry::LONGEST_VALUE;
+use super::entry::{Entry, LONGEST_VALUE};
+use super::faults::Faults;
 use super::key::{self, Key};
 use super::place::{Place, StoreTls};
+use super::reading::{MOST, Reading};
 use crate::error::error_text;
 use crate::net::addr::{ConnectAddr, UnixAddr};
 use crate::net::tls::error::Fault;
@@ -194,6 +197,89 @@ impl Redis {
         Ok(all)
     }
 
+    /// Reads the values of these keys into a reading.
+    ///
+    /// # Errors
+    /// The connection has failed; some of the keys may have been read.
+    pub fn read_into(
+        &mut self,
+        keys: Vec<Key>,
+        reading: &mut Reading,
+        faults: &mut Faults<Key>,
+    ) -> Result<(), Failure> {
+        let found = self.read(&keys)?;
+        for (key, found) in keys.into_iter().zip(found) {
+            let entry = match found {
+                Found::Nothing => {
+                    reading.remove(&key);
+                    continue;
+                }
+                Found::Value(value) => Entry::read(key.label(), &value).map_err(|fault| fault.to_string()),
+                Found::NoText => Err("it is no text (string)".to_owned()),
+                Found::Refused(why) => Err(format!("it may not be read ({why})")),
+            };
+            match entry {
+                Ok(entry) => {
+                    if !reading.put(key.clone(), entry) {
+                        faults.note(key, format_args!("the store has more than {MOST} entries"));
+                    }
+                }
+                Err(fault) => {
+                    reading.remove(&key);
+                    faults.note(key, fault);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the keys of all services.
+    ///
+    /// # Errors
+    /// The connection has failed.
+    pub fn keys(&mut self) -> Result<BTreeSet<Key>, Failure> {
+        let mut keys = BTreeSet::new();
+        let mut cursor = 0;
+        loop {
+            let (next, some) = self.scan(cursor)?;
+            keys.extend(some.iter().filter_map(|key| Key::parse(key)));
+            if next == 0 {
+                return Ok(keys);
+            }
+            cursor = next;
+        }
+    }
+
+    /// Writes values under their keys.
+    ///
+    /// # Errors
+    /// The connection has failed, or the store takes a value no more; some of them may have been written.
+    pub fn set(&mut self, pairs: &[(String, String)]) -> Result<(), Failure> {
+        for pairs in pairs.chunks(KEYS_A_SCAN) {
+            let mut commands = Pipeline::with_capacity(pairs.len());
+            for (key, value) in pairs {
+                commands.cmd("SET").arg(key).arg(value);
+            }
+            accept(self.ask_all(&commands)?)?;
+        }
+        Ok(())
+    }
+
+    /// Removes keys.
+    ///
+    /// # Errors
+    /// As for [`set`](Self::set).
+    pub fn delete(&mut self, keys: &[Key]) -> Result<(), Failure> {
+        for keys in keys.chunks(KEYS_A_SCAN) {
+            let mut commands = Pipeline::with_capacity(keys.len());
+            for key in keys {
+                commands.cmd("DEL").arg(key.as_bytes());
+            }
+            accept(self.ask_all(&commands)?)?;
+        }
+        Ok(())
+    }
+
     fn read_some(&mut self, keys: &[Key]) -> Result<Vec<Found>, Failure> {
         let mut commands = Pipeline::with_capacity(keys.len());
         for key in keys {
@@ -259,6 +345,16 @@ fn with_events(present: &str) -> Option<String> {
     let is_there = |event: &char| present.contains(*event) || (*event != 'K' && present.contains(ALL_EVENTS));
     let missing: String = EVENTS.chars().filter(|event| !is_there(event)).collect();
     (!missing.is_empty()).then(|| format!("{present}{missing}"))
+}
+
+/// Returns the first of several answers that is an error.
+fn accept(answers: Vec<Value>) -> Result<(), Failure> {
+    for answer in answers {
+        if let Value::ServerError(error) = answer {
+            return Err(error.into());
+        }
+    }
+    Ok(())
 }
 
 fn read<T: FromRedisValue>(value: Value) -> Result<T, Failure> {

@@ -36,6 +36,9 @@ const PAGES: [&str; 4] = [PROGRAM_PAGE, FILE_PAGE, TLS_PAGE, ROUTE_PAGE];
 /// The heading under which the flags of the pool stand, with those of `iotcpd` itself.
 const POOL_HEADING: &str = ".Ss iotcpd, iotcpd pool";
 
+/// The heading under which the flags of the commands for a store stand.
+const STORE_HEADING: &str = ".Ss iotcpd route put, del, list, import";
+
 /// A manual page, line by line.
 struct Page(Vec<String>);
 
@@ -206,8 +209,21 @@ fn headings() -> Vec<(Command, String)> {
     let others = commands.iter().filter(|name| *name != "pool");
     let others = others.map(|name| (subcommand(name), format!(".Ss iotcpd {name}")));
     let log = Command::new("log").args(flags(&program()).filter(|flag| is_of_the_log(flag)).cloned());
-    let all = [(log, LOG_HEADING.to_owned()), (program(), POOL_HEADING.to_owned())];
+    let all = [
+        (log, LOG_HEADING.to_owned()),
+        (program(), POOL_HEADING.to_owned()),
+        (store_commands(), STORE_HEADING.to_owned()),
+    ];
     all.into_iter().chain(others).collect()
+}
+
+/// The commands for the store of a route door, as one with the flags of all.
+fn store_commands() -> Command {
+    let mut all: BTreeMap<String, Arg> = BTreeMap::new();
+    for command in subcommand("route").get_subcommands() {
+        all.extend(flags(command).map(|flag| (flag.get_id().to_string(), flag.clone())));
+    }
+    Command::new("store").args(all.into_values())
 }
 
 #[test]

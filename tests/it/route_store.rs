@@ -3,12 +3,13 @@
 use std::fmt::Write;
 use std::fs;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
 use base64ct::{Base64, Encoding};
 use nix::sys::signal::Signal;
 
-use crate::harness::{Certificate, Daemon, StatsBlock, temp_dir};
+use crate::harness::{Certificate, Daemon, Program, StatsBlock, WATCHDOG, temp_dir};
 use crate::route_peers::{Backend, RouteFile, UNRECOGNIZED_NAME, at, client, pair};
 use crate::route_store_redis::RedisServer;
 
@@ -345,7 +346,7 @@ fn without_the_store_a_door_starts_with_the_table_of_its_last_run_or_with_none()
     redis.set(&key("a.example"), &plain(backend.address()));
     let (daemon, file) = door(&redis, &keys);
     names(&daemon, 1);
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + WATCHDOG;
     while !cache.exists() {
         assert!(Instant::now() < deadline, "the table is never written");
         daemon.usr1();
@@ -364,6 +365,42 @@ fn without_the_store_a_door_starts_with_the_table_of_its_last_run_or_with_none()
 }
 
 #[test]
+fn explain_knows_the_names_of_the_last_run_and_says_that_the_store_was_not_asked() {
+    let home = temp_dir();
+    let cache = home.path().join("table");
+    fs::write(
+        &cache,
+        "{\"iotcpd-table\":1,\"names\":1}\n{\"sni\":\"a.example\",\"addr\":\"10.0.0.5:443\"}\n",
+    )
+    .unwrap();
+    let keys = format!(
+        "store = {{ addr = '127.0.0.1:1', table-cache = '{}' }}",
+        cache.display()
+    );
+    let file = RouteFile::new(&keys, &[]);
+    let explain = |name: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_iotcpd"));
+        command.args(["route", file.path(), "--explain", "--sni", name]);
+        Program::start(&mut command).finish().1
+    };
+    let told = explain("a.example");
+    assert!(
+        told.starts_with("a.example: the service a.example (store) decides"),
+        "{told}"
+    );
+    assert!(
+        told.contains("\nthe store at 127.0.0.1:1 was not asked; 1 of its names were looked at, from "),
+        "{told}"
+    );
+    fs::remove_file(&cache).unwrap();
+    let told = explain("a.example");
+    assert!(
+        told.ends_with("\nthe store at 127.0.0.1:1 was not asked; its names were not looked at"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_store_that_hangs_is_given_up_and_holds_up_nothing() {
     let (redis, backend) = (RedisServer::start(), Backend::new());
     redis.set(&key("a.example"), &plain(backend.address()));
@@ -376,6 +413,145 @@ fn a_store_that_hangs_is_given_up_and_holds_up_nothing() {
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.wait_exit().success());
     redis.program().signal(Signal::SIGCONT);
+}
+
+// ---- put, del, list, import ----------------------------------------------------------------------------------------
+
+/// Runs `iotcpd route` with these words for this store, and returns its exit status, output and errors.
+#[track_caller]
+fn tool(redis: &RedisServer, words: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iotcpd"));
+    command.arg("route").args(words);
+    command.args(["--redis", &format!("127.0.0.1:{}", redis.port)]);
+    let (status, output, errors) = Program::start(&mut command).finish();
+    (status.code(), output, errors)
+}
+
+/// The same for words that must do.
+#[track_caller]
+fn done(redis: &RedisServer, words: &[&str]) -> String {
+    let (status, output, errors) = tool(redis, words);
+    assert_eq!((status, errors.as_str()), (Some(0), ""), "{words:?}");
+    output
+}
+
+#[test]
+fn a_service_that_is_put_is_served_listed_and_deleted() {
+    let (redis, backend, home) = (RedisServer::start(), Backend::new(), temp_dir());
+    let (daemon, _file) = door(&redis, BY_NOTIFICATION);
+    let address = backend.address().to_string();
+    done(&redis, &["put", "WWW.Example.org", &address]);
+    names(&daemon, 1);
+    pair(&daemon, &backend, "www.example.org");
+    // It is in the form that tcprouter reads.
+    let value = redis.cli(&["GET", "/tcprouter/service/www.example.org"]);
+    assert!(
+        value.starts_with(r#"{"Key":"tcprouter/service/www.example.org","Value":""#),
+        "{value}"
+    );
+    let secret = home.path().join("secret");
+    fs::write(&secret, "hunter2\n").unwrap();
+    done(
+        &redis,
+        &["put", "tunnel.example", "--secret-file", secret.to_str().unwrap()],
+    );
+    redis.set(
+        "//tcprouter/services/other.example",
+        r#"{"addr":"10.0.0.5","tlsport":443}"#,
+    );
+    redis.set(
+        "/tcprouter/service/x",
+        r#"{"addr":"10.0.0.6:80","sni":"other.example"}"#,
+    );
+    redis.set("/tcprouter/service/bad", "hunter2");
+    let (status, listed, warned) = tool(&redis, &["list"]);
+    let port = backend.address().port();
+    assert_eq!(status, Some(0));
+    assert_eq!(
+        listed,
+        format!(
+            "other.example 10.0.0.6 --tls-port 80 --http-port 80\ntunnel.example --secret-file ***\n\
+             www.example.org 127.0.0.1 --tls-port {port} --http-port {port}"
+        )
+    );
+    assert!(warned.contains("/tcprouter/service/bad of the store cannot be used") && !warned.contains("hunter2"));
+    done(&redis, &["del", "www.example.org"]);
+    names(&daemon, 2);
+    is_unknown(&daemon, "www.example.org");
+    // Under each key and in each form, and one that cannot be read.
+    done(&redis, &["del", "Other.Example.", "bad"]);
+    assert_eq!(redis.cli(&["KEYS", "*"]), "/tcprouter/service/tunnel.example");
+    let (status, _, errors) = tool(&redis, &["del", "www.example.org"]);
+    assert!(
+        status == Some(1) && errors.contains("the store has no service www.example.org"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn the_services_of_a_file_are_imported_all_or_none_and_a_table_comes_back_from_its_file() {
+    let (redis, backend, home) = (RedisServer::start(), Backend::new(), temp_dir());
+    let cache = home.path().join("table");
+    let own = RouteFile::new(
+        "",
+        &[
+            ("a.example", at(backend.address())),
+            ("CATCH_ALL", "addr = 'b.example:443'".into()),
+        ],
+    );
+    assert_eq!(done(&redis, &["import", own.path()]), "2 services written");
+    let before = done(&redis, &["list"]);
+    let (daemon, _file) = door(&redis, &format!("table-cache = '{}'", cache.display()));
+    names(&daemon, 2);
+    pair(&daemon, &backend, "a.example");
+    let deadline = Instant::now() + WATCHDOG;
+    while !cache.exists() {
+        assert!(Instant::now() < deadline, "the table is never written");
+        daemon.usr1();
+    }
+    drop(daemon);
+    redis.cli(&["FLUSHALL"]);
+    done(&redis, &["import", cache.to_str().unwrap()]);
+    assert_eq!(done(&redis, &["list"]), before);
+    redis.cli(&["FLUSHALL"]);
+    own.write(
+        "",
+        &[
+            ("a.example", at(backend.address())),
+            ("b.example", "addr = 'unix:/run/x'".into()),
+        ],
+    );
+    let (status, _, errors) = tool(&redis, &["import", own.path()]);
+    assert!(
+        status == Some(2) && errors.contains("the service b.example cannot be put into the store"),
+        "{errors}"
+    );
+    assert_eq!(redis.cli(&["KEYS", "*"]), "");
+}
+
+#[test]
+fn the_store_of_the_tools_may_be_that_of_a_file_and_asks_for_the_password_by_other_ways_than_flags() {
+    let redis = RedisServer::with("requirepass hunter2\n");
+    let file = RouteFile::new(&store_of(&redis, "password = 'hunter2'"), &[]);
+    let run = |words: &[&str], password: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_iotcpd"));
+        command.arg("route").args(words);
+        command.envs(password.map(|password| ("IOTCPD_REDIS_PASSWORD", password)));
+        let (status, output, errors) = Program::start(&mut command).finish();
+        (status.code(), output, errors)
+    };
+    let redis_flag = format!("--redis=127.0.0.1:{}", redis.port);
+    let put = run(&["put", "a.example", "10.0.0.5:443", "--config", file.path()], None);
+    assert_eq!(put, (Some(0), String::new(), String::new()));
+    let (_, listed, _) = run(&["list", &redis_flag], Some("hunter2"));
+    assert!(listed.starts_with("a.example 10.0.0.5 "), "{listed}");
+    let (status, _, errors) = run(&["list", &redis_flag], None);
+    assert!(status == Some(1) && errors.contains("cannot be used"), "{errors}");
+    let (status, _, errors) = run(&["put", "a:443", "10.0.0.5:443", &redis_flag], None);
+    assert!(
+        status == Some(2) && errors.contains("cannot be the name of a service"),
+        "{errors}"
+    );
 }
 
 // ---- HUP -----------------------------------------------------------------------------------------------------------

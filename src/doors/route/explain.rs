@@ -9,6 +9,9 @@ use super::core::name::Name;
 use super::core::table::{
     ACME, Balance, Decision, Server, Servers, Source, Table, Tables, Target, Undecided, Way, Why,
 };
+use super::options::StoreOptions;
+use super::stored;
+use crate::store::cache;
 
 /// The part of a ClientHello by which a table decides.
 #[derive(Debug, Clone, Copy)]
@@ -19,10 +22,45 @@ pub struct Hello<'h> {
     pub protocols: &'h [String],
 }
 
-/// Returns the decision of a table, which is that of a file, about a client. One line that ends in a line feed.
-pub fn explain(table: &Arc<Table>, hello: Hello<'_>) -> String {
+/// The part of a store that can be known without asking it.
+#[derive(Debug, Default)]
+pub struct Former {
+    /// The table of the last run; empty if it is not known.
+    table: Arc<Table>,
+    /// A line about the store, which ends in a line feed; empty if there is no store.
+    pub told: String,
+}
+
+/// Returns the names that a store had when its table was last kept in a file. Reads that file.
+pub fn former(store: Option<&StoreOptions>) -> Former {
+    let Some(StoreOptions { settings, rule }) = store else {
+        return Former::default();
+    };
+    let place = &settings.place;
+    let (table, looked_at) = match settings.cache.as_deref().map(|path| (path, cache::read(path))) {
+        Some((path, Ok(Some(cached)))) => {
+            let table = stored::table(&cached.entries.into(), rule).table;
+            let text = format!("{} of its names were looked at, from {}", table.len(), path.display());
+            (table, text)
+        }
+        Some((path, Err(why))) => {
+            let text = format!("its names were not looked at: {} cannot be read: {why}", path.display());
+            (Arc::default(), text)
+        }
+        Some((_, Ok(None))) | None => (Arc::default(), "its names were not looked at".to_owned()),
+    };
+    Former {
+        table,
+        told: format!("the store at {place} was not asked; {looked_at}\n"),
+    }
+}
+
+/// Returns the decision about a client by the table of a file and the former one of a store. One line that ends in a
+/// line feed.
+pub fn explain(table: &Arc<Table>, former: &Former, hello: Hello<'_>) -> String {
     let mut tables = Tables::default();
     drop(tables.replace(Source::File, Arc::clone(table)));
+    drop(tables.replace(Source::Store, Arc::clone(&former.table)));
     let name = hello.name.and_then(|name| Name::parse(name.as_bytes()));
     let offers = |protocol: &[u8]| hello.protocols.iter().any(|offered| offered.as_bytes() == protocol);
     let mut told = match (hello.name, &name) {
@@ -150,7 +188,7 @@ mod tests {
         }
         let protocols: Vec<String> = protocols.iter().map(|name| (*name).to_owned()).collect();
         let protocols = &protocols;
-        explain(&Arc::new(table), Hello { name, protocols })
+        explain(&Arc::new(table), &Former::default(), Hello { name, protocols })
     }
 
     #[test]

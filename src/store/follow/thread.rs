@@ -13,13 +13,12 @@ use super::{Made, Make, News, Orders, Report, Word};
 use crate::amount;
 use crate::reactor::helper::{Sender, ServiceGone};
 use crate::store::ear::{Backlog, Ear, Heard};
-use crate::store::entry::Entry;
 use crate::store::faults::Faults;
 use crate::store::keeper::{Extent, Keeper, Verdict};
 use crate::store::key::Key;
 use crate::store::place::Settings;
-use crate::store::reading::{Listing, MOST, Reading};
-use crate::store::redis::{Failure, Found, Notifications, Redis};
+use crate::store::reading::{Listing, Reading};
+use crate::store::redis::{Failure, Notifications, Redis};
 
 /// The largest number of changed keys that are read one by one.
 const MOST_CHANGED: usize = 10_000;
@@ -220,7 +219,7 @@ impl<T: Send + 'static> Thread<T> {
         loop {
             let (next, keys) = store.scan(cursor)?;
             let keys: Vec<Key> = keys.iter().filter_map(|key| Key::parse(key)).collect();
-            take_in(store, keys, &mut reading, &mut faults)?;
+            store.read_into(keys, &mut reading, &mut faults)?;
             self.hear()?;
             cursor = next;
             if cursor == 0 {
@@ -247,7 +246,7 @@ impl<T: Send + 'static> Thread<T> {
         let keys: Vec<Key> = mem::take(&mut self.changed).into_iter().collect();
         let before = mem::take(&mut self.faults);
         let mut faults = Faults::default();
-        let result = take_in(store, keys.clone(), &mut self.reading, &mut faults);
+        let result = store.read_into(keys.clone(), &mut self.reading, &mut faults);
         self.faults = before;
         result?;
         let lines = faults.lines(&self.faults);
@@ -422,34 +421,6 @@ impl<T: Send + 'static> Thread<T> {
         }
         Ok(())
     }
-}
-
-/// Reads the values of these keys into a reading.
-fn take_in(store: &mut Redis, keys: Vec<Key>, reading: &mut Reading, faults: &mut Faults<Key>) -> Result<(), Failure> {
-    let found = store.read(&keys)?;
-    for (key, found) in keys.into_iter().zip(found) {
-        let entry = match found {
-            Found::Nothing => {
-                reading.remove(&key);
-                continue;
-            }
-            Found::Value(value) => Entry::read(key.label(), &value).map_err(|fault| fault.to_string()),
-            Found::NoText => Err("it is no text (string)".to_owned()),
-            Found::Refused(why) => Err(format!("it may not be read ({why})")),
-        };
-        match entry {
-            Ok(entry) => {
-                if !reading.put(key.clone(), entry) {
-                    faults.note(key, format_args!("the store has more than {MOST} entries"));
-                }
-            }
-            Err(fault) => {
-                reading.remove(&key);
-                faults.note(key, fault);
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Returns a delay of three quarters of this up to this, so that several daemons do not come at once.
