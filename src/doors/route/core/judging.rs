@@ -14,8 +14,9 @@ use super::hello::{Alpn, Hello};
 use super::life::{Asked, Life, Opening, Protocol, State, TABLE_PATIENCE, Waiting, listed};
 use super::name::Name;
 use super::opening::{Entrance, Fault, Progress, Verdict, judge};
-use super::router::{Router, Turn};
+use super::router::Router;
 use super::table::{ACME, Choice, Decision, Source, Target, Undecided, Way, Why};
+use super::turn::Turn;
 
 /// The wish of a client, in first bytes that are complete.
 #[derive(Default)]

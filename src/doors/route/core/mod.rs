@@ -1,7 +1,7 @@
 //! The decisions of a route door, without I/O.
 //!
-//! [`router`] takes each route from one state to the next; [`life`] has the states and their deadlines, [`event`] the
-//! events and the steps, [`ending`] the reasons for an end. They go by these:
+//! [`router`] takes each route from one state to the next, by a `turn`; [`life`] has the states and their deadlines,
+//! [`event`] the events and the steps, [`ending`] the reasons for an end. They go by these:
 //! - `judging` finds the service of a client by its first bytes. [`opening`] tells which protocol begins there:
 //!   [`hello`] reads the one of TLS, [`head`] the one of HTTP/1, and [`name`] the name in them. With that name [`table`]
 //!   decides.
@@ -29,4 +29,5 @@ pub mod names;
 pub mod opening;
 pub mod router;
 pub mod table;
+mod turn;
 pub mod upstreams;

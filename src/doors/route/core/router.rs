@@ -10,7 +10,6 @@
 //! - A route has only ever a server that is in the table by which it was decided.
 //! - A route that is over holds nothing. `Router::leave` alone gives back what a state holds.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,11 +19,10 @@ use super::counters::Counters;
 use super::ending::{Ending, Phase};
 use super::event::{ConnectFault, Event, Notice, RouteId, Side, Step};
 use super::health::HealthEvent;
-use super::life::{
-    ANSWER_PATIENCE, Answering, Asked, Census, Connecting, Life, Opening, Over, Relaying, Routed, State, Times, Waiting,
-};
+use super::life::{Answering, Asked, Census, Connecting, Life, Opening, Over, Relaying, Routed, State, Times, Waiting};
 use super::opening::{Entrance, Progress};
 use super::table::{Choice, Source, Table, Tables};
+use super::turn::{Turn, answering, connecting_to, over};
 use super::upstreams::{BackendId, Upstreams};
 use crate::doors::waiters::Waiters;
 
@@ -49,9 +47,6 @@ pub struct Router {
     /// The protocols that a client offers are kept, for the log.
     pub(super) keeps_protocols: bool,
 }
-
-/// The next state of a route, and the step that leads into it.
-pub(super) type Turn = (State, Step);
 
 impl Router {
     /// A router without tables. `hello_timeout` is the longest time for the first bytes of a client; `seed` feeds the
@@ -468,30 +463,6 @@ fn after_answering(answering: Answering, event: Event<'_>, now: Instant) -> Turn
         | Event::Deadline
         | Event::Stop(_) => (State::Answering(answering), Step::Nothing),
     }
-}
-
-fn answering(answer: Cow<'static, [u8]>, ending: Ending, routed: Option<Routed>, now: Instant) -> Turn {
-    let answering = Answering {
-        ending,
-        routed,
-        until: now + ANSWER_PATIENCE,
-    };
-    (State::Answering(answering), Step::Answer(answer))
-}
-
-fn over(ending: Ending, routed: Option<Routed>) -> Turn {
-    let breaks_off = ending.breaks_off();
-    (State::Over(Over { ending, routed }), Step::Close { breaks_off })
-}
-
-fn connecting_to(routed: Routed, backend: BackendId, tried: Option<BackendId>, now: Instant) -> Turn {
-    let connecting = Connecting {
-        until: now + routed.choice.rule.connect_timeout,
-        routed,
-        backend,
-        tried,
-    };
-    (State::Connecting(connecting), Step::Connect)
 }
 
 #[cfg(test)]
