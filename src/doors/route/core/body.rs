@@ -156,15 +156,16 @@ impl Body {
     }
 
     /// Returns the number of these bytes that belong to the body, and goes on behind them. Must be called with all
-    /// bytes that are held, the rest of the call before first. A fault is final.
+    /// bytes that are held, the rest of the call before first. A fault is final, and is found when its bytes are the
+    /// first.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let mut taken = 0;
         loop {
             let rest = bytes.get(taken..).unwrap_or_default();
-            let count = self.step(rest)?;
-            taken += count;
-            if count == 0 {
-                return Ok(taken);
+            match self.step(rest) {
+                Ok(count @ 1..) => taken += count,
+                Err(fault) if taken == 0 => return Err(fault),
+                Ok(_) | Err(_) => return Ok(taken),
             }
         }
     }

@@ -78,6 +78,17 @@ pub enum FromServer {
     Wrong(Fault),
 }
 
+/// The part of the last answer that was passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Given {
+    /// Nothing but interim answers: another answer may take its place.
+    Nothing,
+    /// The beginning, or bytes of another protocol.
+    Part,
+    /// All of it, or no answer is owed.
+    Whole,
+}
+
 /// A fault in a request or an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -89,6 +100,9 @@ pub enum Fault {
     Unasked,
     /// The server has changed the protocol before the request had ended.
     TooEarly,
+    /// The server has changed the protocol to another HTTP, in which requests for other hosts would follow unseen, or
+    /// does not name it.
+    Protocol,
 }
 
 /// Writes the fault as the end of a sentence that begins "its request" or "its answer".
@@ -99,6 +113,7 @@ impl fmt::Display for Fault {
             Fault::Body(fault) => fault.fmt(f),
             Fault::Unasked => f.write_str("is not the answer to a request"),
             Fault::TooEarly => f.write_str("changes the protocol before the request has ended"),
+            Fault::Protocol => f.write_str("changes to HTTP/2, or to a protocol without a name"),
         }
     }
 }
@@ -135,16 +150,7 @@ impl Exchange {
 
     /// Begins the request with this head, which was found last. Returns the number of bytes that are to be passed on.
     pub fn begin(&mut self, head: &Head<'_>) -> Result<usize, Fault> {
-        let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
-        let lines = head.bytes.get(head.request_line..).unwrap_or_default();
-        let Ok(httparse::Status::Complete((_, headers))) = httparse::parse_headers(lines, &mut headers) else {
-            return Err(Fault::Head(head::Fault::Header));
-        };
-        let request = match framing(headers, head.minor_version).map_err(Fault::Body)? {
-            Framing::Length(length) => Body::Length(length),
-            Framing::Chunked => Body::Size,
-            Framing::Unsaid => Body::ENDED,
-        };
+        let request = body_behind(head)?;
         let asked = match head.method {
             "HEAD" => Asked::Head,
             "CONNECT" => Asked::Connect,
@@ -214,6 +220,28 @@ impl Exchange {
         matches!(self.state, State::Idle(_))
     }
 
+    /// Returns true if the request under way is complete: what the client sends behind it is for the time after the
+    /// answer.
+    pub fn is_answer_awaited(&self) -> bool {
+        match &self.state {
+            State::Busy { request, .. } => request.is_ended(),
+            State::Idle(_) | State::Raw => false,
+        }
+    }
+
+    /// Returns the part of the last answer that was passed on.
+    pub fn given(&self) -> Given {
+        match &self.state {
+            State::Idle(_) => Given::Whole,
+            State::Raw => Given::Part,
+            State::Busy { answer, .. } => match answer {
+                Answer::Head(_) => Given::Nothing,
+                Answer::Body(body) if body.is_ended() => Given::Whole,
+                Answer::Body(_) => Given::Part,
+            },
+        }
+    }
+
     /// Returns true if both sides have left HTTP/1, so that their bytes need not be judged any more.
     pub fn is_raw(&self) -> bool {
         matches!(self.state, State::Raw)
@@ -248,6 +276,32 @@ impl Exchange {
     }
 }
 
+/// Returns the body behind the head of a request.
+pub fn body_behind(head: &Head<'_>) -> Result<Body, Fault> {
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let lines = head.bytes.get(head.request_line..).unwrap_or_default();
+    let Ok(httparse::Status::Complete((_, headers))) = httparse::parse_headers(lines, &mut headers) else {
+        return Err(Fault::Head(head::Fault::Header));
+    };
+    Ok(match framing(headers, head.minor_version).map_err(Fault::Body)? {
+        Framing::Length(length) => Body::Length(length),
+        Framing::Chunked => Body::Size,
+        Framing::Unsaid => Body::ENDED,
+    })
+}
+
+/// Returns true if these headers of an answer 101 name the protocols that follow, and HTTP/2 is not among them.
+fn leaves_http(headers: &[httparse::Header<'_>]) -> bool {
+    let is_other = |protocol: &[u8]| {
+        let name = protocol.trim_ascii().to_ascii_lowercase();
+        !name.is_empty() && name != b"h2c" && name != b"h2" && !name.starts_with(b"http/")
+    };
+    let is_upgrade = |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case("upgrade");
+    let upgrades: Vec<_> = headers.iter().filter(is_upgrade).collect();
+    let are_others = |header: &&httparse::Header<'_>| header.value.split(|byte| *byte == b',').all(is_other);
+    !upgrades.is_empty() && upgrades.iter().all(are_others)
+}
+
 /// The bytes behind the head of an answer.
 enum Behind {
     /// The rest of the answer; another head, if this one was of an interim answer.
@@ -268,10 +322,10 @@ fn behind_head(head: &[u8], asked: Asked, request: &Body) -> Result<Behind, Faul
     };
     let is_raw = status == 101 || (asked == Asked::Connect && (200..300).contains(&status));
     if is_raw {
-        return if request.is_ended() {
-            Ok(Behind::Raw)
-        } else {
-            Err(Fault::TooEarly)
+        return match request.is_ended() {
+            _any if status == 101 && !leaves_http(answer.headers) => Err(Fault::Protocol),
+            true => Ok(Behind::Raw),
+            false => Err(Fault::TooEarly),
         };
     }
     if (100..200).contains(&status) {

@@ -15,6 +15,9 @@ fn framing_of(lines: &str, minor_version: u8) -> Result<Framing, Fault> {
 fn chunked(bytes: &[u8]) -> Result<Option<usize>, Fault> {
     let mut body = Body::Size;
     let taken = body.advance(bytes)?;
+    // A fault behind good bytes is found by the next call.
+    let rest = bytes.get(taken..).unwrap_or_default();
+    assert!(body.is_ended() || body.advance(rest)? == 0);
     Ok(body.is_ended().then_some(taken))
 }
 

@@ -200,3 +200,65 @@ fn another_protocol_follows_only_an_answer_that_agrees_to_it() {
     let mut early = asked(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
     assert_eq!(early.from_server(switching), FromServer::Wrong(Fault::TooEarly));
 }
+
+#[test]
+fn a_protocol_whose_requests_would_pass_unread_is_refused() {
+    let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c, websocket\r\n\r\n";
+    for (lines, is_agreed) in [
+        ("Upgrade: websocket\r\n", true),
+        ("upgrade: TLS/1.0\r\n", true),
+        ("", false),
+        ("Upgrade:\r\n", false),
+        ("Upgrade: h2c\r\n", false),
+        ("Upgrade: H2C\r\n", false),
+        ("Upgrade: HTTP/2.0\r\n", false),
+        ("Upgrade: websocket, h2c\r\n", false),
+        ("Upgrade: websocket\r\nUpgrade: h2c\r\n", false),
+    ] {
+        let mut exchange = asked(upgrade);
+        let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n");
+        let expected = match is_agreed {
+            true => FromServer::Pass(answer.len()),
+            false => FromServer::Wrong(Fault::Protocol),
+        };
+        assert_eq!(exchange.from_server(answer.as_bytes()), expected, "{lines}");
+        assert_eq!(exchange.is_raw(), is_agreed);
+    }
+}
+
+#[test]
+fn it_is_known_which_part_of_an_answer_was_passed_on() {
+    let mut exchange = exchange();
+    assert_eq!((exchange.given(), exchange.is_answer_awaited()), (Given::Whole, false));
+    begin(
+        &mut exchange,
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
+    )
+    .unwrap();
+    assert_eq!(
+        (exchange.given(), exchange.is_answer_awaited()),
+        (Given::Nothing, false)
+    );
+    assert_eq!(exchange.from_client(b"hello"), FromClient::Pass(5));
+    feed(&mut exchange, b"HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!((exchange.given(), exchange.is_answer_awaited()), (Given::Nothing, true));
+    feed(&mut exchange, &OK[..OK.len() - 1]);
+    assert_eq!((exchange.given(), exchange.is_answer_awaited()), (Given::Part, true));
+    feed(&mut exchange, b"k");
+    assert_eq!((exchange.given(), exchange.is_answer_awaited()), (Given::Whole, false));
+}
+
+#[test]
+fn bytes_in_front_of_a_fault_are_passed_on_however_they_come() {
+    let mut exchange = asked(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let size = FromClient::Wrong(Fault::Body(body::Fault::Size));
+    assert_eq!(exchange.from_client(b"2\r\nok\r\nx\r\n"), FromClient::Pass(7));
+    assert_eq!(
+        (exchange.from_client(b"x\r\n"), exchange.from_client(b"x\r\n")),
+        (size, size)
+    );
+    let mut exchange = asked(GET);
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok";
+    let wrong = FromServer::Wrong(Fault::Body(body::Fault::ChunkEnd));
+    assert_eq!(feed(&mut exchange, format!("{head}x").as_bytes()), (head.len(), wrong));
+}
