@@ -101,6 +101,16 @@ impl Conversation {
         }
     }
 
+    /// Lets a side be read again although no event of it has come: its [`Endpoint`] holds bytes, or their end, and had
+    /// none to give before.
+    pub fn wake(&mut self, side: Side) {
+        let from = match side {
+            Side::Client => &mut self.up,
+            Side::Server => &mut self.down,
+        };
+        from.handle(Event::SourceReady);
+    }
+
     /// Moves bytes both ways, and says the ends. Must be called first when both ends are connected, and then after every
     /// event.
     pub fn run(&mut self, client: &mut impl Endpoint, server: &mut impl Endpoint, tools: &mut Tools<'_>) -> Standing {

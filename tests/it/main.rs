@@ -184,6 +184,8 @@ mod route_proxy;
 #[cfg(test)]
 mod route_real;
 #[cfg(test)]
+mod route_requests;
+#[cfg(test)]
 mod route_router_toml;
 #[cfg(test)]
 mod route_store;

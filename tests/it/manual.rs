@@ -19,7 +19,9 @@ use iotcpd::internals::config::spec::fail::Fail;
 use iotcpd::internals::config::spec::listen::MinTls;
 use iotcpd::internals::config::spec::log::{Format, LogTable};
 use iotcpd::internals::config::spec::pool::{HalfClose, LineEnd, Mode};
-use iotcpd::internals::config::spec::route::{Balance, SendProxy, ServerSpec, ServiceSpec, StoreKind, StoreSpec};
+use iotcpd::internals::config::spec::route::{
+    Balance, HttpMode, SendProxy, ServerSpec, ServiceSpec, StoreKind, StoreSpec,
+};
 use iotcpd::internals::config::spec::yes_no::YesNo;
 use iotcpd::internals::config::units::{Escaped, FileMode, Size, Time, Whole};
 
@@ -299,6 +301,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Mode>() || value == TypeId::of::<YesNo>() => "(text)",
         _ if value == TypeId::of::<Protocol>() || value == TypeId::of::<Fail>() => "(text)",
         _ if value == TypeId::of::<MinTls>() || value == TypeId::of::<Balance>() => "(text)",
+        _ if value == TypeId::of::<HttpMode>() => "(text)",
         _ if value == TypeId::of::<SendProxy>() || value == TypeId::of::<StoreKind>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
     }

@@ -29,9 +29,9 @@ pub(super) const STORE: &str = "store";
 const OTHER_STORES: [&str; 3] = ["etcd", "boltdb", "consul"];
 
 /// The keys of a door that have no effect yet.
-pub(super) const LATER: [&str; 2] = ["tunnel-listen", "http"];
+pub(super) const LATER: [&str; 1] = ["tunnel-listen"];
 /// The keys of a service that have no effect yet.
-pub(super) const LATER_OF_SERVICE: [&str; 8] = [
+pub(super) const LATER_OF_SERVICE: [&str; 7] = [
     "client-secret",
     "tls",
     "start",
@@ -39,7 +39,6 @@ pub(super) const LATER_OF_SERVICE: [&str; 8] = [
     "idle",
     "check",
     "check-interval",
-    "http",
 ];
 
 /// One service as written: its name, and the keys of each entry.

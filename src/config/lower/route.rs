@@ -12,7 +12,7 @@ use super::listen::{
     Listening, MACHINE, access, add_addresses, backlog, connection_limits, limit_kind, proxies, unix_socket,
 };
 use super::pool::TIMEOUT;
-use super::service::{ServiceDefaults, acme, add_without_tls, rule_of_store, send_proxy};
+use super::service::{ServiceDefaults, acme, add_without_tls, judges_each_request, rule_of_store, send_proxy};
 use super::{KeyRef, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT};
 use crate::config::spec::route::RouteSpec;
 use crate::doors::route::options::{HTTP, Options, StoreOptions, StoreSettings, TLS, Table, Target};
@@ -109,6 +109,7 @@ fn defaults(mistakes: &mut Mistakes, spec: &RouteSpec) -> ServiceDefaults {
         connect_timeout: connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         idle_timeout: mistakes.limit("idle-timeout", spec.idle_timeout, Some(DEFAULT_IDLE_TIMEOUT)),
         redirects_to_https: spec.redirect_https,
+        judges_each_request: judges_each_request(spec.http, false),
         acme: acme(mistakes, spec.acme_addr.as_deref()),
         listens_for_tls: !spec.tls_listen.is_empty(),
         send_proxy: send_proxy(spec.send_proxy, None),

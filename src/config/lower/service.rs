@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::pool::TIMEOUT;
 use super::{KEY, KeyRef, Mistake, Mistakes, setting};
 use crate::config::quote::Quoted;
-use crate::config::spec::route::{self, SendProxy, ServerSpec, ServiceSpec};
+use crate::config::spec::route::{self, HttpMode, SendProxy, ServerSpec, ServiceSpec};
 use crate::config::units::Whole;
 use crate::doors::route::options::{Address, Balance, CATCH_ALL, Pattern, ProxyVersion, Rule, Server, Servers, Target};
 use crate::net::addr::ConnectAddr;
@@ -32,6 +32,8 @@ pub struct ServiceDefaults {
     pub(super) idle_timeout: Option<Duration>,
     /// True if HTTP is sent on to https.
     pub(super) redirects_to_https: bool,
+    /// True if each request of HTTP is judged.
+    pub(super) judges_each_request: bool,
     /// The responder to challenges of ACME.
     pub(super) acme: Option<Arc<Servers>>,
     /// True if the door listens for TLS.
@@ -73,6 +75,7 @@ pub(super) fn rule_of_store(defaults: &ServiceDefaults) -> Rule {
         target: Target::Tunnel,
         acme: defaults.acme.clone(),
         redirects_to_https: defaults.redirects_to_https,
+        judges_each_request: defaults.judges_each_request,
         connect_timeout: defaults.connect_timeout,
         idle_timeout: defaults.idle_timeout,
         send_proxy: defaults.send_proxy,
@@ -95,11 +98,21 @@ pub fn service(spec: &ServiceSpec, is_whole: bool, defaults: &ServiceDefaults) -
         target: target(&mut mistakes, spec, is_whole),
         acme: acme(&mut mistakes, spec.acme_addr.as_deref()).or_else(|| defaults.acme.clone()),
         redirects_to_https: spec.redirect_https.unwrap_or(defaults.redirects_to_https),
+        judges_each_request: judges_each_request(spec.http, defaults.judges_each_request),
         connect_timeout: connect_timeout.unwrap_or(defaults.connect_timeout),
         idle_timeout: mistakes.limit("idle-timeout", spec.idle_timeout, defaults.idle_timeout),
         send_proxy: send_proxy(spec.send_proxy, defaults.send_proxy),
     };
     mistakes.into_result(rule)
+}
+
+/// Returns true if each request of HTTP is judged.
+pub(super) fn judges_each_request(given: Option<HttpMode>, default: bool) -> bool {
+    match given {
+        None => default,
+        Some(HttpMode::PerConnection) => false,
+        Some(HttpMode::PerRequest) => true,
+    }
 }
 
 /// Returns the version of the header that servers get.
@@ -186,6 +199,7 @@ fn check_idle(mistakes: &mut Mistakes, spec: &ServiceSpec, door: &str) {
         ("connect-timeout", spec.connect_timeout.is_some()),
         ("idle-timeout", spec.idle_timeout.is_some()),
         ("send-proxy", spec.send_proxy.is_some()),
+        ("http", spec.http.is_some()),
     ];
     for (key, _) in said.into_iter().filter(|(_, said)| *said) {
         let text = format!(

@@ -67,6 +67,10 @@ pub struct RouteSpec {
     /// How long connections may go on once a successor has taken over [default: 1h]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
     pub old_generation_timeout: Option<Time>,
+    /// What is decided by a request of HTTP/1: where its connection goes, or, with per-request, that each one on it may
+    /// go there: others are answered by 421 [default: per-connection]
+    #[arg(long, value_name = "MODE", help_heading = "Connections")]
+    pub http: Option<HttpMode>,
     /// Send HTTP on to the same address by https, at the port of --tls-listen
     #[arg(long, help_heading = "Connections")]
     pub redirect_https: bool,
@@ -98,6 +102,7 @@ impl RouteSpec {
             send_proxy,
             stop_timeout,
             old_generation_timeout,
+            http,
             redirect_https,
             acme_addr,
             log_connections,
@@ -126,6 +131,7 @@ impl RouteSpec {
         overlay(&mut said, "send-proxy", send_proxy, &mut under.send_proxy);
         overlay(&mut said, "stop-timeout", stop_timeout, &mut under.stop_timeout);
         overlay(&mut said, "old-generation-timeout", old_generation_timeout, of_old);
+        overlay(&mut said, "http", http, &mut under.http);
         overlay(&mut said, "redirect-https", redirect_https, &mut under.redirect_https);
         overlay(&mut said, "acme-addr", acme_addr, &mut under.acme_addr);
         overlay(
@@ -165,6 +171,9 @@ pub struct ServiceSpec {
     /// [default: any]
     #[arg(long, value_name = "PROTOCOL")]
     pub alpn: Option<String>,
+    /// What is decided by a request of HTTP/1: the way of its connection, or of itself [default: the door's]
+    #[arg(long, value_name = "MODE")]
+    pub http: Option<HttpMode>,
     /// Send HTTP on to the same address by https [default: the door's]
     #[arg(long, value_name = "TRUE")]
     pub redirect_https: Option<bool>,
@@ -306,6 +315,30 @@ impl ValueEnum for Balance {
     }
 }
 
+/// The value of [`http`](ServiceSpec::http).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HttpMode {
+    /// The first request decides for its connection, and the others are not read.
+    PerConnection,
+    /// Each request is read, and must be for the service of the first one.
+    PerRequest,
+}
+
+/// Not derived, for the reason given at [`HalfClose`](super::pool::HalfClose).
+impl ValueEnum for HttpMode {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::PerConnection, Self::PerRequest]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::PerConnection => "per-connection",
+            Self::PerRequest => "per-request",
+        }))
+    }
+}
+
 /// The value of [`send-proxy`](ServiceSpec::send_proxy).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -354,6 +387,7 @@ mod tests {
                 "debug" | "log-connections" | "redirect-https" | "accept-proxy-optional" => None,
                 "socket-mode" => Some("0660"),
                 "send-proxy" => Some("v2"),
+                "http" => Some("per-request"),
                 _ => Some("7"),
             };
             let flag = value.map_or_else(|| format!("--{name}"), |value| format!("--{name}={value}"));

@@ -175,6 +175,7 @@ mod tests {
             },
             acme: None,
             redirects_to_https: false,
+            judges_each_request: false,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             send_proxy: None,

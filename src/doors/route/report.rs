@@ -14,6 +14,8 @@ pub(super) const SYSTEM: Topic = Topic::new("failed system calls");
 pub(super) const PIPES: Topic = Topic::new("shortages of pipes");
 pub(super) const OPENING: Topic = Topic::new("connections with bad first bytes");
 pub(super) const NAME: Topic = Topic::new("connections for unknown names");
+pub(super) const REQUEST: Topic = Topic::new("connections with bad requests");
+pub(super) const ANSWER: Topic = Topic::new("connections with bad answers");
 pub(super) const SERVER: Topic = Topic::new("changes of servers");
 pub(super) const HOST: Topic = Topic::new("hosts that cannot be looked up");
 pub(super) const HAND_OVER: Topic = Topic::new("connections that another door could not take");
@@ -85,17 +87,6 @@ pub(super) struct StoreCounts {
 pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, front: &Front, now: Instant) -> Snapshot {
     let (refused, traffic, store) = (front.refused(), gauges.traffic, gauges.store);
     let rows = [
-        ("routes total", counters.total),
-        ("routes active", as_count(gauges.active)),
-        ("routes tls", counters.tls),
-        ("routes http", counters.http),
-        ("routes plain", counters.plain),
-        ("routes postgresql", counters.postgres),
-        ("routes catch-all", counters.catch_all),
-        ("routes ech", counters.ech),
-        ("routes redirected", counters.redirected),
-        ("routes handed over", counters.handed_over),
-        ("hand-overs failed", counters.hand_over_failed),
         ("hello bad", counters.hello_bad),
         ("hello slow", counters.hello_slow),
         ("hello left", counters.hello_left),
@@ -135,13 +126,33 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, fron
         ("refused max-conn", refused.over_total + refused.over_address),
     ];
     let mut snapshot = Snapshot::default();
-    for (label, value) in rows {
+    for (label, value) in decided(counters, gauges).into_iter().chain(rows) {
         snapshot.count(label, value);
     }
     front.report(&mut snapshot, now);
     snapshot.latency(HELLO_TIMES, &times.hello);
     snapshot.latency(CONNECT_TIMES, &times.connect);
     snapshot
+}
+
+/// The statistics of the decisions about connections and requests.
+fn decided(counters: &Counters, gauges: &Gauges) -> [(&'static str, u64); 14] {
+    [
+        ("routes total", counters.total),
+        ("routes active", as_count(gauges.active)),
+        ("routes tls", counters.tls),
+        ("routes http", counters.http),
+        ("routes plain", counters.plain),
+        ("routes postgresql", counters.postgres),
+        ("routes catch-all", counters.catch_all),
+        ("routes ech", counters.ech),
+        ("routes redirected", counters.redirected),
+        ("routes handed over", counters.handed_over),
+        ("hand-overs failed", counters.hand_over_failed),
+        ("requests", counters.requests),
+        ("misdirected", counters.misdirected),
+        ("answers bad", counters.answers_bad),
+    ]
 }
 
 /// Returns the line about a shortage of pipes.

@@ -82,6 +82,7 @@ mod tests {
             target: Target::Tunnel,
             acme: None,
             redirects_to_https: true,
+            judges_each_request: false,
             connect_timeout: Duration::from_secs(7),
             idle_timeout: None,
             send_proxy: None,

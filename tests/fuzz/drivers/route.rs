@@ -3,7 +3,9 @@
 use rustls::server::Acceptor;
 
 use iotcpd::internals::route::core::answer;
-use iotcpd::internals::route::core::exchange::{Exchange, Fault, FromClient, FromServer};
+use iotcpd::internals::route::core::event::Side;
+use iotcpd::internals::route::core::exchange::{Exchange, Fault, FromClient, FromServer, Given};
+use iotcpd::internals::route::core::filter::{Filter, Finding};
 use iotcpd::internals::route::core::head::{self, Head};
 use iotcpd::internals::route::core::hello::{self, Hello, Parsed};
 use iotcpd::internals::route::core::name::{self, Name};
@@ -215,6 +217,11 @@ pub fn fuzz_http_exchange(input: &[u8]) {
     for size in [1, 2, 7, 64] {
         assert_eq!(requests(input, size), whole, "requests in pieces of {size}");
         assert_eq!(answers(input, size), answer, "answers in pieces of {size}");
+        assert_eq!(
+            filtered(input, size),
+            filtered(input, input.len().max(1)),
+            "filtered in pieces of {size}"
+        );
     }
     let (ends, fault) = whole;
     let lenient = ends_for_a_lenient_reader(input);
@@ -254,6 +261,32 @@ fn requests(input: &[u8], size: usize) -> (Vec<usize>, Option<Fault>) {
             ends.push(at);
         }
     }
+}
+
+/// Lets requests through a filter in pieces of `size` bytes, each answered as soon as its head has gone through. Returns the
+/// number of bytes that went through, which are the first ones, and the reason for which it has stopped.
+fn filtered(input: &[u8], size: usize) -> (usize, Option<Finding>) {
+    let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+    let (mut filter, mut through, mut to) = (Filter::default(), Vec::new(), [0; 50]);
+    let admits = &mut |_: &Head<'_>| true;
+    for piece in input.chunks(size) {
+        if filter.room(Side::Client) < piece.len() {
+            break;
+        }
+        let count = filter.sift(Side::Client, piece, admits);
+        through.extend_from_slice(&piece[..count]);
+        loop {
+            if filter.given() == Given::Nothing && filter.finding().is_none() {
+                assert_eq!(filter.sift(Side::Server, answer, admits), answer.len());
+            }
+            match filter.take(Side::Client, &mut to, admits) {
+                0 => break,
+                count => through.extend_from_slice(&to[..count]),
+            }
+        }
+    }
+    assert!(input.starts_with(&through) && (filter.finding().is_some() || filter.held().len() <= head::LONGEST));
+    (through.len(), filter.finding())
 }
 
 /// Reads the answer to a request in pieces of `size` bytes. Returns the fault in it, and true if the server may end.

@@ -531,3 +531,28 @@ fn a_door_may_have_its_services_in_a_store_alone() {
     assert_eq!(store.rule.connect_timeout, Duration::from_secs(7));
     assert_eq!(door.table.len(), 0);
 }
+
+#[test]
+fn the_first_request_decides_for_its_connection_unless_the_door_or_the_service_judges_each() {
+    let judges = |door: &str, service: &str| {
+        let text =
+            format!("[route.r]\nhttp-listen = '*:80'\n{door}\n[route.r.services.a]\naddr = '10.0.0.5:80'\n{service}\n");
+        read_text(&text).map(|options| options.table.get(&"a".parse().unwrap()).unwrap().rules[0].judges_each_request)
+    };
+    let (first, each) = ("http = 'per-connection'", "http = 'per-request'");
+    for (door, service, expected) in [
+        ("", "", false),
+        (first, "", false),
+        (each, "", true),
+        ("", each, true),
+        (each, first, false),
+        (first, each, true),
+    ] {
+        assert_eq!(judges(door, service), Ok(expected), "{door} {service}");
+    }
+    let wrong = judges("http = 'each'", "").unwrap_err();
+    assert!(wrong.len() == 1 && wrong[0].contains("per-request"), "{wrong:?}");
+    let wrong = with("a = { door = 'p', http = 'per-request' }").unwrap_err();
+    let text = "connections go to the door `p` of this process, and to no server; leave out one of http and door";
+    assert!(wrong.iter().any(|line| line.contains(text)), "{wrong:?}");
+}

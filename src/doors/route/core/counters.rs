@@ -28,6 +28,12 @@ pub struct Counters {
     pub handed_over: u64,
     /// Those of them that their door could not take.
     pub hand_over_failed: u64,
+    /// Requests that were passed on, of connections whose requests are judged one by one.
+    pub requests: u64,
+    /// Requests of such connections that were not for the service of the first one.
+    pub misdirected: u64,
+    /// Answers on such connections that were no valid ones.
+    pub answers_bad: u64,
     /// Connections whose first bytes were nothing that may begin there, on a listener for TLS.
     pub hello_bad: u64,
     /// Connections whose first bytes were not complete in time, on a listener for TLS.
@@ -61,7 +67,10 @@ impl Counters {
     pub(super) fn count(&mut self, ending: Ending, protocol: Protocol) {
         let count = match ending {
             Ending::Slow if matches!(protocol, Protocol::Http { .. }) => &mut self.head_slow,
-            Ending::Refused(Refusal::Opening(Fault::Head(_))) => &mut self.head_bad,
+            Ending::Refused(Refusal::Opening(Fault::Head(_) | Fault::Request(_))) => &mut self.head_bad,
+            Ending::Garbled(Side::Client, ..) => &mut self.head_bad,
+            Ending::Garbled(Side::Server, ..) => &mut self.answers_bad,
+            Ending::Refused(Refusal::Misdirected) => &mut self.misdirected,
             Ending::Redirected => &mut self.redirected,
             Ending::HandedOver => &mut self.handed_over,
             Ending::ClientLeft(Phase::Opening) => &mut self.hello_left,

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::answer::{self, Page};
 use super::event::Side;
+use super::exchange::{self, Given};
 use super::life::Protocol;
 use super::opening::{Fault, NoTls};
 
@@ -45,6 +46,8 @@ pub enum Ending {
     NoResources,
     /// This side has broken the connection, or it was lost.
     Cut(Side),
+    /// This side has sent bytes that are no valid message, in per-request mode.
+    Garbled(Side, exchange::Fault, Given),
     /// No byte came for too long, and this side was the next to send.
     Idle(Side),
     /// The door has ended before a server was reached.
@@ -64,6 +67,8 @@ pub enum Refusal {
     NoProtocol,
     /// Its service has no port for what it speaks.
     ClosedWay,
+    /// A request behind the first one, in per-request mode, is not for the service that the connection has gone to.
+    Misdirected,
 }
 
 /// Writes the reason as the end of a sentence that begins with the client and "refused".
@@ -74,6 +79,7 @@ impl fmt::Display for Refusal {
             Refusal::NoService => f.write_str("no service has its name, and there is no CATCH_ALL"),
             Refusal::NoProtocol => f.write_str("its service has no rule for a protocol that it offers"),
             Refusal::ClosedWay => f.write_str("its service has no port for what it speaks"),
+            Refusal::Misdirected => f.write_str("its connection has gone to another service"),
         }
     }
 }
@@ -89,7 +95,8 @@ impl Ending {
             Ending::ClientLeft(Phase::Asking) => "CH",
             Ending::Cut(Side::Client) => "CD",
             Ending::Slow => "cR",
-            Ending::Refused(_) => "PR",
+            Ending::Refused(_) | Ending::Garbled(Side::Client, ..) => "PR",
+            Ending::Garbled(Side::Server, ..) => "PH",
             Ending::Redirected | Ending::HandedOver => "LR",
             Ending::NoServer | Ending::ServerFailed => "SC",
             Ending::ServerLate => "sC",
@@ -105,12 +112,14 @@ impl Ending {
         }
     }
 
-    /// Returns the answer to a client that speaks this protocol; `None` if it is closed without a word. That of
-    /// [`Ending::Redirected`] is not known here.
+    /// Returns the answer to a client that speaks this protocol; `None` if it is closed without a word. An empty one is
+    /// for a client that may still have to take an answer of its server. That of [`Ending::Redirected`] is not known
+    /// here.
     pub(in super::super) fn answer(self, protocol: Protocol) -> Option<&'static [u8]> {
         match protocol {
             Protocol::Plain => None,
             Protocol::Tls => self.alert(),
+            Protocol::Http { .. } if matches!(self, Ending::Garbled(_, _, Given::Whole)) => Some(b""),
             Protocol::Http { is_head } => self.page().map(|page| page.answer(is_head)),
         }
     }
@@ -119,6 +128,9 @@ impl Ending {
         match self {
             Ending::Refused(Refusal::Opening(_)) => Some(Page::BadRequest),
             Ending::Refused(Refusal::NoService | Refusal::NoProtocol | Refusal::ClosedWay) => Some(Page::NotFound),
+            Ending::Refused(Refusal::Misdirected) => Some(Page::Misdirected),
+            Ending::Garbled(Side::Client, _, Given::Nothing) => Some(Page::BadRequest),
+            Ending::Garbled(Side::Server, _, Given::Nothing) => Some(Page::BadGateway),
             Ending::Slow => Some(Page::RequestTimeout),
             Ending::NoServer | Ending::ServerFailed | Ending::ServerLate | Ending::NoTls(_) | Ending::NoResources => {
                 Some(Page::BadGateway)
@@ -129,6 +141,7 @@ impl Ending {
             | Ending::Redirected
             | Ending::HandedOver
             | Ending::Cut(_)
+            | Ending::Garbled(_, _, Given::Part | Given::Whole)
             | Ending::Idle(_)
             | Ending::Stopped(_)
             | Ending::BrokenOff => None,
@@ -138,7 +151,7 @@ impl Ending {
     fn alert(self) -> Option<&'static [u8]> {
         match self {
             Ending::Refused(Refusal::Opening(_)) => Some(answer::DECODE_ERROR),
-            Ending::Refused(Refusal::NoService | Refusal::NoProtocol | Refusal::ClosedWay) => {
+            Ending::Refused(Refusal::NoService | Refusal::NoProtocol | Refusal::ClosedWay | Refusal::Misdirected) => {
                 Some(answer::UNRECOGNIZED_NAME)
             }
             Ending::NoServer | Ending::ServerFailed | Ending::ServerLate | Ending::NoTls(_) | Ending::NoResources => {
@@ -151,6 +164,7 @@ impl Ending {
             | Ending::Redirected
             | Ending::HandedOver
             | Ending::Cut(_)
+            | Ending::Garbled(..)
             | Ending::Idle(_)
             | Ending::Stopped(_)
             | Ending::BrokenOff => None,
@@ -160,7 +174,7 @@ impl Ending {
     /// Returns true if both connections are to be reset, so that neither side takes the part that it has for the whole.
     pub(super) fn breaks_off(self) -> bool {
         match self {
-            Ending::Cut(_) | Ending::BrokenOff => true,
+            Ending::Cut(_) | Ending::Garbled(_, _, Given::Part) | Ending::BrokenOff => true,
             Ending::Done
             | Ending::ClientLeft(_)
             | Ending::Slow
@@ -172,6 +186,7 @@ impl Ending {
             | Ending::ServerLate
             | Ending::NoTls(_)
             | Ending::NoResources
+            | Ending::Garbled(_, _, Given::Nothing | Given::Whole)
             | Ending::Idle(_)
             | Ending::Stopped(_) => false,
         }

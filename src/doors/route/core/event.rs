@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::exchange::{Fault, Given};
 use super::health::HealthChange;
 use super::opening::NoTls;
 use super::table::Address;
@@ -35,7 +36,8 @@ impl Side {
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
     /// The client has sent something: all of its bytes that are held, from the first on. Also the response to
-    /// [`Step::Judge`].
+    /// [`Step::Judge`]. While bytes are relayed: the filter of the route has found the next request
+    /// [unfit](super::filter::Finding::Unfit), and everything before it is answered.
     Bytes(&'a [u8]),
     /// This side has ended its output, and everything before the end was passed on; while the first bytes are awaited,
     /// the client has ended its output before they were complete.
@@ -43,6 +45,16 @@ pub enum Event<'a> {
     /// This side has broken the connection, or it was lost. A server that was not connected yet, or that has not answered
     /// after [`Step::Ask`], is reported by [`Event::ConnectFailed`] instead.
     Lost(Side),
+    /// The filter of the route has found bytes of this side that are no valid message, and `given` of the last answer
+    /// was passed on.
+    Garbled {
+        /// The side that has sent them.
+        side: Side,
+        /// The fault in them.
+        fault: Fault,
+        /// The part of the last answer that the client has.
+        given: Given,
+    },
     /// The table that the route waits for is there. Must be reported for each route from
     /// [`Router::woken`](super::router::Router::woken).
     TableCame,
@@ -95,8 +107,8 @@ pub enum Step {
     Ask,
     /// Send the bytes that are held to the server, then relay in both directions.
     Relay,
-    /// Drop the connection to the server, if one is being made. Write the answer to the client, throw away what it
-    /// still sends, and report [`Event::Answered`].
+    /// Drop the connection to the server, if there is one. Write the answer to the client, which may be empty, throw away
+    /// what it still sends, and report [`Event::Answered`].
     Answer(Cow<'static, [u8]>),
     /// The route is over here: hand the client over to the door of this name, with the bytes that are held.
     HandOver(Arc<str>),

@@ -1,7 +1,8 @@
 //! The judgement of a client's first bytes: what they ask for, the rule that the tables have for it, and the server, or the
 //! reason for which there is none.
 //!
-//! A client has one wish: all that it sends behind it goes the same way.
+//! A client has one wish: all that it sends behind it goes the same way. In per-request mode its later requests are
+//! judged as well, and refused if they would go another way.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,9 +10,10 @@ use std::time::Instant;
 use super::answer;
 use super::ending::{Ending, Refusal};
 use super::event::{RouteId, Step};
+use super::exchange::body_behind;
 use super::head::{self, Head};
 use super::hello::{Alpn, Hello};
-use super::life::{Asked, Life, Opening, Protocol, State, TABLE_PATIENCE, Waiting, listed};
+use super::life::{Asked, Life, Opening, Protocol, Relaying, State, TABLE_PATIENCE, Waiting, listed};
 use super::name::Name;
 use super::opening::{Entrance, Fault, Progress, Verdict, judge};
 use super::router::Router;
@@ -76,6 +78,7 @@ impl Router {
         life.asked.protocols = if self.keeps_protocols { listed(wish.alpn) } else { None };
         life.asked.has_ech = wish.has_ech;
         life.asked.starts_tls = entrance == Entrance::Invited;
+        life.asked.has_head = wish.head.is_some();
         let decision = wish.decide(self, name.as_ref());
         if self.is_store_awaited && may_wait && may_change(name.as_ref().map(Name::as_str), &decision) {
             let waiting = Waiting {
@@ -95,6 +98,64 @@ impl Router {
             Outcome::Door(door) => self.hand_over(life, door),
             Outcome::Redirection(answer) => self.redirect(life, answer, now),
             Outcome::End(ending) => self.finish(life, State::Opening(opening), ending, now),
+        }
+    }
+
+    /// Returns true if a later request of a filtered route may go to its server. Must be called once for the head of
+    /// each, in order. A request that may not is reported as [`Event::Bytes`](super::event::Event::Bytes).
+    pub fn admits(&mut self, life: &Life, head: &Head<'_>) -> bool {
+        let is_admitted = life
+            .routed()
+            .is_some_and(|routed| self.refusal(&routed.choice, head).is_none());
+        self.counters.requests += u64::from(is_admitted);
+        is_admitted
+    }
+
+    /// Takes note that the client has begun the head of its next request and not completed it, while nothing else is
+    /// under way; or of the opposite. Must be called after bytes of a filtered route were read.
+    pub fn note_head(&self, life: &mut Life, is_begun: bool, now: Instant) {
+        if let State::Relaying(relaying) = &mut life.state {
+            let until = relaying.head_until.unwrap_or(now + self.hello_timeout);
+            relaying.head_until = is_begun.then_some(until);
+        }
+    }
+
+    /// Returns the reason for which this request may not follow others that have gone by this decision.
+    fn refusal(&self, choice: &Choice, head: &Head<'_>) -> Option<Refusal> {
+        if let Err(fault) = body_behind(head) {
+            return Some(Refusal::Opening(Fault::Request(fault)));
+        }
+        let wish = Wish::http(*head);
+        let name = wish.name.and_then(Name::parse);
+        let decision = wish.decide(self, name.as_ref());
+        match wish.outcome(decision, name.as_ref(), self.https_port) {
+            Outcome::Server(now) if now.is_same_service(choice) => None,
+            Outcome::Server(_) | Outcome::Door(_) | Outcome::Redirection(_) | Outcome::End(_) => {
+                Some(Refusal::Misdirected)
+            }
+        }
+    }
+
+    /// Judges the next request of a route, which was not admitted.
+    pub(super) fn judge_next(&mut self, life: &mut Life, relaying: Relaying, bytes: &[u8], now: Instant) -> Turn {
+        let refusal = match head::parse(bytes, &mut head::Progress::default()) {
+            head::Parsed::Head(head) => {
+                let refusal = self.refusal(&relaying.routed.choice, &head);
+                if refusal.is_some() {
+                    let wish = Wish::http(head);
+                    let name = wish.name.and_then(Name::parse);
+                    life.asked = Asked::new(wish.name, name.as_ref(), wish.protocol);
+                }
+                refusal
+            }
+            head::Parsed::Wrong(fault) => Some(Refusal::Opening(Fault::Head(fault))),
+            // The filter would have waited.
+            head::Parsed::NeedMore => None,
+        };
+        match refusal {
+            Some(refusal) => self.finish(life, State::Relaying(relaying), Ending::Refused(refusal), now),
+            // A table that has come in between.
+            None => (State::Relaying(relaying), Step::Nothing),
         }
     }
 
@@ -202,7 +263,10 @@ impl<'a> Wish<'a> {
             };
         }
         match (decision.choice(self.way()), &decision.rule.target) {
-            (Some(choice), _) => Outcome::Server(choice),
+            (Some(choice), _) => match self.head.map(|head| body_behind(&head)) {
+                Some(Err(fault)) if choice.rule.judges_each_request => refused(Refusal::Opening(Fault::Request(fault))),
+                Some(_) | None => Outcome::Server(choice),
+            },
             (None, Target::Door(door)) if self.protocol != Protocol::Tls => Outcome::Door(Arc::clone(door)),
             (None, Target::Servers { .. } | Target::Door(_)) => refused(Refusal::ClosedWay),
             (None, Target::Tunnel) => Outcome::End(Ending::NoServer),

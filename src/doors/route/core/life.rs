@@ -61,6 +61,8 @@ pub struct Asked {
     pub has_ech: bool,
     /// True if TLS begins behind an SSLRequest of PostgreSQL, which the server must have as well.
     pub starts_tls: bool,
+    /// True if it was read from the head of a request of HTTP/1, behind which others may follow.
+    pub has_head: bool,
 }
 
 /// A protocol, as far as it decides how a client is answered.
@@ -152,6 +154,8 @@ pub(super) struct Relaying {
     pub(super) ended: Option<(Side, Instant)>,
     /// The time of the last bytes, and the side that has sent them.
     pub(super) last: (Side, Instant),
+    /// The time until which the head of the next request must be complete, once it has begun.
+    pub(super) head_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -215,6 +219,13 @@ impl Life {
         }
     }
 
+    /// Returns true if the requests of this connection are judged one by one, so that its bytes must go through a
+    /// [`Filter`](super::filter::Filter).
+    pub fn is_filtered(&self) -> bool {
+        self.routed()
+            .is_some_and(|routed| self.asked.is_filtered(&routed.choice))
+    }
+
     /// Returns the name of the state.
     pub fn stage(&self) -> Stage {
         self.state.stage()
@@ -263,6 +274,11 @@ impl Asked {
         Asked::new(None, None, protocol)
     }
 
+    /// Returns true if a connection with this wish that goes by this decision is filtered.
+    pub(super) fn is_filtered(&self, choice: &Choice) -> bool {
+        self.has_head && choice.rule.judges_each_request
+    }
+
     /// The wish of a client that has written these bytes for a name, which are `name` if they can be one.
     pub(super) fn new(written: Option<&[u8]>, name: Option<&Name>, protocol: Protocol) -> Asked {
         Asked {
@@ -277,6 +293,7 @@ impl Asked {
             protocol,
             has_ech: false,
             starts_tls: false,
+            has_head: false,
         }
     }
 }
@@ -370,10 +387,11 @@ impl State {
 impl Relaying {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let idle = self.routed.choice.rule.idle_timeout;
-        match self.ended {
+        let idle_until = match self.ended {
             Some((_, ended)) => Some(ended.max(self.last.1) + idle.unwrap_or(HALF_CLOSED).min(HALF_CLOSED)),
             None => idle.map(|idle| self.last.1 + idle),
-        }
+        };
+        [idle_until, self.head_until].into_iter().flatten().min()
     }
 
     /// Returns the side that was the next to send: the one that has not ended, or the one that did not send last.

@@ -5,7 +5,8 @@
 //! - `judging` finds the service of a client by its first bytes. [`opening`] tells which protocol begins there:
 //!   [`hello`] reads the one of TLS, [`head`] the one of HTTP/1, and [`name`] the name in them. With that name [`table`]
 //!   decides.
-//! - [`exchange`] takes the requests of a connection apart where each is routed: [`body`] finds the end of one.
+//! - [`filter`] lets the requests of a connection through one by one where each is judged: [`exchange`] takes them
+//!   apart, and [`body`] finds the end of one.
 //! - [`upstreams`] has the servers of the services that are in use: [`balance`] chooses one, and [`health`] knows which
 //!   are out. [`names`] has the addresses of servers that are named by their hosts.
 //! - [`answer`] has what the router itself answers, and [`counters`] the numbers of a door.
@@ -17,6 +18,7 @@ pub mod counters;
 pub mod ending;
 pub mod event;
 pub mod exchange;
+pub mod filter;
 pub mod head;
 pub mod health;
 pub mod hello;

@@ -19,6 +19,7 @@
 
 use std::fmt;
 
+use super::exchange;
 use super::head::{self, Head};
 use super::hello::{self, Hello};
 
@@ -71,6 +72,8 @@ pub enum Fault {
     Hello(hello::Fault),
     /// The head of the request has a fault. Its answer is 400.
     Head(head::Fault),
+    /// The end of the request is not clear, in per-request mode. Its answer is 400.
+    Request(exchange::Fault),
     /// Bytes came together with a request of PostgreSQL, before it was answered.
     BeforeTheAnswer,
     /// No ClientHello follows an SSLRequest.
@@ -85,6 +88,7 @@ impl fmt::Display for Fault {
         match self {
             Fault::Hello(fault) => write!(f, "its ClientHello {fault}"),
             Fault::Head(fault) => write!(f, "its request {fault}"),
+            Fault::Request(fault) => write!(f, "its request {fault}"),
             Fault::BeforeTheAnswer => f.write_str("it did not wait for the answer to its SSLRequest or GSSENCRequest"),
             Fault::NoHello => f.write_str("no ClientHello follows its SSLRequest"),
             Fault::GssAgain => f.write_str("it sent a GSSENCRequest twice"),

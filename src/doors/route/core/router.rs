@@ -41,7 +41,7 @@ pub struct Router {
     pub(super) census: Census,
     pub(super) counters: Counters,
     notices: VecDeque<Notice>,
-    hello_timeout: Duration,
+    pub(super) hello_timeout: Duration,
     /// The port of the addresses to which requests of HTTP are sent on.
     pub(super) https_port: u16,
     /// The protocols that a client offers are kept, for the log.
@@ -197,6 +197,7 @@ impl Router {
             // No server and no table was asked for.
             Event::Ended(Side::Server)
             | Event::Lost(Side::Server)
+            | Event::Garbled { .. }
             | Event::TableCame
             | Event::Connected
             | Event::ConnectFailed(_)
@@ -218,6 +219,7 @@ impl Router {
             Event::Abort => Ending::Stopped(Phase::Opening),
             // The client is not read, so its bytes and its end keep; and no server was asked for.
             Event::Bytes(_)
+            | Event::Garbled { .. }
             | Event::Ended(_)
             | Event::Lost(Side::Server)
             | Event::Deadline
@@ -241,6 +243,7 @@ impl Router {
             // The client is not read, so its bytes and its end keep; a server that is not connected has nothing to end;
             // and a client with a complete wish is served although the door drains.
             Event::Bytes(_)
+            | Event::Garbled { .. }
             | Event::Ended(_)
             | Event::Lost(Side::Server)
             | Event::TableCame
@@ -268,6 +271,7 @@ impl Router {
             Event::Abort => Ending::Stopped(Phase::Asking),
             // As while it was being connected to.
             Event::Bytes(_)
+            | Event::Garbled { .. }
             | Event::Ended(_)
             | Event::Lost(Side::Server)
             | Event::TableCame
@@ -287,6 +291,11 @@ impl Router {
                 return (State::Relaying(relaying), Step::Nothing);
             }
             (Event::Lost(side), _) => Ending::Cut(side),
+            (Event::Bytes(bytes), _) if life.asked.is_filtered(&relaying.routed.choice) => {
+                return self.judge_next(life, relaying, bytes, now);
+            }
+            (Event::Garbled { side, fault, given }, _) => Ending::Garbled(side, fault, given),
+            (Event::Deadline, _) if relaying.head_until.is_some_and(|until| until <= now) => Ending::Slow,
             (Event::Deadline, _) if relaying.deadline().is_some_and(|time| time <= now) => {
                 Ending::Idle(relaying.owing())
             }
@@ -369,7 +378,9 @@ impl Router {
             ended: None,
             // The bytes of the client that are held.
             last: (Side::Client, now),
+            head_until: None,
         };
+        self.counters.requests += u64::from(life.asked.is_filtered(&relaying.routed.choice));
         (State::Relaying(relaying), Step::Relay)
     }
 
@@ -454,6 +465,7 @@ fn after_answering(answering: Answering, event: Event<'_>, now: Instant) -> Turn
         Event::Deadline if answering.until <= now => over(answering.ending, answering.routed),
         // The client's bytes are thrown away. There is no server, or none any more.
         Event::Bytes(_)
+        | Event::Garbled { .. }
         | Event::Ended(Side::Server)
         | Event::Lost(Side::Server)
         | Event::TableCame

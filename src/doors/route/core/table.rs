@@ -190,6 +190,8 @@ pub struct Rule {
     pub acme: Option<Arc<Servers>>,
     /// True if requests of HTTP are sent on to the same address by https.
     pub redirects_to_https: bool,
+    /// True if each request of HTTP/1 is judged, and not the first one of a connection alone.
+    pub judges_each_request: bool,
     /// The longest time that one attempt to connect may take.
     pub connect_timeout: Duration,
     /// The time without a byte in either direction after which a connection is cut, if it ever is.
@@ -371,6 +373,13 @@ pub struct Choice {
     pub source: Source,
     /// The [generation](Tables::generation) of the tables that have decided.
     pub generation: u64,
+}
+
+impl Choice {
+    /// Returns true if this decision leads to the same service in the same way, whatever servers it has now.
+    pub fn is_same_service(&self, other: &Choice) -> bool {
+        self.service == other.service && self.way == other.way
+    }
 }
 
 /// The reason for which no rule takes a connection.
@@ -562,6 +571,7 @@ pub(super) mod tests {
             target: Target::Tunnel,
             acme: None,
             redirects_to_https: false,
+            judges_each_request: false,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             send_proxy: None,

@@ -9,7 +9,7 @@ use super::carrying::Traffic;
 use super::end::End;
 use super::routes::{Route, Stage};
 use super::{RouteDoor, RouteSource};
-use crate::net::conn::{CloseStep, LingerLimits};
+use crate::net::conn::{CloseStep, LingerLimits, Sent};
 use crate::reactor::{Context, Key, SourceKind};
 
 /// The bounds within which input is thrown away before a close.
@@ -31,13 +31,14 @@ impl RouteDoor {
     /// Sends the client the last bytes that it gets, and begins to close its connection.
     pub(super) fn answer(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8]) {
         if let Some(route) = self.routes.get_mut(key) {
-            // A connection that nothing was written to has room for so little; an error means that the client has gone.
+            // An error means that the client has gone. Behind the answers of a server there may be no room.
             let _ = route.client.conn.send(bytes);
             self.begin_closing(cx, key, Side::Client);
         }
     }
 
-    /// Begins to close the connection of one side, which has everything but may be about to send.
+    /// Begins to close the connection of one side, which has everything, or has it in its write buffer, but may be about
+    /// to send.
     pub(super) fn begin_closing(&mut self, cx: &mut Context<'_>, key: Key, side: Side) {
         self.leave_name(key);
         let Some(route) = self.routes.get_mut(key) else { return };
@@ -47,16 +48,19 @@ impl RouteDoor {
             (Side::Client | Side::Server, _) => None,
         };
         route.stage = Stage::Closing(Closing { traffic, server });
-        if let Some(end) = route.closing_end() {
-            let step = end.conn.begin_close(true, LINGER, cx.now());
-            self.take_step(cx, key, step);
-        }
+        self.go_on_closing(cx, key);
     }
 
     /// Goes on with such a close.
     pub(super) fn go_on_closing(&mut self, cx: &mut Context<'_>, key: Key) {
-        if let Some(end) = self.routes.get_mut(key).and_then(Route::closing_end) {
-            let step = end.conn.go_on_closing();
+        if let Some(End { conn, .. }) = self.routes.get_mut(key).and_then(Route::closing_end) {
+            let is_lost = conn.flush() == Sent::Failed;
+            let step = match conn.unwritten() {
+                _any if is_lost => CloseStep::Done,
+                0 if conn.is_closing() => conn.go_on_closing(),
+                0 => conn.begin_close(true, LINGER, cx.now()),
+                _more => CloseStep::Waiting,
+            };
             self.take_step(cx, key, step);
         }
     }

@@ -60,7 +60,7 @@ impl Stage {
     fn begin_tls(&mut self) {
         if let Stage::Asking(asking) = std::mem::replace(self, Stage::Held(Vec::new())) {
             let Asking { conn, held } = *asking;
-            *self = Stage::Relaying(Box::new(Relay::new(End::server(conn), 0, held)));
+            *self = Stage::Relaying(Box::new(Relay::new(End::server(conn), 0, held, None)));
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use log::Level;
 
-use super::super::core::event::{Event, Side};
+use super::super::core::event::{Event, Side, Step};
+use super::super::core::filter::{Filter, Finding};
+use super::super::core::head::Head;
 use super::super::report;
 use super::end::End;
 use super::routes::{Route, Stage};
-use super::{RouteDoor, RouteSource};
+use super::{RouteDoor, RouteSource, filtering, id};
 use crate::reactor::{Context, Key, Readiness, SourceKind};
 use crate::relay::carrier::{Carrier, Tools};
 use crate::relay::conversation::{self, Conversation, Outcome, Standing};
@@ -27,6 +29,8 @@ pub(in super::super) struct Traffic {
 pub(super) struct Relay {
     conversation: Conversation,
     pub(super) server: End,
+    /// In per-request mode the bytes of both sides go through it.
+    filter: Option<Box<Filter>>,
     /// The number of bytes that the server got before the conversation began.
     first: u64,
     /// The bytes that the statistics of the door have already.
@@ -35,10 +39,11 @@ pub(super) struct Relay {
 
 impl Relay {
     /// A relay to a server that has got the first `sent` bytes; `rest` was held as well, and is still to be sent.
-    pub(super) fn new(server: End, sent: usize, rest: Vec<u8>) -> Self {
+    pub(super) fn new(server: End, sent: usize, rest: Vec<u8>, filter: Option<Box<Filter>>) -> Self {
         Relay {
             conversation: Conversation::new(rest, Vec::new()),
             server,
+            filter,
             first: u64::try_from(sent).unwrap_or(u64::MAX),
             counted: Traffic::default(),
         }
@@ -63,6 +68,23 @@ impl Relay {
         }
     }
 
+    /// Moves bytes both ways. `admits` is asked about the head of each request, if these are judged.
+    fn run(&mut self, client: &mut End, admits: &mut dyn FnMut(&Head<'_>) -> bool, tools: &mut Tools<'_>) -> Standing {
+        match &mut self.filter {
+            None => self.conversation.run(client, &mut self.server, tools),
+            Some(filter) => {
+                let ends = [client, &mut self.server];
+                filtering::run(&mut self.conversation, filter, admits, ends, tools)
+            }
+        }
+    }
+
+    /// Returns the reason for which the filter has stopped, once the router can answer it.
+    fn finding(&self) -> Option<Finding> {
+        let filter = self.filter.as_deref()?;
+        filtering::ripe(&self.conversation, filter)
+    }
+
     /// Returns the bytes that were passed on since the last call.
     fn take_uncounted(&mut self) -> Traffic {
         let seen = self.traffic();
@@ -72,6 +94,18 @@ impl Relay {
             output: seen.output - before.output,
             spliced: seen.spliced - before.spliced,
         }
+    }
+
+    /// Returns true if a filtered client waits for nothing, and has begun its next request.
+    fn is_in_head(&self) -> Option<bool> {
+        let is_delivered = self.conversation.down().direction().held() == 0;
+        self.filter.as_deref().map(|filter| is_delivered && filter.is_in_head())
+    }
+
+    /// Returns true if a filtered server has ended, the client knows it, and has nothing more to say to that server.
+    fn is_deserted(&self) -> bool {
+        let knows_it = self.conversation.down().direction().has_ended();
+        knows_it && self.filter.as_deref().is_some_and(Filter::is_over)
     }
 
     /// Returns the sides whose output has ended and was passed on, with its end.
@@ -86,7 +120,11 @@ impl RouteDoor {
     /// Passes on what can be, and reports the ends that have come.
     pub(super) fn carry(&mut self, cx: &mut Context<'_>, key: Key) {
         let RouteDoor {
-            routes, pipes, traffic, ..
+            routes,
+            router,
+            pipes,
+            traffic,
+            ..
         } = self;
         let Some(Route {
             client,
@@ -103,7 +141,7 @@ impl RouteDoor {
             pipes,
             now,
         };
-        let standing = relay.conversation.run(client, &mut relay.server, &mut tools);
+        let standing = relay.run(client, &mut |head| router.admits(life, head), &mut tools);
         cx.return_buffer(scratch);
         let more = relay.take_uncounted();
         traffic.add(more);
@@ -112,12 +150,21 @@ impl RouteDoor {
                 life.note_bytes(side, now);
             }
         }
+        if let Some(is_begun) = relay.is_in_head() {
+            router.note_head(life, is_begun, now);
+        }
         let ended = relay.ended();
+        let is_deserted = relay.is_deserted();
+        let finding = relay.finding();
         self.tend_pipes(cx);
+        if let Some(finding) = finding {
+            return self.tell_finding(cx, key, finding);
+        }
         for side in ended.into_iter().flatten() {
             self.tell(cx, key, Event::Ended(side));
         }
         match standing {
+            Standing::Waiting | Standing::MoreLater if is_deserted => self.begin_closing(cx, key, Side::Client),
             Standing::Waiting => {}
             Standing::MoreLater => cx.resume_later(RouteSource::Route.at(key)),
             // Both ends were reported.
@@ -126,6 +173,35 @@ impl RouteDoor {
             // The other side may be about to send.
             Standing::Over(Outcome::Closed(side)) => self.begin_closing(cx, key, side_of(side).other()),
         }
+    }
+
+    /// Reports that the filter of a route has stopped, and for which reason.
+    fn tell_finding(&mut self, cx: &mut Context<'_>, key: Key, finding: Finding) {
+        let Some(Route {
+            life,
+            stage: Stage::Relaying(relay),
+            ..
+        }) = self.routes.get_mut(key)
+        else {
+            return;
+        };
+        let Some(filter) = relay.filter.as_deref_mut() else {
+            return;
+        };
+        let event = match finding {
+            Finding::Unfit => Event::Bytes(filter.held()),
+            Finding::Garbled(side, fault) => Event::Garbled {
+                side,
+                fault,
+                given: filter.given(),
+            },
+        };
+        let step = self.router.advance(id(key), life, event, cx.now());
+        if step == Step::Nothing {
+            filter.resume();
+            cx.resume_later(RouteSource::Route.at(key));
+        }
+        self.follow(cx, key, step);
     }
 
     /// Logs a shortage of pipes, and sees to it that idle ones are closed.

@@ -11,6 +11,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::super::core::event::{ConnectFault, Event};
+use super::super::core::filter::Filter;
 use super::super::core::opening::SSL_REQUEST;
 use super::super::core::table::Address;
 use super::asking::Asking;
@@ -27,8 +28,11 @@ use crate::reactor::{Context, Key};
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) conn: Conn,
-    /// The bytes that the server gets first: a header, and those of the client that are held or a request for TLS.
+    /// The bytes that the server gets first: a header, and those of the client that are held and not filtered out, or a
+    /// request for TLS.
     first: Vec<u8>,
+    /// In per-request mode: it has the other bytes that are held.
+    filter: Option<Box<Filter>>,
     /// The length of the header. Another server gets its own.
     header: usize,
     /// The bytes of the client, if the server is asked for TLS before it gets them.
@@ -139,9 +143,10 @@ impl RouteDoor {
                 return self.connect_to_next(cx, key, &error, target.address(), others);
             }
         };
-        let mut attempt = Box::new(match route.life.asked().starts_tls {
-            false => Attempt::new(conn, header, held, suspect),
-            true => Attempt::asking(conn, header, held, suspect),
+        let mut attempt = Box::new(match (route.life.asked().starts_tls, route.life.is_filtered()) {
+            (true, _) => Attempt::asking(conn, header, held, suspect),
+            (false, true) => Attempt::filtered(conn, header, held, suspect),
+            (false, false) => Attempt::new(conn, header, held, suspect),
         });
         attempt.address = target.address();
         attempt.until = share(route.life.deadline(), others.len(), cx.now());
@@ -242,6 +247,7 @@ impl Attempt {
         Attempt {
             conn,
             first,
+            filter: None,
             header,
             behind_request: None,
             suspect,
@@ -259,10 +265,22 @@ impl Attempt {
         }
     }
 
+    /// An attempt in per-request mode: the server gets the bytes of the first request, as far as they are there.
+    fn filtered(conn: Conn, header: Option<Vec<u8>>, held: Vec<u8>, suspect: Option<u16>) -> Attempt {
+        let (filter, first) = Filter::open(held);
+        Attempt {
+            filter: Some(Box::new(filter)),
+            ..Attempt::new(conn, header, first, suspect)
+        }
+    }
+
     /// Gives the connection up, and returns the bytes of the client.
     fn into_held(mut self) -> Vec<u8> {
         self.behind_request.unwrap_or_else(|| {
             self.first.drain(..self.header);
+            if let Some(filter) = &self.filter {
+                self.first.extend_from_slice(filter.held());
+            }
             self.first
         })
     }
@@ -294,6 +312,7 @@ impl Stage {
             let Attempt {
                 conn,
                 first,
+                filter,
                 header,
                 behind_request,
                 ..
@@ -305,7 +324,7 @@ impl Stage {
             let rest = first.get(sent..).unwrap_or_default().to_vec();
             // The header counts for nothing in the statistics.
             let sent = sent.saturating_sub(header);
-            *self = Stage::Relaying(Box::new(Relay::new(End::server(conn), sent, rest)));
+            *self = Stage::Relaying(Box::new(Relay::new(End::server(conn), sent, rest, filter)));
         }
     }
 }

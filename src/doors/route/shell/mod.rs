@@ -4,9 +4,9 @@
 //! Every step is carried out by one `match` in `follow`. The modules: `routes` is one connection with its server, and
 //! adds, finds and closes it; `opening` reads its first bytes; `names` waits for the addresses of its server,
 //! `connecting` connects to it, `heading` makes the header that it gets first, and `asking` asks it for TLS as
-//! PostgreSQL does; `carrying` passes bytes both ways; `answering` refuses, and closes; `handing` hands clients over to
-//! other doors; `end` is one end of the relay; `store` follows the store of further services; `notes` writes the log,
-//! `describe` the dump, and `lifecycle` starts, reloads and stops the door.
+//! PostgreSQL does; `carrying` passes bytes both ways, in per-request mode by way of `filtering`; `answering` refuses, and
+//! closes; `handing` hands clients over to other doors; `end` is one end of the relay; `store` follows the store of
+//! further services; `notes` writes the log, `describe` the dump, and `lifecycle` starts, reloads and stops the door.
 //!
 //! Invariants: a route is known by its key, which is never used again, so the second of two events of a turn finds
 //! nothing when the first has ended the route. Each call from the reactor ends in `settle`, which sets the alarm of
@@ -19,6 +19,7 @@ mod carrying;
 mod connecting;
 mod describe;
 mod end;
+mod filtering;
 mod handing;
 mod heading;
 mod lifecycle;

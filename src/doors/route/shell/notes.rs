@@ -7,8 +7,9 @@ use log::Level;
 
 use super::super::access_log::Record;
 use super::super::core::ending::{Ending, Phase, Refusal};
-use super::super::core::event::Step;
+use super::super::core::event::{Side, Step};
 use super::super::core::health::HealthChange;
+use super::super::core::life::Life;
 use super::super::report;
 use super::routes::Route;
 use super::{RouteDoor, id};
@@ -103,6 +104,7 @@ impl RouteDoor {
         let name = name.as_deref().unwrap_or("no name");
         let routed = route.life.routed();
         let service = routed.map_or("none", |routed| &routed.choice.service);
+        let server = routed.map(|routed| routed.server.to_string()).unwrap_or_default();
         let Some(ending) = route.life.ending() else { return };
         match ending {
             Ending::Refused(Refusal::Opening(fault)) => {
@@ -114,8 +116,18 @@ impl RouteDoor {
                 self.front.note(cx, Level::Info, report::NAME, line);
             }
             Ending::Slow => {
-                let line = format_args!("refused {origin}: its first bytes were not complete within --hello-timeout");
+                let part = late_part(&route.life);
+                let line = format_args!("refused {origin}: {part} not complete within --hello-timeout");
                 self.front.note(cx, Level::Info, report::OPENING, line);
+            }
+            Ending::Garbled(Side::Client, fault, _) => {
+                let line = format_args!("refused {origin}: its request {fault}");
+                self.front.note(cx, Level::Info, report::REQUEST, line);
+            }
+            Ending::Garbled(Side::Server, fault, _) => {
+                let line =
+                    format_args!("service {service:?}: cut {origin} off from server {server}: its answer {fault}");
+                self.front.note(cx, Level::Warn, report::ANSWER, line);
             }
             Ending::ClientLeft(Phase::Opening) => {
                 let line = format_args!("{origin} has left before its first bytes were complete");
@@ -126,17 +138,11 @@ impl RouteDoor {
                 self.front.note(cx, Level::Error, report::CONNECT, line);
             }
             Ending::ServerFailed | Ending::ServerLate | Ending::NoResources => {
-                let why = match ending {
-                    Ending::ServerFailed => "cannot be reached",
-                    Ending::ServerLate => "was not reached within its connect-timeout",
-                    _ => "was not tried: this process is short of descriptors, ports or memory",
-                };
-                let server = routed.map(|routed| routed.server.to_string()).unwrap_or_default();
+                let why = unreached(ending);
                 let line = format_args!("service {service:?}: {origin} was not served: server {server} {why}");
                 self.front.note(cx, Level::Error, report::CONNECT, line);
             }
             Ending::NoTls(reason) => {
-                let server = routed.map(|routed| routed.server.to_string()).unwrap_or_default();
                 let line = format_args!("service {service:?}: {origin} was not served: server {server} {reason}");
                 self.front.note(cx, Level::Error, report::CONNECT, line);
             }
@@ -150,5 +156,22 @@ impl RouteDoor {
             | Ending::Stopped(_)
             | Ending::BrokenOff => {}
         }
+    }
+}
+
+/// The bytes of a client that were too late.
+fn late_part(life: &Life) -> &'static str {
+    match life.times().connected {
+        None => "its first bytes were",
+        Some(_) => "the head of its next request was",
+    }
+}
+
+/// The reason for which a server was not reached.
+fn unreached(ending: Ending) -> &'static str {
+    match ending {
+        Ending::ServerFailed => "cannot be reached",
+        Ending::ServerLate => "was not reached within its connect-timeout",
+        _ => "was not tried: this process is short of descriptors, ports or memory",
     }
 }

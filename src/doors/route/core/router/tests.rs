@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::doors::route::core::answer;
+use crate::doors::route::core::ending::Refusal;
+use crate::doors::route::core::exchange::{self, Given};
+use crate::doors::route::core::head::{self, Head};
 use crate::doors::route::core::life::{HALF_CLOSED, Stage};
-use crate::doors::route::core::opening::{NoTls, SSL_REQUEST};
+use crate::doors::route::core::opening::{Fault, NoTls, SSL_REQUEST};
 use crate::doors::route::core::table::tests::{rule_to, servers};
 use crate::doors::route::core::table::{Pattern, Rule, Target};
+use crate::doors::route::core::{answer, body};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -551,6 +554,125 @@ fn a_request_whose_head_is_late_is_told_so_but_not_at_the_end_of_the_door() {
     assert_eq!((counters.head_slow, counters.hello_slow), (2, 0));
 }
 
+/// The head at the beginning of these bytes.
+fn head_of(bytes: &[u8]) -> Head<'_> {
+    match head::parse(bytes, &mut head::Progress::default()) {
+        head::Parsed::Head(head) => head,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A door whose services judge each request, and a route to the one of `a.example`.
+fn filtered() -> (World, u64) {
+    let mut world = World::new(&[]);
+    let each = |host: &str| Rule {
+        judges_each_request: true,
+        idle_timeout: Some(3600 * SECOND),
+        ..rule_both(&["t"], &[host])
+    };
+    let services = vec![("a.example", vec![each("h")]), ("b.example", vec![each("h")])];
+    replace_by(&mut world, services);
+    let (id, step) = world.requesting(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    assert_eq!((step, world.life(id).is_filtered()), (Step::Connect, true));
+    assert_eq!(world.tell(id, Event::Connected), Step::Relay);
+    (world, id)
+}
+
+#[test]
+fn each_request_of_a_filtered_route_is_judged_and_refused_if_it_would_go_elsewhere() {
+    let asking = |host: &str, line: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\n{line}\r\n").into_bytes();
+    let unclear = "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n";
+    let unclear_fault = exchange::Fault::Body(body::Fault::Ambiguous);
+    for (request, page, refusal) in [
+        (asking("b.example", ""), answer::Page::Misdirected, Refusal::Misdirected),
+        (asking("c.example", ""), answer::Page::Misdirected, Refusal::Misdirected),
+        (
+            asking("a.example", unclear),
+            answer::Page::BadRequest,
+            Refusal::Opening(Fault::Request(unclear_fault)),
+        ),
+        (
+            asking("a.example", "Host: a.example\r\n"),
+            answer::Page::BadRequest,
+            Refusal::Opening(Fault::Head(head::Fault::Hosts)),
+        ),
+    ] {
+        let (mut world, id) = filtered();
+        let life = &world.lives[&id];
+        assert!(world.router.admits(life, &head_of(&asking("A.example:8080", ""))));
+        if page == answer::Page::Misdirected || request.ends_with(b"chunked\r\n\r\n") {
+            assert!(!world.router.admits(life, &head_of(&request)));
+        }
+        assert_eq!(world.tell(id, Event::Bytes(&request)), answer_of(page.answer(false)));
+        assert_eq!(world.life(id).ending(), Some(Ending::Refused(refusal)));
+        assert_eq!((world.letters(id), world.router.upstreams().active()), ("PR", 0));
+        let counters = world.router.counters();
+        let misdirected = u64::from(refusal == Refusal::Misdirected);
+        assert_eq!(
+            (counters.requests, counters.misdirected, counters.head_bad),
+            (2, misdirected, 1 - misdirected)
+        );
+    }
+    // A table that has come between the finding and its judgement.
+    let (mut world, id) = filtered();
+    assert_eq!(world.tell(id, Event::Bytes(&asking("a.example", ""))), Step::Nothing);
+    assert_eq!(world.life(id).stage(), Stage::Relaying);
+    // The first request of a connection as well.
+    let (_, step) = world.requesting(&asking("a.example", unclear));
+    assert_eq!(step, answer_of(answer::Page::BadRequest.answer(false)));
+}
+
+#[test]
+fn the_head_of_a_later_request_has_the_time_of_a_first_one() {
+    let (mut world, id) = filtered();
+    let idle = world.life(id).deadline();
+    world.now += 5 * SECOND;
+    let begun = world.now;
+    let note = |world: &mut World, is_begun: bool| {
+        let now = world.now;
+        world.router.note_head(world.lives.get_mut(&id).unwrap(), is_begun, now);
+    };
+    note(&mut world, true);
+    world.now += SECOND;
+    note(&mut world, true);
+    assert_eq!(world.life(id).deadline(), Some(begun + HELLO_TIMEOUT));
+    note(&mut world, false);
+    assert_eq!(world.life(id).deadline(), idle);
+    note(&mut world, true);
+    assert_eq!(world.pass(id), answer_of(answer::Page::RequestTimeout.answer(false)));
+    assert_eq!((world.letters(id), world.router.counters().head_slow), ("cR", 1));
+}
+
+#[test]
+fn bytes_that_are_no_message_end_a_filtered_route_by_what_the_client_has() {
+    let fault = exchange::Fault::Unasked;
+    for (side, given, step, letters) in [
+        (
+            Side::Client,
+            Given::Nothing,
+            answer_of(answer::Page::BadRequest.answer(false)),
+            "PR",
+        ),
+        (
+            Side::Server,
+            Given::Nothing,
+            answer_of(answer::Page::BadGateway.answer(false)),
+            "PH",
+        ),
+        (Side::Client, Given::Part, BREAK_OFF, "PR"),
+        (Side::Server, Given::Part, BREAK_OFF, "PH"),
+        (Side::Client, Given::Whole, answer_of(b""), "PR"),
+        (Side::Server, Given::Whole, answer_of(b""), "PH"),
+    ] {
+        let (mut world, id) = filtered();
+        assert_eq!(world.tell(id, Event::Garbled { side, fault, given }), step);
+        assert_eq!(world.letters(id), letters);
+        let counters = world.router.counters();
+        let is_server = u64::from(side == Side::Server);
+        assert_eq!((counters.answers_bad, counters.head_bad), (is_server, 1 - is_server));
+    }
+}
+
 #[test]
 fn a_request_is_sent_on_to_https_where_its_service_says_so() {
     let mut world = World::new(&[]);
@@ -753,9 +875,17 @@ fn a_server_that_declines_tls_ends_the_route_and_stays_in_use_and_one_that_is_si
 }
 
 /// All events. A deadline has always come.
-fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 16] {
+fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 17] {
     [
         ("bytes", Event::Bytes(bytes)),
+        (
+            "garbled",
+            Event::Garbled {
+                side: Side::Server,
+                fault: exchange::Fault::Unasked,
+                given: Given::Nothing,
+            },
+        ),
         ("client ended", Event::Ended(Side::Client)),
         ("server ended", Event::Ended(Side::Server)),
         ("client lost", Event::Lost(Side::Client)),
@@ -845,6 +975,7 @@ fn every_pair_of_state_and_event_is_decided() {
         (
             Stage::Relaying,
             &[
+                ("garbled", CLOSE, Stage::Over),
                 ("client lost", BREAK_OFF, Stage::Over),
                 ("server lost", BREAK_OFF, Stage::Over),
                 ("deadline", CLOSE, Stage::Over),
