@@ -5,7 +5,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
 use crate::harness::{Client, Daemon, reset_on_close};
-use crate::route_peers::{Backend, RouteFile, Served, at, client, hello, pair};
+use crate::route_peers::{Backend, INTERNAL_ERROR, RouteFile, Served, at, client, hello, pair};
 
 /// A door with a service for `www.example.org` at this server, and these keys.
 #[track_caller]
@@ -94,8 +94,9 @@ fn servers_that_break_off_end_their_own_connection_alone() {
         let mut client = client(&daemon, "www.example.org", "ping");
         treat(backend.accept());
         let seen = client.read_to_end_or_reset();
+        // A server that resets before it has got anything could not be reached.
         assert!(
-            b"part of an answer".starts_with(&seen),
+            b"part of an answer".starts_with(&seen) || seen == INTERNAL_ERROR,
             "{way}: {}",
             seen.escape_ascii()
         );
