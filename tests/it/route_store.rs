@@ -211,20 +211,28 @@ fn changes_in_another_database_are_not_those_of_the_store() {
 }
 
 #[test]
-fn where_the_settings_are_forbidden_changes_come_with_the_next_reading_and_one_warning() {
-    let redis = RedisServer::with("user default on nopass ~* &* +@all -config\n");
-    let backend = Backend::new();
-    let (daemon, _file) = door(&redis, "refresh = '100ms'");
-    daemon.stderr_wait("connected to the store");
-    redis.set(&key("a.example"), &plain(backend.address()));
-    names(&daemon, 1);
-    pair(&daemon, &backend, "a.example");
-    redis.cli(&["DEL", &key("a.example")]);
-    names(&daemon, 0);
-    let log = daemon.stderr.text();
-    let warnings = log.matches("changes may be seen after 100 ms only").count();
-    assert_eq!(warnings, 1, "{log}");
-    assert!(log.contains("NOPERM"), "{log}");
+fn where_notifications_are_forbidden_changes_come_with_the_next_reading_and_one_warning() {
+    for (rules, refused) in [
+        ("&* +@all -config", "cannot be switched on (NOPERM"),
+        (
+            "resetchannels +@all",
+            "its notifications are refused (it answers: NOPERM",
+        ),
+    ] {
+        let redis = RedisServer::with(&format!("user default on nopass ~* {rules}\n"));
+        let backend = Backend::new();
+        let (daemon, _file) = door(&redis, "refresh = '100ms'");
+        daemon.stderr_wait("connected to the store");
+        redis.set(&key("a.example"), &plain(backend.address()));
+        names(&daemon, 1);
+        pair(&daemon, &backend, "a.example");
+        redis.cli(&["DEL", &key("a.example")]);
+        names(&daemon, 0);
+        let log = daemon.stderr.text();
+        let warnings = log.matches("changes may be seen after 100 ms only").count();
+        assert_eq!(warnings, 1, "{log}");
+        assert!(log.contains(refused), "{log}");
+    }
 }
 
 // ---- the way in ----------------------------------------------------------------------------------------------------
@@ -415,6 +423,23 @@ fn a_store_that_hangs_is_given_up_and_holds_up_nothing() {
     redis.program().signal(Signal::SIGCONT);
 }
 
+#[test]
+fn a_peer_that_is_no_redis_is_told_of_and_costs_nothing_else() {
+    let (peer, backend) = (Backend::new(), Backend::new());
+    let store = format!("store = {{ addr = '{}' }}", peer.address());
+    let file = RouteFile::new(&store, &[("a.example", at(backend.address()))]);
+    let daemon = file.start();
+    for _ in 0..2 {
+        let mut served = peer.accept();
+        served.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        assert!(served.read_to_end().starts_with(b"*"));
+    }
+    let told = daemon.stderr_wait("cannot be used");
+    assert!(told.contains("it answers: "), "{told}");
+    pair(&daemon, &backend, "a.example");
+    is_unknown(&daemon, "b.example");
+}
+
 // ---- put, del, list, import ----------------------------------------------------------------------------------------
 
 /// Runs `iotcpd route` with these words for this store, and returns its exit status, output and errors.
@@ -599,19 +624,38 @@ fn a_hup_with_other_settings_of_the_door_changes_the_services_of_the_store() {
 
 // ---- size ----------------------------------------------------------------------------------------------------------
 
-#[test]
-fn a_hundred_thousand_names_come_soon_and_a_change_among_them_too() {
-    const NAMES: u64 = 100_000;
-    let (redis, backend) = (RedisServer::start(), Backend::new());
+/// SET for each of these services.
+fn commands(numbers: std::ops::Range<u64>) -> String {
     let mut commands = String::new();
-    for number in 0..NAMES {
+    for number in numbers {
         let value = format!(r#"{{\"addr\":\"10.0.0.5\",\"tlsport\":{}}}"#, number % 60_000 + 1);
-        writeln!(commands, "SET {} \"{value}\"", key(&format!("a{number}.example"))).unwrap();
+        writeln!(commands, "SET {} \"{value}\"", key(&format!("a{number}.example"))).expect("a string");
     }
-    redis.send_all(&commands);
+    commands
+}
+
+/// Half of the names are there before the door, and the others come at once while it follows the store.
+#[track_caller]
+fn follow_many(count: u64) {
+    let (redis, backend) = (RedisServer::start(), Backend::new());
+    redis.send_all(&commands(0..count / 2));
     let (daemon, _file) = door(&redis, BY_NOTIFICATION);
-    names(&daemon, NAMES);
+    names(&daemon, count / 2);
+    redis.send_all(&commands(count / 2..count));
+    names(&daemon, count);
     redis.set(&key("new.example"), &plain(backend.address()));
-    names(&daemon, NAMES + 1);
+    names(&daemon, count + 1);
     pair(&daemon, &backend, "new.example");
+}
+
+/// More than are read one by one.
+#[test]
+fn thousands_of_names_that_change_at_once_are_all_heard_of() {
+    follow_many(24_000);
+}
+
+#[test]
+#[ignore = "takes seconds of a processor: scripts/test-peers"]
+fn a_hundred_thousand_names_are_followed() {
+    follow_many(100_000);
 }
