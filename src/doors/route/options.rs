@@ -48,6 +48,8 @@ pub struct StoreOptions {
 
 /// The descriptors for pipes between sockets: the two ends of each.
 const PIPES: usize = 2 * 160;
+/// The descriptors for a store: two connections, the file of its table, and one of TLS or of a password.
+const STORE: usize = 4;
 /// The descriptors that are in use for a moment, also by look-ups of hosts, and a reserve.
 const RESERVE: usize = 24;
 
@@ -68,7 +70,7 @@ impl Options {
     /// server; beside them the pipes and a reserve.
     pub fn descriptor_needs(&self) -> DescriptorNeeds {
         DescriptorNeeds {
-            beside: PIPES + RESERVE,
+            beside: PIPES + RESERVE + self.store.as_ref().map_or(0, |_| STORE),
             per_connection: 2,
         }
     }

@@ -74,6 +74,8 @@ pub(super) struct Thread<T> {
     must_read_all: bool,
     /// The time until which changes are gathered.
     gather_until: Instant,
+    /// The time until which not everything is read again, however many keys change.
+    rest_until: Instant,
     /// The number of the present ear.
     ear: u64,
     /// The first word of the ear.
@@ -109,6 +111,7 @@ impl<T: Send + 'static> Thread<T> {
             changed: BTreeSet::new(),
             must_read_all: false,
             gather_until: Instant::now(),
+            rest_until: Instant::now(),
             ear: 0,
             begun: None,
             is_told_of_polling: false,
@@ -158,8 +161,10 @@ impl<T: Send + 'static> Thread<T> {
         loop {
             let now = Instant::now();
             self.write_file(now)?;
-            if self.must_read_all || now >= due {
+            if now >= due || (self.must_read_all && now >= self.rest_until) {
                 due = self.read_all(&mut store)?;
+            } else if self.must_read_all {
+                self.hear_until(due.min(self.rest_until))?;
             } else if self.changed.is_empty() {
                 self.hear_until(due)?;
             } else if now < self.gather_until {
@@ -237,7 +242,8 @@ impl<T: Send + 'static> Thread<T> {
         self.faults = faults;
         self.offer(Extent::Full, begun, lines)?;
         let ended = Instant::now();
-        Ok((begun + self.settings.refresh).max(ended + (ended - begun)))
+        self.rest_until = ended + (ended - begun);
+        Ok(self.rest_until.max(begun + self.settings.refresh))
     }
 
     /// Reads the entries that have changed.
