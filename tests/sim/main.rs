@@ -15,4 +15,5 @@
 mod ask;
 mod pool;
 mod random;
+mod route;
 mod seeds;
