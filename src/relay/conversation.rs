@@ -44,7 +44,7 @@ pub enum Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Both sides have ended, and everything was delivered. The owner closes both; an end that is not said by closing,
-    /// as with TLS, must be said before.
+    /// as with TLS, was said.
     Complete,
     /// This side has taken no more before everything was delivered to it, and all that it has sent was delivered. The
     /// other side may be about to send, so unread bytes of it must be thrown away before its socket is closed, or a
@@ -154,9 +154,12 @@ fn carry(
             carrier.fail(FailedEnd::Source);
             return PumpEnd::Over;
         }
-        // Closing the socket says the second end.
-        if !back.direction().has_ended() {
+        // Closing the socket says the second end, unless it must be said.
+        if !back.direction().has_ended() || !sink.ends_when_closed() {
             sink.say_end();
+        }
+        if sink.has_unsent() {
+            return PumpEnd::Waiting;
         }
         carrier.handle(Event::EndSignalled);
     }

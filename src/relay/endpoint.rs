@@ -28,6 +28,17 @@ pub trait Endpoint {
     /// Tells the peer that nothing more comes. It can still be read. An error shows in the next read.
     fn say_end(&mut self);
 
+    /// Returns true if closing the end says that nothing more comes. Where that is false, as with TLS, it must be
+    /// [said](Self::say_end).
+    fn ends_when_closed(&self) -> bool {
+        true
+    }
+
+    /// Returns true if what was said last has not left, for want of room: an edge will come when there is some.
+    fn has_unsent(&self) -> bool {
+        false
+    }
+
     /// Returns the descriptor of a non-blocking socket, if bytes may be spliced past the calls above. An end that has
     /// once taken or given spliced bytes must have it until the end of the conversation.
     fn fd(&self) -> Option<BorrowedFd<'_>>;

@@ -68,6 +68,20 @@ impl Conn {
         Ok(())
     }
 
+    /// Returns true if closing the connection tells the peer that nothing more comes. With TLS that must be
+    /// [said](Self::say_end).
+    #[must_use]
+    pub fn ends_when_closed(&self) -> bool {
+        self.stream.ends_when_closed()
+    }
+
+    /// Returns true if the transport has something to write, such as the end that was said, and the socket had no room: it
+    /// is written with the event that tells of room.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.stream.has_unsent()
+    }
+
     /// Tells the peer that nothing more comes, if closing the connection does not tell it. Must be called before a
     /// connection is dropped on which nothing is owed to a peer that has said its end, or is not about to send.
     pub fn say_end_before_close(&mut self) {

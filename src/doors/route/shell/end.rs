@@ -14,6 +14,8 @@ pub(super) struct End {
     pub(super) conn: Conn,
     /// True if the last read has left nothing, and no event has come since.
     is_drained: bool,
+    /// True if the connection is gone, as far as the poll has told.
+    is_gone: bool,
     /// True if small writes leave at once although earlier ones are unacknowledged.
     has_nodelay: bool,
 }
@@ -24,6 +26,7 @@ impl End {
         Self {
             conn,
             is_drained: false,
+            is_gone: false,
             has_nodelay: true,
         }
     }
@@ -34,6 +37,7 @@ impl End {
         Self {
             conn,
             is_drained: false,
+            is_gone: false,
             has_nodelay: false,
         }
     }
@@ -41,6 +45,7 @@ impl End {
     /// Takes in an event of the poll.
     pub(super) fn note(&mut self, readiness: Readiness) {
         self.is_drained &= !(readiness.readable || readiness.read_closed || readiness.hung_up);
+        self.is_gone |= readiness.hung_up;
         self.conn.note(readiness);
     }
 }
@@ -84,6 +89,14 @@ impl Endpoint for End {
     fn say_end(&mut self) {
         // An error means that the peer has reset the connection, which the next read tells.
         let _ = self.conn.say_end();
+    }
+
+    fn ends_when_closed(&self) -> bool {
+        self.conn.ends_when_closed()
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.conn.has_unsent() && !self.is_gone
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
