@@ -178,10 +178,7 @@ impl Doors {
     /// Returns the survey that must precede a [reload](Self::reload).
     pub(super) fn survey(&self, reactor: &mut Reactor<dyn Door>, source: Option<Source>) -> Survey {
         let certificates = self.certificates(reactor).into_iter();
-        let before = certificates.map(|Certificates { service, tls, .. }| {
-            let id = ServerId::of_listeners(&service);
-            (id, Arc::clone(tls.server()))
-        });
+        let before = certificates.map(|Certificates { id, tls, .. }| (id, Arc::clone(tls.server())));
         let before = Before { tls: before.collect() };
         let staying = self.open.iter().filter(|open| !open.leaving);
         let held = self.open.iter().map(|open| Held {
@@ -201,11 +198,18 @@ impl Doors {
     /// Returns the certificates of the doors that the configuration names.
     pub(super) fn certificates(&self, reactor: &mut Reactor<dyn Door>) -> Vec<Certificates> {
         let staying = self.open.iter().filter(|open| !open.leaving);
-        let certificates = staying.filter_map(|open| {
-            Some(Certificates {
-                service: open.options.name().to_owned(),
-                options: open.options.front().tls.clone()?,
-                tls: reactor.with(open.id, |door, _| door.front().prepared_tls().cloned())??,
+        let certificates = staying.flat_map(|open| {
+            let prepared = |door: &mut (dyn Door + 'static)| {
+                let servers = door.front().prepared_servers();
+                let servers = servers.map(|(name, tls)| (name.clone(), tls.clone()));
+                servers.collect::<Vec<_>>()
+            };
+            let prepared = reactor.with(open.id, |door, _| prepared(door)).unwrap_or_default();
+            let options = open.options.front();
+            prepared.into_iter().filter_map(|(name, tls)| {
+                let (_, options) = options.tls_servers().find(|(other, _)| *other == name)?;
+                let (id, options) = (ServerId::new(open.options.name(), name), options.clone());
+                Some(Certificates { id, options, tls })
             })
         });
         certificates.collect()

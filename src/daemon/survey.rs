@@ -4,8 +4,8 @@
 
 use crate::config::file::{Contents, Source};
 use crate::config::spec::log::LogSpec;
-use crate::doors::front::tls::PreparedTls;
-use crate::doors::preparing::{Before, ServerId, Surroundings};
+use crate::doors::front::tls::PreparedServers;
+use crate::doors::preparing::{Before, Surroundings};
 use crate::doors::{Listeners, Options, Prepared};
 use crate::error::{Blame, Error};
 use crate::net::addr::{Listen, ListenAddr, UnixAddr};
@@ -16,8 +16,8 @@ use crate::net::listener::Listener;
 pub(super) struct Ready {
     pub(super) options: Options,
     pub(super) prepared: Prepared,
-    /// The certificates of its listeners with TLS, if it has any.
-    pub(super) tls: Option<PreparedTls>,
+    /// The certificates of its TLS servers.
+    pub(super) tls: PreparedServers,
     /// Listeners for those of its addresses that were not open before and could be opened here.
     pub(super) listeners: Listeners,
 }
@@ -59,8 +59,7 @@ impl Ready {
     /// The reason why the service cannot be opened or changed.
     pub(super) fn prepare(options: Options, before: &Before, surroundings: &Surroundings) -> Result<Ready, Error> {
         let prepared = options.prepare(surroundings)?;
-        let before = before.tls.get(&ServerId::of_listeners(options.name()));
-        let tls = options.front().prepare_tls(before.map(|before| &**before))?;
+        let tls = options.front().prepare_tls(before)?;
         Ok(Ready {
             options,
             prepared,

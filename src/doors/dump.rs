@@ -50,7 +50,8 @@ impl<'d> Dump<'d> {
 
     /// Adds the certificates, and the connections that are not admitted yet; nothing if there are none.
     pub(super) fn front(&mut self, front: &Front, now: Instant) {
-        for identity in front.tls().into_iter().flat_map(|tls| tls.identities()) {
+        let servers = front.prepared_servers().map(|(_, tls)| tls.server());
+        for identity in servers.flat_map(|server| server.identities()).take(FIRST) {
             let (file, names) = (identity.file().to_string_lossy(), identity.names());
             let (file, hosts) = (file.escape_debug(), names.all_hosts().join(" "));
             let (hosts, end) = (hosts.escape_debug(), names.last_day());
@@ -62,7 +63,7 @@ impl<'d> Dump<'d> {
     fn arrivals(&mut self, front: &Front, now: Instant) {
         let (total, arrivals) = front.arrivals(now);
         if total > 0 {
-            let awaited = if front.tls().is_some() {
+            let awaited = if front.prepared_servers().next().is_some() {
                 "PROXY header or TLS handshake"
             } else {
                 "PROXY header"

@@ -10,6 +10,7 @@ pub mod command;
 mod dump;
 pub mod exec;
 pub mod front;
+mod handed;
 mod jitter;
 mod job_log;
 pub mod pattern;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 use front::admission::Admission;
 use front::options::{DescriptorNeeds, FrontOptions};
 use front::{Front, OverLimit};
+pub use handed::HandedConnection;
 use preparing::Surroundings;
 
 use crate::error::{Blame, Error};
@@ -254,19 +256,6 @@ pub enum Shutdown {
 /// The time that a client has to complete its request once the door drains.
 const LAST_REQUEST: Duration = Duration::from_millis(500);
 
-/// A connection on its way from the door that has accepted it to another one, to which it was handed over.
-#[derive(Debug)]
-pub struct HandedConnection {
-    /// The name of the other door.
-    pub door: Arc<str>,
-    /// The connection, of which the other door has read nothing yet. It is not registered.
-    pub conn: Conn,
-    /// The origin, with the name of the door that hands it over.
-    pub origin: Origin,
-    /// The last words to the client if the other door cannot take it.
-    pub refusal: &'static [u8],
-}
-
 /// A service on the loop that clients connect to. It has methods that differ between doors, and methods on its
 /// [`Front`] that are the same for all.
 pub trait Door: Service {
@@ -448,7 +437,12 @@ pub trait Door: Service {
             Admission::Full(conn, origin, over) => self.turn_away(cx, conn, &origin, over),
             Admission::Nothing => {}
         }
+        self.go_on_with_secured(cx);
     }
+
+    /// Goes on with the connections of the door whose handshakes have [come to their ends](Front::take_secured), if it has
+    /// any made.
+    fn go_on_with_secured(&mut self, _cx: &mut Context<'_>) {}
 
     /// Drains after a successor has begun to accept from the same sockets: clients in their backlog are left to it, and
     /// clients that were accepted here are not hastened. Some doors give them longer than they have once the daemon is

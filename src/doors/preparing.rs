@@ -33,7 +33,7 @@ pub struct ServerId {
     /// The name of the door.
     pub service: String,
     /// The name within the door; `None` for the server of its listeners.
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
 }
 
 /// The TLS servers of the doors that are open. A server that is prepared again goes on with the tickets of the one that
@@ -45,11 +45,11 @@ pub struct Before {
 }
 
 impl ServerId {
-    /// Returns the name of the server of a door's listeners.
-    pub fn of_listeners(service: &str) -> Self {
+    /// Returns the name of a server of a door: `None` is that of its listeners.
+    pub fn new(service: &str, name: Option<Arc<str>>) -> Self {
         ServerId {
             service: service.to_owned(),
-            name: None,
+            name,
         }
     }
 }

@@ -194,6 +194,8 @@ mod route_store_redis;
 #[cfg(test)]
 mod route_system_calls;
 #[cfg(test)]
+mod route_tls;
+#[cfg(test)]
 mod self_connection;
 #[cfg(test)]
 mod session_standstill;

@@ -20,7 +20,7 @@ use iotcpd::internals::config::spec::listen::MinTls;
 use iotcpd::internals::config::spec::log::{Format, LogTable};
 use iotcpd::internals::config::spec::pool::{HalfClose, LineEnd, Mode};
 use iotcpd::internals::config::spec::route::{
-    Balance, HttpMode, SendProxy, ServerSpec, ServiceSpec, StoreKind, StoreSpec,
+    Balance, HttpMode, SendProxy, ServerSpec, ServiceSpec, ServiceTls, StoreKind, StoreSpec,
 };
 use iotcpd::internals::config::spec::yes_no::YesNo;
 use iotcpd::internals::config::units::{Escaped, FileMode, Size, Time, Whole};
@@ -303,6 +303,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<MinTls>() || value == TypeId::of::<Balance>() => "(text)",
         _ if value == TypeId::of::<HttpMode>() => "(text)",
         _ if value == TypeId::of::<SendProxy>() || value == TypeId::of::<StoreKind>() => "(text)",
+        _ if value == TypeId::of::<ServiceTls>() => "(table)",
         _ => panic!("the page has no word for the type of {flag}"),
     }
 }
@@ -425,7 +426,11 @@ fn every_line_of_the_statistics_of_a_route_door_is_documented_in_its_order() {
     let page = Page::read(ROUTE_PAGE);
     let told = entries(page.part(".Sh STATISTICS", &[".Sh "]));
     let told: Vec<_> = told.iter().filter_map(|entry| entry.words_of("Li")).collect();
-    let services = [("CATCH_ALL", "addr = '127.0.0.1:1'".to_owned())];
+    // One line is there only with a certificate.
+    let certificate = Certificate::new();
+    let (cert, key) = (certificate.path("cert.pem"), certificate.path("key.pem"));
+    let keys = format!("addr = '127.0.0.1:1'\ntls = {{ cert = '{cert}', key = '{key}' }}");
+    let services = [("CATCH_ALL", keys)];
     let daemon = RouteFile::new("", &services).start();
     assert_eq!(told, daemon.usr1().labels());
 }

@@ -185,6 +185,7 @@ impl Service {
         };
         Rule {
             alpn: None,
+            tls: None,
             target: Target::Servers {
                 tls: self.has_tls.then(|| servers(Way::Tls)),
                 http: self.has_http.then(|| servers(Way::Http)),
@@ -512,7 +513,7 @@ impl World {
                 let (choice, server) = (&routed.choice, &routed.server);
                 (choice.service.to_string(), choice.way == Way::Tls, server.to_string())
             }),
-            Stage::Opening | Stage::Waiting | Stage::Answering | Stage::Over => None,
+            Stage::Opening | Stage::Waiting | Stage::Securing | Stage::Answering | Stage::Over => None,
         };
         for (held, is_more) in [(&client.holds, false), (&holds, true)] {
             if let Some(held) = held {
@@ -585,6 +586,7 @@ impl World {
                 client.waits = Waits::Answer;
                 self.check_end(id, before);
             }
+            Step::Secure(server) => panic!("no TLS ends here, not even that of {server}"),
             Step::HandOver(door) => panic!("there is no door {door}"),
             Step::Close { .. } => {
                 assert_eq!(client.life.stage(), Stage::Over);

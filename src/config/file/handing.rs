@@ -3,6 +3,8 @@
 //!
 //! Which doors there are is known when the whole file was read, so the references are collected until then.
 
+use std::sync::Arc;
+
 use toml::de::{DeTable, DeValue};
 
 use super::Collected;
@@ -10,6 +12,7 @@ use super::report::Report;
 use crate::config::quote::{Quoted, in_header};
 use crate::config::suggest::nearest;
 use crate::doors::Options;
+use crate::doors::front::options::TlsOptions;
 
 /// The key of a door that takes such connections. It is no flag: a door of a command line is alone.
 pub(super) const HANDED_OVER: &str = "handed-over";
@@ -21,6 +24,8 @@ pub(super) struct Reference {
     pub(super) place: usize,
     /// The name.
     pub(super) door: String,
+    /// The name of the settings of its TLS, if that ends at the route door.
+    pub(super) tls: Arc<str>,
 }
 
 /// Takes the key [`HANDED_OVER`] out of a door's table, and returns its value. A wrong one is reported.
@@ -38,15 +43,15 @@ pub(super) fn take_handed_over(table: &mut DeTable<'_>, report: &mut Report<'_>)
 
 /// Reports each reference to a door that is not there, or takes no such connections.
 pub(super) fn report_references(found: &mut Collected<'_>) {
-    for (from, Reference { place, door }) in std::mem::take(&mut found.references) {
-        if let Some(text) = mistake(&from, &door, found) {
+    for (from, Reference { place, door, tls }) in std::mem::take(&mut found.references) {
+        if let Some(text) = mistake(&from, &door, &tls, found) {
             found.report.add(place, format!("door: {text}"));
         }
     }
 }
 
 /// Returns the mistake in a reference of the route door `from`.
-fn mistake(from: &str, door: &str, found: &Collected<'_>) -> Option<String> {
+fn mistake(from: &str, door: &str, tls: &str, found: &Collected<'_>) -> Option<String> {
     let (name, header) = (Quoted(door), in_header(door));
     if door == from {
         let remedy = "name another door, or write the addr of a server";
@@ -72,18 +77,25 @@ fn mistake(from: &str, door: &str, found: &Collected<'_>) -> Option<String> {
             Some(must_say("exec", ", and say with allow-program what may be run"))
         }
         Options::Command(command) if !command.takes_handed => Some(must_say("command", "")),
-        Options::Pool(_) | Options::Exec(_) | Options::Command(_) => asks_for_certificates(options),
+        Options::Pool(_) | Options::Exec(_) | Options::Command(_) => {
+            let route = found.services.iter().find(|options| options.name() == from);
+            asks_for_certificates(options, route.and_then(|route| route.front().named_tls.get(tls)))
+        }
     }
 }
 
-/// Returns the mistake in a reference to a door whose clients need a certificate: none is asked for on the way.
-fn asks_for_certificates(options: &Options) -> Option<String> {
-    options.front().tls.as_ref()?.clients.as_ref()?;
+/// Returns the mistake in a reference to a door whose clients need a certificate, if the TLS that ends on the way does not
+/// ask for the same.
+fn asks_for_certificates(options: &Options, on_the_way: Option<&TlsOptions>) -> Option<String> {
+    let rule = options.front().tls.as_ref()?.clients.as_ref()?;
+    let is_same = on_the_way.is_some_and(|tls| tls.clients.as_ref() == Some(rule));
     let name = Quoted(options.name());
-    Some(format!(
-        "clients of {name} need a certificate of its client-ca, and would need none on this way; name a door without \
-         client-ca"
-    ))
+    (!is_same).then(|| {
+        format!(
+            "clients of {name} need a certificate by its client-ca and allow-subject, and would not need the same on this \
+             way; write both in the tls of the service as well, or name another door"
+        )
+    })
 }
 
 fn unknown(door: &str, found: &Collected<'_>) -> String {

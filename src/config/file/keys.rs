@@ -18,7 +18,7 @@ use crate::config::advice;
 use crate::config::lower::KeyRef;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::ArgumentSpec;
-use crate::config::spec::route::ServerSpec;
+use crate::config::spec::route::{ServerSpec, ServiceTls};
 use crate::config::suggest::nearest;
 
 /// One service in the text.
@@ -249,6 +249,11 @@ fn wrong_form(flag: &Arg, value: &DeValue<'_>) -> Option<String> {
         // A list of words, and a table with a weight, are among the forms of these types.
         DeValue::Array(_) if is_of_type(TypeId::of::<ArgumentSpec>()) => None,
         DeValue::Table(_) if is_of_type(TypeId::of::<ServerSpec>()) => None,
+        DeValue::Table(_) if is_of_type(TypeId::of::<ServiceTls>()) => None,
+        _ if is_of_type(TypeId::of::<ServiceTls>()) => {
+            let example = "{ cert = \"/etc/iotcpd/www.pem\", key = \"/etc/iotcpd/www.key\" }";
+            Some(format!("this is a table; write {name} = {example}"))
+        }
         DeValue::Array(_) => Some("this takes one value, not a list; keep one of them".to_owned()),
         DeValue::String(word) if !words.is_empty() && !words.iter().any(|known| known.matches(word, false)) => {
             Some(format!("{} is not known here; write {}", Quoted(word), quoted()))

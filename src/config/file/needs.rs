@@ -113,6 +113,14 @@ impl Needs {
         }
     }
 
+    /// Adds those of TLS that ends at a route door, all at the position of their one setting.
+    pub(super) fn add_identities_at(&mut self, place: usize, spec: &TlsSpec) {
+        let identities = lower::identities_of(spec).into_iter().map(Need::Identity);
+        let authorities = lower::authorities_of(spec).map(Need::Authorities);
+        self.list
+            .extend(identities.chain(authorities).map(|need| (place, need)));
+    }
+
     /// Adds a list of programs that clients may run. Patterns need nothing.
     pub(super) fn add_permitted(&mut self, keys: &Keys<'_, '_>, patterns: &[String]) {
         let written_out = |text: &&String| text.starts_with('/') && !text.contains(['*', '?', '[']);

@@ -3,7 +3,8 @@
 //!
 //! The table `[server]` of a router.toml is read here as well, once `router_toml` has given its keys their usual names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use clap::Arg;
 use toml::Spanned;
@@ -14,10 +15,12 @@ use super::handing::Reference;
 use super::keys::{Keys, Section};
 use super::report::Report;
 use super::{Collected, accept};
-use crate::config::lower::{self, KeyRef, ServiceDefaults};
+use crate::config::lower::{self, KeyRef, LoweredService, ServiceDefaults};
 use crate::config::quote::{Quoted, in_header};
+use crate::config::spec::listen::TlsSpec;
 use crate::config::spec::route::{RouteSpec, ServiceSpec, StoreSpec};
-use crate::doors::route::options::{Options, Pattern, Rule, StoreSettings, Table};
+use crate::doors::front::options::TlsOptions;
+use crate::doors::route::options::{CATCH_ALL, Options, Pattern, Rule, StoreSettings, Table};
 
 /// The key of a door's table that holds its services.
 pub(super) const SERVICES: &str = "services";
@@ -31,15 +34,25 @@ const OTHER_STORES: [&str; 3] = ["etcd", "boltdb", "consul"];
 /// The keys of a door that have no effect yet.
 pub(super) const LATER: [&str; 1] = ["tunnel-listen"];
 /// The keys of a service that have no effect yet.
-pub(super) const LATER_OF_SERVICE: [&str; 7] = [
+pub(super) const LATER_OF_SERVICE: [&str; 6] = [
     "client-secret",
-    "tls",
     "start",
     "ready-timeout",
     "idle",
     "check",
     "check-interval",
 ];
+
+/// Everything that services have beside their rules.
+#[derive(Default)]
+struct Beside {
+    /// The doors that they name.
+    references: Vec<Reference>,
+    /// The settings of the TLS that ends at the door.
+    tls: BTreeMap<Arc<str>, TlsOptions>,
+    /// The files of these, each with the position of its setting.
+    files: Vec<(usize, TlsSpec)>,
+}
 
 /// One service as written: its name, and the keys of each entry.
 struct Service<'i> {
@@ -102,16 +115,22 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Opt
     let section = Section::new(section.name, &own);
     let (mut spec, keys) = Keys::read_with_others::<RouteSpec>(&section, &[SERVICES, STORE], report);
     let of_flags = flags.overlay_onto(&mut spec);
-    let mut references = Vec::new();
-    let (table, names) = table(services, &lower::service_defaults(&spec), &mut references, report);
+    let mut beside = Beside::default();
+    let (table, names) = table(services, &lower::service_defaults(&spec), &mut beside, report);
     let from = section.name.get_ref();
-    let references = references.into_iter().map(|reference| (from.to_string(), reference));
+    let references = beside.references.into_iter();
+    let references = references.map(|reference| (from.to_string(), reference));
     found.references.extend(references);
+    if let Some(needs) = &mut found.needs {
+        let files = beside.files.iter();
+        files.for_each(|(place, spec)| needs.add_identities_at(*place, spec));
+    }
     if found.needs.is_some() {
         warn_of_coalescing(&table, names, report);
     }
     let is_whole = is_whole && keys.all_read() && !any_later;
-    let services = lower::Services { table, store };
+    let tls = beside.tls;
+    let services = lower::Services { table, tls, store };
     let mut lowered = lower::route(section.name.get_ref(), &spec, services, is_whole);
     if let Err(mistakes) = &mut lowered {
         for mistake in mistakes.extract_if(.., |mistake| of_flags.contains(&mistake.origin.key)) {
@@ -262,7 +281,7 @@ fn entries<'i>(name: &Spanned<DeString<'i>>, value: DeValue<'i>) -> Option<Vec<E
 fn table(
     services: Vec<Service<'_>>,
     defaults: &ServiceDefaults,
-    references: &mut Vec<Reference>,
+    beside: &mut Beside,
     report: &mut Report<'_>,
 ) -> (Table, Vec<(usize, Pattern)>) {
     let mut table = Table::default();
@@ -271,7 +290,7 @@ fn table(
     let mut written: HashMap<String, String> = HashMap::new();
     for service in services {
         let name = service.name.get_ref();
-        let rules = rules(&service, defaults, references, report);
+        let rules = rules(&service, defaults, beside, report);
         let place = service.name.span().start;
         let pattern = match lower::service_name(name) {
             Ok(pattern) => pattern,
@@ -300,12 +319,7 @@ fn warn_of_coalescing(table: &Table, names: Vec<(usize, Pattern)>, report: &mut 
 }
 
 /// Reads the entries of a service. An entry with a mistake, which has been reported, is left out.
-fn rules(
-    service: &Service<'_>,
-    defaults: &ServiceDefaults,
-    references: &mut Vec<Reference>,
-    report: &mut Report<'_>,
-) -> Vec<Rule> {
+fn rules(service: &Service<'_>, defaults: &ServiceDefaults, beside: &mut Beside, report: &mut Report<'_>) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     for (index, entry) in service.entries.iter().enumerate() {
         let mut own = entry.table.clone();
@@ -313,12 +327,25 @@ fn rules(
         let section = Section::new(&entry.header, &own);
         let (spec, keys) = Keys::read::<ServiceSpec>(&section, report);
         let place = keys.place(KeyRef::key("alpn"));
-        references.extend(spec.door.iter().map(|door| Reference {
-            place: keys.place(KeyRef::key("door")),
-            door: door.clone(),
-        }));
-        match lower::service(&spec, keys.all_read() && !any_later, defaults) {
-            Ok(rule) => {
+        let id = match index {
+            0 => service.name.get_ref().to_string(),
+            _ => format!("{}, entry {}", service.name.get_ref(), index + 1),
+        };
+        let at = |key| keys.place(KeyRef::key(key));
+        beside
+            .files
+            .extend(spec.tls.iter().map(|tls| (at("tls"), tls.to_spec())));
+        if let Some(door) = &spec.door {
+            check_entered(service.name.get_ref(), &spec, at("door"), defaults, report);
+            beside.references.push(Reference {
+                place: at("door"),
+                door: door.clone(),
+                tls: id.as_str().into(),
+            });
+        }
+        match lower::service(&id, &spec, keys.all_read() && !any_later, defaults) {
+            Ok(LoweredService { rule, tls }) => {
+                beside.tls.extend(tls);
                 check_reached(&rules, &rule, place, report);
                 let is_last = index + 1 == service.entries.len();
                 if is_last && rule.alpn.is_some() {
@@ -334,6 +361,15 @@ fn rules(
         }
     }
     rules
+}
+
+/// Reports a door that no client reaches: it takes no TLS, and nothing else comes for this name.
+fn check_entered(name: &str, spec: &ServiceSpec, place: usize, defaults: &ServiceDefaults, report: &mut Report<'_>) {
+    if spec.tls.is_none() && !defaults.listens_for_http() && name != CATCH_ALL {
+        let text = "door: it takes no TLS, and only TLS comes for this name; write tls = { cert = \"FILE\", key = \"FILE\" } as \
+                    well, so that TLS ends here, or http-listen for HTTP";
+        report.add(place, text);
+    }
 }
 
 /// The warning that a service takes only clients that offer a protocol.

@@ -91,7 +91,7 @@ mod tests {
                 ..ServiceDefaults::default()
             };
             let pattern: Pattern = name.parse().unwrap();
-            table.insert(pattern.clone(), [service(&spec, true, &defaults).unwrap()]);
+            table.insert(pattern.clone(), [service("a", &spec, true, &defaults).unwrap().rule]);
             names.push(pattern);
         }
         coalescing(&table, &names)

@@ -1,6 +1,7 @@
 //! The addresses, the sockets, the access and the limits of listeners: the parts of lowering that listening doors share.
 //! [`listening`] lowers all of them; a door with several kinds of listener lowers its lists of addresses one by one.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,7 @@ impl Listening {
             name: name.to_owned(),
             listen: self.addresses.iter().map(|(_, listen)| listen.clone()).collect(),
             tls: self.tls,
+            named_tls: BTreeMap::new(),
             unix_socket: self.unix_socket,
             backlog: self.backlog,
             access: self.access,

@@ -40,7 +40,7 @@ pub use exec::exec;
 pub(super) use listen::clash;
 pub use pool::{pool, program_of_pool};
 pub use route::{Services, route, service_defaults};
-pub use service::{ServiceDefaults, service, service_name};
+pub use service::{LoweredService, ServiceDefaults, service, service_name};
 pub use store::store;
 pub use tls::{authorities_of, identities_of};
 

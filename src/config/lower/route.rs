@@ -2,7 +2,7 @@
 //!
 //! The services are lowered before ([`service`](mod@super::service)), with the [defaults](service_defaults) of the door.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use super::pool::TIMEOUT;
 use super::service::{ServiceDefaults, acme, add_without_tls, judges_each_request, rule_of_store, send_proxy};
 use super::{KeyRef, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT};
 use crate::config::spec::route::RouteSpec;
+use crate::doors::front::options::TlsOptions;
 use crate::doors::route::options::{HTTP, Options, StoreOptions, StoreSettings, TLS, Table, Target};
 use crate::net::addr::{Listen, Mark, Transport};
 
@@ -36,6 +37,8 @@ const HTTP_LISTEN: &str = "http-listen";
 pub struct Services {
     /// The services of its file.
     pub table: Table,
+    /// The settings of the TLS that ends at the door for some of them, under the names that they have there.
+    pub tls: BTreeMap<Arc<str>, TlsOptions>,
     /// The store of others.
     pub store: Option<StoreSettings>,
 }
@@ -72,8 +75,9 @@ pub fn route(
     }
     let stop_timeout = stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT);
     let (mut front, listen) = listening.into_front(name, limit_kind(&spec.access), stop_timeout);
-    Arc::make_mut(&mut front).old_generation_timeout =
-        Some(old_generation_timeout.unwrap_or(DEFAULT_OLD_GENERATION_TIMEOUT));
+    let own = Arc::make_mut(&mut front);
+    own.old_generation_timeout = Some(old_generation_timeout.unwrap_or(DEFAULT_OLD_GENERATION_TIMEOUT));
+    own.named_tls = services.tls;
     let options = Options {
         front,
         targets: Arc::new(targets(&services.table)),
@@ -112,6 +116,7 @@ fn defaults(mistakes: &mut Mistakes, spec: &RouteSpec) -> ServiceDefaults {
         judges_each_request: judges_each_request(spec.http, false),
         acme: acme(mistakes, spec.acme_addr.as_deref()),
         listens_for_tls: !spec.tls_listen.is_empty(),
+        listens_for_http: !spec.http_listen.is_empty(),
         send_proxy: send_proxy(spec.send_proxy, None),
     }
 }

@@ -11,11 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pool::TIMEOUT;
+use super::tls::of_service;
 use super::{KEY, KeyRef, Mistake, Mistakes, setting};
 use crate::config::quote::Quoted;
 use crate::config::spec::route::{self, HttpMode, SendProxy, ServerSpec, ServiceSpec};
 use crate::config::units::Whole;
-use crate::doors::route::options::{Address, Balance, CATCH_ALL, Pattern, ProxyVersion, Rule, Server, Servers, Target};
+use crate::doors::front::options::TlsOptions;
+use crate::doors::route::options::{
+    Address, Balance, CATCH_ALL, EndedTls, Pattern, ProxyVersion, Rule, Server, Servers, Target,
+};
 use crate::net::addr::ConnectAddr;
 
 const PORT: RangeInclusive<u16> = 1..=u16::MAX;
@@ -38,8 +42,27 @@ pub struct ServiceDefaults {
     pub(super) acme: Option<Arc<Servers>>,
     /// True if the door listens for TLS.
     pub(super) listens_for_tls: bool,
+    /// True if the door listens for HTTP.
+    pub(super) listens_for_http: bool,
     /// The header in front of each connection to a server.
     pub(super) send_proxy: Option<ProxyVersion>,
+}
+
+impl ServiceDefaults {
+    /// Returns true if the door listens for HTTP.
+    #[must_use]
+    pub fn listens_for_http(&self) -> bool {
+        self.listens_for_http
+    }
+}
+
+/// A service, or one of its entries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoweredService {
+    /// The rule for the table.
+    pub rule: Rule,
+    /// The settings of the TLS that ends at the door, under the name that the rule has for them.
+    pub tls: Option<(Arc<str>, TlsOptions)>,
 }
 
 /// Reads the name of a service.
@@ -72,6 +95,7 @@ pub fn service_name(name: &str) -> Result<Pattern, String> {
 pub(super) fn rule_of_store(defaults: &ServiceDefaults) -> Rule {
     Rule {
         alpn: None,
+        tls: None,
         target: Target::Tunnel,
         acme: defaults.acme.clone(),
         redirects_to_https: defaults.redirects_to_https,
@@ -82,19 +106,31 @@ pub(super) fn rule_of_store(defaults: &ServiceDefaults) -> Rule {
     }
 }
 
-/// Lowers one service, or one of the entries of a service. `is_whole` is true if the spec holds all settings that were
+/// Lowers one service, or one of the entries of a service, whose name within the door is `id`. `is_whole` is true if the
+/// spec holds all settings that were
 /// written: if not, the missing ones were reported as mistakes already, and must not cause a second one.
 ///
 /// # Errors
 /// All mistakes in its settings. Those of its name are found by [`service_name`].
-pub fn service(spec: &ServiceSpec, is_whole: bool, defaults: &ServiceDefaults) -> Result<Rule, Vec<Mistake>> {
+pub fn service(
+    id: &str,
+    spec: &ServiceSpec,
+    is_whole: bool,
+    defaults: &ServiceDefaults,
+) -> Result<LoweredService, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
+    let tls = tls(&mut mistakes, id, spec, is_whole, defaults);
+    let ended = tls.as_ref().map(|(server, tls)| EndedTls {
+        server: Arc::clone(server),
+        asks_clients: tls.clients.is_some(),
+    });
     let connect_timeout = mistakes.time("connect-timeout", spec.connect_timeout, &TIMEOUT);
     if spec.redirect_https == Some(true) && !defaults.listens_for_tls && is_whole {
         add_without_tls(&mut mistakes);
     }
     let rule = Rule {
         alpn: alpn(&mut mistakes, spec.alpn.as_deref()),
+        tls: ended,
         target: target(&mut mistakes, spec, is_whole),
         acme: acme(&mut mistakes, spec.acme_addr.as_deref()).or_else(|| defaults.acme.clone()),
         redirects_to_https: spec.redirect_https.unwrap_or(defaults.redirects_to_https),
@@ -103,7 +139,30 @@ pub fn service(spec: &ServiceSpec, is_whole: bool, defaults: &ServiceDefaults) -
         idle_timeout: mistakes.limit("idle-timeout", spec.idle_timeout, defaults.idle_timeout),
         send_proxy: send_proxy(spec.send_proxy, defaults.send_proxy),
     };
-    mistakes.into_result(rule)
+    mistakes.into_result(LoweredService { rule, tls })
+}
+
+/// Returns the settings of the TLS that ends at the door, under the name of the service.
+fn tls(
+    mistakes: &mut Mistakes,
+    id: &str,
+    spec: &ServiceSpec,
+    is_whole: bool,
+    defaults: &ServiceDefaults,
+) -> Option<(Arc<str>, TlsOptions)> {
+    let tls = spec.tls.as_ref()?;
+    if !defaults.listens_for_tls && is_whole {
+        let text = "the door does not listen for TLS, so none ends here";
+        let remedy = format!("write {KEY}tls-listen as well, for example *:443");
+        mistakes.add(KeyRef::key("tls"), text, remedy);
+    }
+    if spec.tls_port.is_some() && spec.door.is_none() {
+        let text = "TLS ends at this door, and servers are reached without it";
+        let remedy = format!("write {KEY}http-port, or leave {KEY}tls out");
+        mistakes.add(KeyRef::key("tls-port"), text, remedy);
+    }
+    let options = of_service(mistakes, &tls.to_spec(), spec.alpn.as_deref());
+    Some((id.into(), options))
 }
 
 /// Returns true if each request of HTTP is judged.
@@ -220,14 +279,14 @@ fn to_servers(mistakes: &mut Mistakes, spec: &ServiceSpec, is_whole: bool) -> Ta
         let remedy = format!(
             "write for example {} and {}",
             setting("addr", "10.0.0.5"),
-            "tls-port = 443"
+            example_of_port(spec)
         );
         mistakes.add(KeyRef::key("addr"), "no server is named", remedy);
     }
     let tls_port = mistakes.count("tls-port", spec.tls_port, PORT);
     let http_port = mistakes.count("http-port", spec.http_port, PORT);
     for server in &written {
-        check_port(mistakes, server, tls_port, http_port, is_whole);
+        check_port(mistakes, server, (tls_port, http_port), example_of_port(spec), is_whole);
     }
     if !written.is_empty() && written.iter().all(|server| server.weight == 0) {
         let remedy = "give one of them a weight of 1 or more";
@@ -249,7 +308,10 @@ fn to_servers(mistakes: &mut Mistakes, spec: &ServiceSpec, is_whole: bool) -> Ta
         let servers = Servers { list, balance };
         (!servers.list.is_empty()).then(|| Arc::new(servers))
     };
-    let (tls, http) = (way(tls_port), way(http_port));
+    let (mut tls, http) = (way(tls_port), way(http_port));
+    if spec.tls.is_some() {
+        tls = None;
+    }
     for (_, server) in written.iter().enumerate().filter(|(index, _)| twice.contains(index)) {
         mistakes.add(
             server.origin,
@@ -258,6 +320,14 @@ fn to_servers(mistakes: &mut Mistakes, spec: &ServiceSpec, is_whole: bool) -> Ta
         );
     }
     Target::Servers { tls, http }
+}
+
+/// Returns the example of a port for the servers of a service.
+fn example_of_port(spec: &ServiceSpec) -> &'static str {
+    match spec.tls {
+        Some(_) => "http-port = 80",
+        None => "tls-port = 443",
+    }
 }
 
 /// Reads the servers of `addr` or `addrs`, except those with a mistake.
@@ -339,13 +409,19 @@ pub(super) fn place(text: &str) -> Result<Place, String> {
 }
 
 /// Adds a mistake for a server that has no port, or a port that counts for nothing.
-fn check_port(mistakes: &mut Mistakes, server: &Written, tls: Option<u16>, http: Option<u16>, is_whole: bool) {
+fn check_port(
+    mistakes: &mut Mistakes,
+    server: &Written,
+    (tls, http): (Option<u16>, Option<u16>),
+    example: &str,
+    is_whole: bool,
+) {
     let Place::Host(_, port) = &server.place else {
         return;
     };
     match (*port, tls, http) {
         (None, None, None) if is_whole => {
-            let remedy = format!("write {KEY}tls-port = 443 as well, or a port behind the address");
+            let remedy = format!("write {KEY}{example} as well, or a port behind the address");
             mistakes.add(server.origin, "it is not said at which port the server listens", remedy);
         }
         (Some(port), Some(tls), Some(http)) if port != tls && port != http => {

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::{KEY, KeyRef, Mistakes, setting};
+use super::{KEY, KeyRef, Mistake, Mistakes, setting};
 use crate::config::quote::Quoted;
 use crate::config::spec::listen::{MinTls, TlsSpec};
 use crate::doors::front::options::TlsOptions;
@@ -49,11 +49,41 @@ pub(super) fn tls(
     Some(TlsOptions {
         identities,
         clients,
-        min_version: match spec.min_tls {
-            Some(MinTls::V1_3) => Version::V1_3,
-            Some(MinTls::V1_2) | None => Version::V1_2,
-        },
+        alpn: None,
+        min_version: min_version(spec.min_tls),
     })
+}
+
+/// Lowers the settings of TLS that ends at a route door for one of its services. `alpn` is the protocol that clients must
+/// offer. Every mistake belongs to the key that holds all of the settings.
+pub(super) fn of_service(mistakes: &mut Mistakes, spec: &TlsSpec, alpn: Option<&str>) -> TlsOptions {
+    let mut found = Mistakes::default();
+    let identities = identities(&mut found, spec);
+    if spec.cert.is_empty() {
+        let text = "there is no certificate to show to clients";
+        found.add(
+            KeyRef::key("cert"),
+            text,
+            format!("name the file of one with {KEY}cert"),
+        );
+    }
+    let clients = clients(&mut found, spec);
+    for Mistake { origin, text, remedy } in found.0 {
+        mistakes.add(KeyRef::key("tls"), format!("{KEY}{}: {text}", origin.key), remedy);
+    }
+    TlsOptions {
+        identities,
+        clients,
+        alpn: alpn.map(|protocol| protocol.as_bytes().into()),
+        min_version: min_version(spec.min_tls),
+    }
+}
+
+fn min_version(min_tls: Option<MinTls>) -> Version {
+    match min_tls {
+        Some(MinTls::V1_3) => Version::V1_3,
+        Some(MinTls::V1_2) | None => Version::V1_2,
+    }
 }
 
 /// Returns the files of the certificates that `spec` names, or none if there is a mistake in them.

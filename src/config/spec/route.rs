@@ -6,7 +6,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::listen::{AccessSpec, SocketSpec};
+use super::listen::{AccessSpec, MinTls, SocketSpec, TlsSpec};
 use super::overlay::{overlay, overlay_access, overlay_sockets};
 use crate::config::units::{Time, Whole};
 
@@ -155,6 +155,9 @@ pub struct ServiceSpec {
     /// Several servers, each as addr, or with a weight
     #[arg(long, value_name = "ADDR")]
     pub addrs: Vec<ServerSpec>,
+    /// The TLS that clients speak with this door, which passes what they say on without it [default: none, it goes through]
+    #[arg(long, value_name = "TABLE")]
+    pub tls: Option<ServiceTls>,
     /// Another door of this file, which is handed the connections instead
     #[arg(long, value_name = "NAME")]
     pub door: Option<String>,
@@ -255,6 +258,77 @@ impl ValueEnum for StoreKind {
         Some(PossibleValue::new(match self {
             Self::Redis => "redis",
         }))
+    }
+}
+
+/// The value of [`tls`](ServiceSpec::tls): what the flags of a listener with TLS say.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ServiceTls {
+    /// The certificates.
+    pub cert: OneOrMore,
+    /// Their keys.
+    pub key: OneOrMore,
+    /// The authorities that clients must have their certificates from.
+    #[serde(alias = "client_ca")]
+    pub client_ca: Option<String>,
+    /// The names of which the certificate of a client must have one.
+    #[serde(alias = "allow_subject")]
+    pub allow_subject: OneOrMore,
+    /// The oldest version.
+    #[serde(alias = "min_tls")]
+    pub min_tls: Option<MinTls>,
+}
+
+/// A text, or a list of texts.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "this is no name of a file; write one in quotes, or a list of them"
+)]
+pub enum OneOrMore {
+    /// One.
+    One(String),
+    /// Any number.
+    More(Vec<String>),
+}
+
+impl Default for OneOrMore {
+    fn default() -> Self {
+        OneOrMore::More(Vec::new())
+    }
+}
+
+impl OneOrMore {
+    fn to_list(&self) -> Vec<String> {
+        match self {
+            OneOrMore::One(text) => vec![text.clone()],
+            OneOrMore::More(texts) => texts.clone(),
+        }
+    }
+}
+
+impl ServiceTls {
+    /// Returns the same settings in the form that they have for listeners.
+    #[must_use]
+    pub fn to_spec(&self) -> TlsSpec {
+        TlsSpec {
+            cert: self.cert.to_list(),
+            key: self.key.to_list(),
+            client_ca: self.client_ca.clone(),
+            allow_subject: self.allow_subject.to_list(),
+            min_tls: self.min_tls,
+        }
+    }
+}
+
+/// The conversion that clap requires of the type of an option.
+impl From<&str> for ServiceTls {
+    fn from(text: &str) -> Self {
+        ServiceTls {
+            cert: OneOrMore::One(text.to_owned()),
+            ..ServiceTls::default()
+        }
     }
 }
 

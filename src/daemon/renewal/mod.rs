@@ -25,6 +25,7 @@ use std::time::{Instant, SystemTime};
 use crate::doors::Door;
 use crate::doors::front::options::TlsOptions;
 use crate::doors::front::tls::PreparedTls;
+use crate::doors::preparing::ServerId;
 use crate::net::tls::files::FileError;
 use crate::reactor::Reactor;
 use crate::reactor::helper::{Mailbox, Sender};
@@ -34,23 +35,23 @@ const MOST_FINDINGS: usize = 16;
 /// The number of earlier threads that may not have ended yet. More of them than a burst of signals leaves are hanging.
 const MOST_HANGING: usize = 8;
 
-/// The certificates of a door.
+/// The certificates of a TLS server of a door.
 #[derive(Debug, Clone)]
 pub(super) struct Certificates {
-    /// The name of the door.
-    pub(super) service: String,
+    /// The names of the door and of the server.
+    pub(super) id: ServerId,
     pub(super) options: TlsOptions,
     pub(super) tls: PreparedTls,
 }
 
-/// A finding of the thread, with the name of the door that it is about.
+/// A finding of the thread, with the name of the server that it is about.
 #[derive(Debug)]
 enum Finding {
-    Renewed(String, PreparedTls),
+    Renewed(ServerId, PreparedTls),
     /// The files cannot be used. The mistakes are the ones that were not reported before.
-    Refused(String, Vec<FileError>),
+    Refused(ServerId, Vec<FileError>),
     /// The files were refused, and are again as they were before.
-    Restored(String),
+    Restored(ServerId),
     /// Some changes will not be seen, for this reason.
     Blind(String),
 }
@@ -153,17 +154,18 @@ impl super::Daemon {
     pub(super) fn renew_certificates(&mut self) {
         while let Some(finding) = self.renewal.take() {
             match finding {
-                Finding::Renewed(service, tls) => {
-                    self.doors
-                        .call(&mut self.reactor, &service, |door, _| door.front_mut().renew_tls(tls));
+                Finding::Renewed(ServerId { service, name }, tls) => {
+                    self.doors.call(&mut self.reactor, &service, |door, _| {
+                        door.front_mut().renew_tls(&name, tls)
+                    });
                     self.remark_on_ends();
                 }
-                Finding::Refused(service, mistakes) => {
+                Finding::Refused(ServerId { service, .. }, mistakes) => {
                     self.doors.call(&mut self.reactor, &service, |door, _| {
                         door.front_mut().refuse_tls(&mistakes)
                     });
                 }
-                Finding::Restored(service) => {
+                Finding::Restored(ServerId { service, .. }) => {
                     self.doors
                         .call(&mut self.reactor, &service, |door, _| door.front_mut().restore_tls());
                 }

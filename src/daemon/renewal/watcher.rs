@@ -126,20 +126,20 @@ impl DoorFiles {
 
     /// Reads the files. Returns what the loop must know, if there is anything new.
     fn read(&mut self) -> Vec<Finding> {
-        let Certificates { service, options, tls } = &mut self.certificates;
+        let Certificates { id, options, tls } = &mut self.certificates;
         let (read, errors) = options.read_again(tls);
         let earlier = std::mem::replace(&mut self.refused, errors);
         let mut findings = Vec::new();
         let is_new = |error: &&FileError| !earlier.contains(error);
         let new: Vec<FileError> = self.refused.iter().filter(is_new).cloned().collect();
         if !new.is_empty() {
-            findings.push(Finding::Refused(service.clone(), new));
+            findings.push(Finding::Refused(id.clone(), new));
         }
         if let Some(read) = read.filter(|read| !read.is_same(tls)) {
             *tls = read.clone();
-            findings.push(Finding::Renewed(service.clone(), read));
+            findings.push(Finding::Renewed(id.clone(), read));
         } else if self.refused.is_empty() && !earlier.is_empty() {
-            findings.push(Finding::Restored(service.clone()));
+            findings.push(Finding::Restored(id.clone()));
         }
         findings
     }

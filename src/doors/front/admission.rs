@@ -32,7 +32,7 @@ use super::arrival::{Awaited, Place, Plan};
 use super::arrivals::{ArrivalView, Ended, Outcome};
 use super::handshake::Failure;
 use super::preface::Preface;
-use super::{Front, OverLimit, Topic};
+use super::{Front, OverLimit, Secured, Topic};
 use crate::net::addr::{PeerAddr, Transport};
 use crate::net::conn::Conn;
 use crate::net::limits::Full;
@@ -48,6 +48,30 @@ const NOT_LISTED: Topic = Topic::new("connections that --allow-subject refuses")
 const HEALTH_CHECKS_OF_TLS: Topic = Topic::new("connections that close before their TLS handshake");
 const NO_HELPER: Topic = Topic::new("signatures that no helper thread makes");
 const UNWATCHABLE: Topic = Topic::new("connections that cannot be watched");
+
+impl Place {
+    /// The key of a connection that the door knows already.
+    fn key(self) -> Option<Key> {
+        match self {
+            Place::Unidentified | Place::Direct => None,
+            Place::Kept(key) => Some(key),
+        }
+    }
+}
+
+/// Judges the certificate of a client by the rule of today, unless its handshake has just done so. The servers are the one
+/// that has made it, and that of today.
+fn judge_again(conn: &Conn, origin: &Origin, servers: Option<(&Arc<ServerTls>, &Arc<ServerTls>)>) -> Result<(), Fault> {
+    let Some((made_with, today)) = servers else {
+        return Ok(());
+    };
+    let is_resumed = origin.tls.as_ref().is_none_or(|established| established.is_resumed);
+    if is_resumed || !Arc::ptr_eq(made_with, today) {
+        conn.judge_client(today, SystemTime::now())
+    } else {
+        Ok(())
+    }
+}
 
 /// The decision about an arrival.
 #[derive(Debug)]
@@ -126,10 +150,38 @@ impl Front {
         Admission::Nothing
     }
 
+    /// Makes the TLS handshake of a connection that the door has admitted, that is not registered, and of which nothing is
+    /// read but its early bytes, as a server of its own. The connection counts as an arrival until that is done, but keeps
+    /// its place. Its end is told by [`take_secured`](Self::take_secured) with this key.
+    pub(in crate::doors) fn secure(
+        &mut self,
+        cx: &mut Context<'_>,
+        (conn, origin): (Conn, Origin),
+        server: Arc<ServerTls>,
+        key: Key,
+    ) {
+        let (options, most) = (
+            Arc::clone(&self.options),
+            self.options.connection_limits.total.div_ceil(2),
+        );
+        let (place, plan) = (Place::Kept(key), Plan::Handshake(server));
+        let ended = self.arrivals.begin(cx, conn, (place, origin), plan, &options.access);
+        self.conclude(cx, ended);
+        let displaced = self.arrivals.make_room(cx, most);
+        self.conclude(cx, displaced);
+    }
+
+    /// Returns the next connection of the door whose handshake has come to its end. Must be called until it returns `None`
+    /// whenever arrivals have been dealt with.
+    pub(in crate::doors) fn take_secured(&mut self) -> Option<Secured> {
+        self.secured.pop_front()
+    }
+
     fn take_place(&mut self, place: Place, origin: &Origin) -> Result<(), Full> {
         match place {
             Place::Unidentified => self.count.count_unidentified(),
             Place::Direct => self.count.admit(origin),
+            Place::Kept(_) => Ok(()),
         }
     }
 
@@ -137,6 +189,7 @@ impl Front {
         match place {
             Place::Unidentified => self.count.release_unidentified(),
             Place::Direct => self.count.release(origin),
+            Place::Kept(_) => {}
         }
     }
 
@@ -197,10 +250,17 @@ impl Front {
             self.tls_counts.count(conn, &origin);
         }
         self.give_back(place, &origin);
-        let peer = origin.peer;
+        let (peer, key) = (origin.peer, place.key());
         match outcome {
+            // The door knows the name of the server, and asks for the second judgement.
+            Outcome::Complete(conn, made_with) if key.is_some() && self.options.access.permits(&origin) => {
+                let outcome = made_with.map(|made_with| (conn, origin, made_with));
+                self.secured.extend(key.map(|key| Secured { key, outcome }));
+                return Admission::Nothing;
+            }
             Outcome::Complete(conn, made_with) if self.options.access.permits(&origin) => {
-                match self.judge_again(&conn, &origin, made_with.as_ref()) {
+                let today = self.tls();
+                match judge_again(&conn, &origin, made_with.as_ref().zip(today)) {
                     Ok(()) => return Admission::Granted(conn, origin),
                     Err(fault) => self.refuse_handshake(cx, &origin, &Failure::Fault(fault)),
                 }
@@ -224,20 +284,28 @@ impl Front {
                 self.note(cx, Level::Error, UNWATCHABLE, line);
             }
         }
+        self.secured.extend(key.map(|key| Secured { key, outcome: None }));
         self.descriptor_freed(cx);
         Admission::Nothing
     }
 
-    /// Judges the certificate of a client by the rule of today, unless its handshake has just done so.
-    fn judge_again(&self, conn: &Conn, origin: &Origin, made_with: Option<&Arc<ServerTls>>) -> Result<(), Fault> {
-        let (Some(made_with), Some(tls)) = (made_with, self.tls()) else {
-            return Ok(());
-        };
-        let is_resumed = origin.tls.as_ref().is_none_or(|established| established.is_resumed);
-        if is_resumed || !Arc::ptr_eq(made_with, tls) {
-            conn.judge_client(tls, SystemTime::now())
-        } else {
-            Ok(())
+    /// Holds the client of a connection of the door whose handshake is done against the rule about certificates that the
+    /// server of this name has today. `made_with` is the one that has made it. If it may not connect, that was counted and
+    /// logged, and it must be closed.
+    pub(in crate::doors) fn permits_secured(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &Conn,
+        origin: &Origin,
+        (made_with, name): (&Arc<ServerTls>, &Option<Arc<str>>),
+    ) -> bool {
+        let today = self.tls_of(name).map(|today| (made_with, today));
+        match judge_again(conn, origin, today) {
+            Ok(()) => true,
+            Err(fault) => {
+                self.refuse_handshake(cx, origin, &Failure::Fault(fault));
+                false
+            }
         }
     }
 
@@ -271,13 +339,15 @@ impl Front {
         let (proxies, access) = (&self.options.proxies, &self.options.access);
         let closed = self.arrivals.close(cx, |place, origin| match place {
             Place::Unidentified => proxies.include(origin.peer) && !access.denies(origin.peer),
-            Place::Direct => access.permits(origin),
+            Place::Direct | Place::Kept(_) => access.permits(origin),
         });
         for (place, origin) in closed {
             self.give_back(place, &origin);
+            self.secured
+                .extend(place.key().map(|key| Secured { key, outcome: None }));
             let why = match place {
                 Place::Unidentified => "no longer allowed to send a PROXY header",
-                Place::Direct => "not allowed by --allow and --deny",
+                Place::Direct | Place::Kept(_) => "not allowed by --allow and --deny",
             };
             // It is the peer that is refused, also if its client is known by now.
             self.deny(cx, &Origin::direct(origin.peer), why);

@@ -27,7 +27,7 @@ use crate::net::tls::error::Fault;
 use crate::net::tls::server::ServerTls;
 use crate::net::tls::signature::Unsigned;
 use crate::net::tls::transport::Step;
-use crate::reactor::{Alarm, Context};
+use crate::reactor::{Alarm, Context, Key};
 
 /// The time from accept to the end of the preface. A proxy sends it at once: this leaves room for a lost packet, which
 /// is sent again after one second and after three.
@@ -74,6 +74,8 @@ pub(super) enum Place {
     Unidentified,
     /// The peer of the socket is the client: the arrival counts under its address as well.
     Direct,
+    /// The door has admitted the connection before, knows it by this key, and keeps its place.
+    Kept(Key),
 }
 
 /// The steps that an arrival has to take. There is one at least.

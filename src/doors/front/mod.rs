@@ -23,6 +23,7 @@ mod signatures;
 mod tests;
 pub mod tls;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -31,10 +32,12 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use crate::error::{Blame, Error};
+use crate::net::conn::Conn;
 use crate::net::limits::{ConnectionCount, Full};
 use crate::net::listening::Listening;
 use crate::net::origin::Origin;
-use crate::reactor::{Context, Kind, Source};
+use crate::net::tls::server::ServerTls;
+use crate::reactor::{Context, Key, Kind, Source};
 use crate::stats::{Snapshot, Value};
 
 use super::Listeners;
@@ -71,16 +74,28 @@ pub(super) struct FrontKind {
     pub(super) serves_at_once: bool,
 }
 
+/// The end of a handshake that was made for a connection [of the door](Front::secure).
+#[derive(Debug)]
+pub(super) struct Secured {
+    /// The key by which the door knows the connection.
+    pub(super) key: Key,
+    /// The connection, its origin with what was established, and the server that has made the handshake; `None` if the client was refused, which was counted and
+    /// logged.
+    pub(super) outcome: Option<(Conn, Origin, Arc<ServerTls>)>,
+}
+
 /// The front of one door.
 #[derive(Debug)]
 pub struct Front {
     kind: FrontKind,
     options: Arc<FrontOptions>,
     listening: Listening,
-    /// `None` if no listener has TLS.
-    tls: Option<ServedTls>,
+    /// The TLS servers by their names: that of the listeners, if one has TLS, has none.
+    tls: BTreeMap<Option<Arc<str>>, ServedTls>,
     tls_counts: TlsCounts,
     arrivals: Arrivals,
+    /// The connections of the door whose handshakes have come to their ends.
+    secured: VecDeque<Secured>,
     /// The share of a turn that the handshakes of all clients have.
     pub(super) share: Share,
     count: ConnectionCount,
@@ -118,9 +133,10 @@ impl Front {
     pub(super) fn new(kind: FrontKind, options: Arc<FrontOptions>, listeners: Listeners, now: Instant) -> Self {
         Front {
             listening: Listening::new(kind.listener, listeners),
-            tls: None,
+            tls: BTreeMap::new(),
             tls_counts: TlsCounts::default(),
             arrivals: Arrivals::new(kind.arrival),
+            secured: VecDeque::new(),
             share: Share::default(),
             count: ConnectionCount::new(options.connection_limits.clone()),
             refused: Refused::default(),

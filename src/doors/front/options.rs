@@ -1,5 +1,7 @@
 //! The options that every door has, whatever it does with its clients.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::drain::Allowance;
@@ -20,6 +22,9 @@ pub struct FrontOptions {
     pub listen: Vec<Listen>,
     /// The settings of TLS. There are such if and only if one of the listeners has TLS.
     pub tls: Option<TlsOptions>,
+    /// The settings of TLS that the door ends by itself, for some of the connections that have come without: each has a
+    /// name within the door.
+    pub named_tls: BTreeMap<Arc<str>, TlsOptions>,
     /// Mode and owner of the UNIX listeners among [`listen`](Self::listen).
     pub unix_socket: UnixSocketOptions,
     /// The length of the kernel's queue of connections that are not accepted yet.
@@ -39,7 +44,7 @@ pub struct FrontOptions {
     pub old_generation_timeout: Option<Duration>,
 }
 
-/// The settings of the listeners with TLS.
+/// The settings of a TLS server: that of the listeners, or one with a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsOptions {
     /// The files of the certificates. Never empty; the first is for clients that ask for no name, or for an unknown one.
@@ -48,6 +53,8 @@ pub struct TlsOptions {
     pub min_version: Version,
     /// The rule about the certificates of clients; `None` if they need none.
     pub clients: Option<ClientRule>,
+    /// The protocol that is agreed on (ALPN); `None` if the server takes no part in that.
+    pub alpn: Option<Box<[u8]>>,
 }
 
 /// The strictness of a limit on all connections of a door.
@@ -95,6 +102,12 @@ impl FrontOptions {
     /// Returns true if one of the listeners has this address, whatever its transport is.
     pub fn listens_on(&self, address: &ListenAddr) -> bool {
         self.addresses().any(|own| own == address)
+    }
+
+    /// Returns the settings of every TLS server of the door, each with its name; that of the listeners has none.
+    pub fn tls_servers(&self) -> impl Iterator<Item = (Option<Arc<str>>, &TlsOptions)> {
+        let named = self.named_tls.iter().map(|(name, tls)| (Some(Arc::clone(name)), tls));
+        self.tls.iter().map(|tls| (None, tls)).chain(named)
     }
 
     /// Returns the time that work in hand may take once the daemon was told to stop.
@@ -162,6 +175,7 @@ impl FrontOptions {
             name: "c".to_owned(),
             listen: Vec::new(),
             tls: None,
+            named_tls: BTreeMap::new(),
             unix_socket: UnixSocketOptions::default(),
             backlog: 1,
             access: AccessList::default(),

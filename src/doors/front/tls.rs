@@ -13,6 +13,7 @@ use log::Level;
 use super::options::{FrontOptions, TlsOptions};
 use super::{Front, Topic};
 use crate::amount;
+use crate::doors::preparing::{Before, ServerId};
 use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, Transport};
 use crate::net::conn::Conn;
@@ -36,7 +37,10 @@ pub struct PreparedTls {
     remarks: Vec<Remark>,
 }
 
-/// The certificates and keys that a door uses.
+/// The TLS servers of a door, each with its name; that of the listeners has none.
+pub type PreparedServers = Vec<(Option<Arc<str>>, PreparedTls)>;
+
+/// The certificates and keys of a server that a door uses.
 #[derive(Debug)]
 pub(super) struct ServedTls {
     prepared: PreparedTls,
@@ -75,10 +79,11 @@ impl TlsOptions {
             identities,
             min_version,
             clients,
+            alpn: _,
         } = self;
         let (server, remarks) = read_server(identities, *min_version, clients.as_ref(), before, SystemTime::now())?;
         Ok(PreparedTls {
-            server: Arc::new(server),
+            server: Arc::new(self.speaking(server)),
             remarks,
         })
     }
@@ -90,14 +95,22 @@ impl TlsOptions {
             identities,
             min_version,
             clients,
+            alpn: _,
         } = self;
         let now = SystemTime::now();
         let (read, errors) = read_server_again(identities, *min_version, clients.as_ref(), &before.server, now);
         let prepared = read.map(|(server, remarks)| PreparedTls {
-            server: Arc::new(server),
+            server: Arc::new(self.speaking(server)),
             remarks,
         });
         (prepared, errors)
+    }
+
+    fn speaking(&self, server: ServerTls) -> ServerTls {
+        match &self.alpn {
+            Some(protocol) => server.with_protocol(protocol),
+            None => server,
+        }
     }
 
     /// The files that are read, also the ones that need not exist.
@@ -122,16 +135,27 @@ impl PreparedTls {
 }
 
 impl FrontOptions {
-    /// Reads the certificates and keys; returns `None` if no listener has TLS. See [`TlsOptions::read`].
+    /// Reads the certificates and keys of every server. `before` has the servers of the doors that are open. See
+    /// [`TlsOptions::read`].
     ///
     /// # Errors
     /// Every mistake in the files.
-    pub fn prepare_tls(&self, before: Option<&ServerTls>) -> Result<Option<PreparedTls>, Error> {
-        let prepared = self.tls.as_ref().map(|tls| tls.read(before)).transpose();
-        prepared.map_err(|errors| {
-            let lines: Vec<_> = errors.iter().map(|error| format!("{}: {error}", self.name)).collect();
-            Error::with_remedy(Blame::Operator, lines.join("\n"))
-        })
+    pub fn prepare_tls(&self, before: &Before) -> Result<PreparedServers, Error> {
+        let (mut prepared, mut lines) = (PreparedServers::new(), Vec::new());
+        for (name, tls) in self.tls_servers() {
+            let before = before.tls.get(&ServerId::new(&self.name, name.clone()));
+            match tls.read(before.map(|before| &**before)) {
+                Ok(server) => prepared.push((name, server)),
+                Err(errors) => lines.extend(errors.iter().map(|error| format!("{}: {error}", self.name))),
+            }
+        }
+        if lines.is_empty() {
+            Ok(prepared)
+        } else {
+            // Several servers may have one file.
+            lines.dedup();
+            Err(Error::with_remedy(Blame::Operator, lines.join("\n")))
+        }
     }
 
     /// Checks that every listener with TLS has a TCP socket, and that other machines reach none without TLS, not even by a
@@ -177,23 +201,23 @@ impl FrontOptions {
 impl Front {
     /// Takes on the certificates that were prepared for its options, for connections that are accepted from now on.
     /// Logs the names that they are for, and when they end.
-    pub fn set_tls(&mut self, prepared: Option<PreparedTls>) {
-        let Some(prepared) = prepared else {
-            self.tls = None;
-            return;
-        };
-        for identity in prepared.server.identities() {
-            let file = identity.file().display();
-            self.log_tls(Level::Info, format_args!("certificate {file} is {}", purpose(identity)));
+    pub fn set_tls(&mut self, servers: PreparedServers) {
+        self.tls.clear();
+        for (name, prepared) in servers {
+            for identity in prepared.server.identities() {
+                let file = identity.file().display();
+                self.log_tls(Level::Info, format_args!("certificate {file} is {}", purpose(identity)));
+            }
+            self.log_remarks(&prepared.remarks);
+            let expiries = prepared.server.identities().map(|_| Expiry::default()).collect();
+            self.tls.insert(name, ServedTls { prepared, expiries });
         }
-        self.log_remarks(&prepared.remarks);
-        let expiries = prepared.server.identities().map(|_| Expiry::default()).collect();
-        self.tls = Some(ServedTls { prepared, expiries });
     }
 
-    /// Takes on certificates of files that have changed, in the place of the ones that the door has. Logs the changes.
-    pub fn renew_tls(&mut self, prepared: PreparedTls) {
-        let Some(before) = self.tls.take() else {
+    /// Takes on certificates of files that have changed, in the place of the ones that the server of this name has. Logs
+    /// the changes.
+    pub fn renew_tls(&mut self, name: &Option<Arc<str>>, prepared: PreparedTls) {
+        let Some(before) = self.tls.remove(name) else {
             return;
         };
         let server = &prepared.server;
@@ -207,7 +231,8 @@ impl Front {
             }
         });
         let expiries = expiries.collect();
-        if let Some(tls) = &self.options.tls
+        let mut options = self.options.tls_servers();
+        if let Some((_, tls)) = options.find(|(other, _)| other == name)
             && let Some(rule) = &tls.clients
             && !server.has_same_rule(&before.prepared.server)
         {
@@ -216,7 +241,7 @@ impl Front {
         }
         let is_new = |remark: &&Remark| !before.prepared.remarks.contains(remark);
         self.log_remarks(prepared.remarks.iter().filter(is_new));
-        self.tls = Some(ServedTls { prepared, expiries });
+        self.tls.insert(name.clone(), ServedTls { prepared, expiries });
     }
 
     fn log_change(&self, earlier: &Identity, identity: &Identity) {
@@ -265,8 +290,10 @@ impl Front {
     /// Logs what there is to say about the ends of certificates and of answers of OCSP. Returns the time after which it
     /// must be called again; `None` without TLS.
     pub fn remark_on_ends(&mut self, now: SystemTime) -> Option<Duration> {
-        let tls = self.tls.as_mut()?;
-        let pairs = tls.prepared.server.identities().zip(&mut tls.expiries);
+        let pairs = self.tls.values_mut().flat_map(|tls| {
+            let identities = tls.prepared.server.identities();
+            identities.zip(&mut tls.expiries)
+        });
         let looks: Vec<_> = pairs.map(|(identity, expiry)| expiry.look(identity, now)).collect();
         for look in &looks {
             self.log_remarks(&look.remarks);
@@ -307,7 +334,8 @@ impl Front {
         let (handshakes, signatures) = self.arrivals.handshaking();
         snapshot.count("tls waiting", handshakes);
         snapshot.count("tls signing", signatures);
-        if let Some(first) = self.tls().and_then(|tls| tls.first_to_end()) {
+        let firsts = self.tls.values().filter_map(|tls| tls.prepared.server.first_to_end());
+        if let Some(first) = firsts.min_by_key(|identity| identity.names().not_after) {
             let days = first.names().days_left(SystemTime::now());
             snapshot.count("tls days left", days.unwrap_or(0));
         }
@@ -315,12 +343,17 @@ impl Front {
 
     /// The server of the listeners with TLS, if there are any.
     pub fn tls(&self) -> Option<&Arc<ServerTls>> {
-        self.prepared_tls().map(PreparedTls::server)
+        self.tls_of(&None)
     }
 
-    /// The certificates and keys of the listeners with TLS, if there are any.
-    pub fn prepared_tls(&self) -> Option<&PreparedTls> {
-        self.tls.as_ref().map(|tls| &tls.prepared)
+    /// The server of this name, if there is one.
+    pub(in crate::doors) fn tls_of(&self, name: &Option<Arc<str>>) -> Option<&Arc<ServerTls>> {
+        self.tls.get(name).map(|tls| tls.prepared.server())
+    }
+
+    /// The certificates and keys of every server, in the order of their names; the server of the listeners is the first.
+    pub fn prepared_servers(&self) -> impl Iterator<Item = (&Option<Arc<str>>, &PreparedTls)> {
+        self.tls.iter().map(|(name, tls)| (name, &tls.prepared))
     }
 }
 

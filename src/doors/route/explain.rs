@@ -100,8 +100,16 @@ fn decided(told: &mut String, decision: &Decision<'_>) -> std::fmt::Result {
             None => told.push_str("that fits, for it asks for no alpn; "),
         }
     }
-    match (decision.choice(Way::Tls), &decision.rule.target) {
+    let ends_here = decision.rule.tls.is_some() && !decision.is_for_acme;
+    let way = if ends_here {
+        told.push_str("its TLS ends here; ");
+        Way::Http
+    } else {
+        Way::Tls
+    };
+    match (decision.choice(way), &decision.rule.target) {
         (Some(choice), _) => told.push_str(&goes_to(&choice.servers)),
+        (None, Target::Door(door)) if ends_here => write!(told, "the client is handed over to the door {door}")?,
         (None, Target::Door(door)) => write!(
             told,
             "the client is refused, because the door {door} takes no TLS and there is no tls to end it here"
@@ -154,7 +162,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::doors::route::core::table::{Address, Rule};
+    use crate::doors::route::core::table::{Address, EndedTls, Rule};
 
     /// A rule with these servers for TLS: the last numbers of their addresses, which are their weights too.
     fn rule(alpn: Option<&str>, servers: &[u16]) -> Rule {
@@ -169,6 +177,7 @@ mod tests {
         let balance = Balance::RoundRobin;
         Rule {
             alpn: alpn.map(|protocol| protocol.as_bytes().into()),
+            tls: None,
             target: Target::Servers {
                 tls: (!list.is_empty()).then(|| Arc::new(Servers { list, balance })),
                 http: None,
@@ -257,6 +266,31 @@ mod tests {
             explained(&[("a", &[rule(None, &[1])])], Some("b"), &[]),
             "b: the client is refused with the alert unrecognized_name, because no service has the name, and there is no \
              CATCH_ALL\n"
+        );
+    }
+
+    #[test]
+    fn tls_that_ends_here_is_told_with_the_door_that_the_client_comes_to() {
+        let to_door = |tls| Rule {
+            tls,
+            target: Target::Door("pool".into()),
+            ..rule(None, &[])
+        };
+        let ended = Some(EndedTls {
+            server: "a".into(),
+            asks_clients: false,
+        });
+        let rules = [to_door(ended)];
+        let told = explained(&[("a", &rules)], Some("a"), &[]);
+        assert!(
+            told.ends_with("; its TLS ends here; the client is handed over to the door pool\n"),
+            "{told}"
+        );
+        let rules = [to_door(None)];
+        let told = explained(&[("a", &rules)], Some("a"), &[]);
+        assert!(
+            told.ends_with("refused, because the door pool takes no TLS and there is no tls to end it here\n"),
+            "{told}"
         );
     }
 

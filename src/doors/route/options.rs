@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::core::table::{
-    Address, Balance, CATCH_ALL, Pattern, ProxyVersion, Rule, Server, Servers, Service, Table, Target, Way,
+    Address, Balance, CATCH_ALL, EndedTls, Pattern, ProxyVersion, Rule, Server, Servers, Service, Table, Target, Way,
 };
 use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
 use crate::net::addr::Mark;
@@ -19,7 +19,8 @@ pub const HTTP: Mark = Mark(1);
 /// One route door, ready to be built.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// The options that every door has. None of the listeners has TLS: that of a client goes through to its server.
+    /// The options that every door has. None of the listeners has TLS: that of a client goes through to its server, or
+    /// ends by a rule of the table, whose server is among those with names.
     pub front: Arc<FrontOptions>,
     /// The services of the file, whose doors all exist and take connections. The time-outs of a connection to a server are those of its rule.
     pub table: Arc<Table>,

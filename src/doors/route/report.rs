@@ -47,6 +47,13 @@ pub(super) struct Times {
     pub(super) connect: Latency,
 }
 
+impl Times {
+    fn report(&self, snapshot: &mut Snapshot) {
+        snapshot.latency(HELLO_TIMES, &self.hello);
+        snapshot.latency(CONNECT_TIMES, &self.connect);
+    }
+}
+
 /// The numbers that the door has beside its counters.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gauges {
@@ -130,8 +137,8 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, fron
         snapshot.count(label, value);
     }
     front.report(&mut snapshot, now);
-    snapshot.latency(HELLO_TIMES, &times.hello);
-    snapshot.latency(CONNECT_TIMES, &times.connect);
+    times.report(&mut snapshot);
+    front.report_tls(&mut snapshot);
     snapshot
 }
 

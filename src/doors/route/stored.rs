@@ -79,6 +79,7 @@ mod tests {
     fn rule() -> Rule {
         Rule {
             alpn: None,
+            tls: None,
             target: Target::Tunnel,
             acme: None,
             redirects_to_https: true,

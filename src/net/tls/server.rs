@@ -78,6 +78,17 @@ impl ServerTls {
         })
     }
 
+    /// The same server, which agrees with each client on this protocol (ALPN), and refuses the clients that offer others
+    /// alone. A server without one takes no part in that.
+    #[must_use]
+    pub fn with_protocol(mut self, protocol: &[u8]) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols = vec![protocol.to_vec()];
+        if let Some(reserving) = &mut self.reserving {
+            Arc::make_mut(reserving).alpn_protocols = vec![protocol.to_vec()];
+        }
+        self
+    }
+
     /// Begins a connection. Its engine stops for a signature with a slow key.
     ///
     /// # Errors
@@ -176,6 +187,23 @@ mod tests {
         let (mut engine, mut peer) = (server.engine()?, Peer::new(client.unwrap()));
         exchange(&mut engine, &mut peer)?;
         Ok((engine, peer))
+    }
+
+    #[test]
+    fn a_server_with_a_protocol_agrees_on_it_and_on_no_other() {
+        let authority = Authority::new();
+        let plain = server([identity(authority.certify_pem(&["a"]))], None);
+        let speaking = server([identity(authority.certify_pem(&["a"]))], None).with_protocol(b"h2");
+        let agreed = |server: &ServerTls, offered: &[&str]| {
+            let mut client = (*authority.client(&VERSIONS)).clone();
+            client.alpn_protocols = offered.iter().map(|it| it.as_bytes().to_vec()).collect();
+            let (_, peer) = connect(server, &Arc::new(client), "a").ok()?;
+            Some(peer.connection.alpn_protocol().map(<[u8]>::to_vec))
+        };
+        assert_eq!(agreed(&plain, &["h2", "http/1.1"]), Some(None));
+        assert_eq!(agreed(&speaking, &["http/1.1", "h2"]), Some(Some(b"h2".to_vec())));
+        assert_eq!(agreed(&speaking, &[]), Some(None));
+        assert_eq!(agreed(&speaking, &["http/1.1"]), None);
     }
 
     fn is_resumed(server: &ServerTls, client: &Arc<ClientConfig>) -> bool {

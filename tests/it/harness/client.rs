@@ -267,6 +267,14 @@ impl Client {
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
 
+    /// Reads until the connection is cut: it ends without the end of TLS, or is reset.
+    #[track_caller]
+    pub(crate) fn expect_cut(&mut self) {
+        let error = self.stream.read_to_end(&mut Vec::new()).expect_err("no end");
+        let is_cut = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof);
+        assert!(is_cut, "{error}");
+    }
+
     /// Reads one line, its newline taken off, and nothing behind it.
     #[track_caller]
     pub(crate) fn read_line(&mut self) -> String {

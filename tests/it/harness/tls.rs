@@ -20,17 +20,27 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, Support
 
 use super::{TempDir, temp_dir};
 
-/// A certificate for `localhost`, signed by itself.
+/// A certificate for one host, signed by itself.
 #[derive(Debug)]
 pub(crate) struct Certificate {
     directory: TempDir,
+    host: String,
     config: Arc<ClientConfig>,
 }
 
 impl Certificate {
+    /// One for `localhost`.
     pub(crate) fn new() -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-        Self::from_pem(&made.cert.pem(), &made.signing_key.serialize_pem(), false)
+        Self::of_host("localhost")
+    }
+
+    pub(crate) fn of_host(host: &str) -> Self {
+        let made = rcgen::generate_simple_self_signed([host.to_owned()]).expect("a certificate");
+        let certificate = Self::from_pem(&made.cert.pem(), &made.signing_key.serialize_pem(), false);
+        Self {
+            host: host.to_owned(),
+            ..certificate
+        }
     }
 
     /// One with a key of RSA, of 4096 bits: a signature takes milliseconds. All tests share the key.
@@ -53,6 +63,7 @@ impl Certificate {
         let shown = is_shown_by_clients.then(|| PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key"));
         let certificate = Self {
             directory: temp_dir(),
+            host: "localhost".to_owned(),
             config: config(own, shown, &[&TLS13, &TLS12]),
         };
         certificate.write("key.pem", key);
@@ -95,7 +106,7 @@ impl Certificate {
 
     /// The side of a client on this socket, before its first byte.
     pub(crate) fn client(&self, socket: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
-        let name = ServerName::try_from("localhost").expect("a name");
+        let name = ServerName::try_from(self.host.clone()).expect("a name");
         let connection = ClientConnection::new(Arc::clone(&self.config), name).expect("a client");
         StreamOwned::new(connection, socket)
     }
@@ -110,6 +121,14 @@ impl Certificate {
         let name = ServerName::try_from("localhost").expect("a name");
         let connection = ClientConnection::new(config(own, None, &[version]), name).expect("a client");
         StreamOwned::new(connection, socket)
+    }
+
+    /// The side of a client that offers these protocols, before its first byte.
+    pub(crate) fn connection_offering(&self, protocols: &[&str]) -> ClientConnection {
+        let mut config = (*self.config).clone();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let name = ServerName::try_from(self.host.clone()).expect("a name");
+        ClientConnection::new(Arc::new(config), name).expect("a client")
     }
 
     /// The first message of a client.

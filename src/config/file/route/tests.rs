@@ -310,11 +310,11 @@ fn a_name_that_no_client_can_ask_for_is_a_mistake() {
 fn a_name_in_a_header_without_quotes_is_told_how_to_be_written() {
     let told = read_text(
         "[route.r]\ntls-listen = '*:443'\n[route.r.services.www.example.org]\naddr = '10.0.0.5:443'\n\
-         [route.r.services.a]\naddr = '10.0.0.5:443'\ntls = { cert = 'x' }\n",
+         [route.r.services.a]\naddr = '10.0.0.5:443'\nstart = 'x'\n",
     );
     let expected = [
         "3:23: a name with dots stands in quotes; write [route.r.services.\"www.example.org\"]",
-        "7:1: `tls` is not served yet; leave it out",
+        "7:1: `start` is not served yet; leave it out",
     ];
     assert_eq!(told.unwrap_err(), expected);
 }
@@ -456,7 +456,7 @@ fn each_mistake_in_a_door_is_told_at_its_position() {
 
 #[test]
 fn a_key_that_is_not_served_yet_is_not_passed_over() {
-    for key in ["client-secret = 's'", "start = '/usr/bin/app'", "tls = { cert = '/x' }"] {
+    for key in ["client-secret = 's'", "start = '/usr/bin/app'"] {
         let told = told(&format!("a = {{ {key} }}"));
         let name = key.split(' ').next().unwrap();
         assert_eq!(told, [format!("`{name}` is not served yet; leave it out")]);

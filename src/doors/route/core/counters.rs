@@ -81,9 +81,11 @@ impl Counters {
             Ending::Idle(_) => &mut self.relay_idle,
             Ending::Cut(Side::Client) => &mut self.relay_cut_client,
             Ending::Cut(Side::Server) => &mut self.relay_cut_server,
-            // A good end; the attempts to connect are counted one by one; the door's end is no event of a route.
+            // A good end; the attempts to connect are counted one by one, and handshakes by the front; the door's end is no
+            // event of a route.
             Ending::Done
             | Ending::ClientLeft(Phase::Connecting | Phase::Asking)
+            | Ending::NotSecured
             | Ending::NoServer
             | Ending::ServerFailed
             | Ending::ServerLate

@@ -30,6 +30,8 @@ pub enum Ending {
     Slow,
     /// No server is for this client.
     Refused(Refusal),
+    /// The client was refused in its TLS handshake, or has left in it.
+    NotSecured,
     /// The client was sent on to the same address by https.
     Redirected,
     /// The client was handed over to another door.
@@ -95,7 +97,7 @@ impl Ending {
             Ending::ClientLeft(Phase::Asking) => "CH",
             Ending::Cut(Side::Client) => "CD",
             Ending::Slow => "cR",
-            Ending::Refused(_) | Ending::Garbled(Side::Client, ..) => "PR",
+            Ending::Refused(_) | Ending::NotSecured | Ending::Garbled(Side::Client, ..) => "PR",
             Ending::Garbled(Side::Server, ..) => "PH",
             Ending::Redirected | Ending::HandedOver => "LR",
             Ending::NoServer | Ending::ServerFailed => "SC",
@@ -138,6 +140,7 @@ impl Ending {
             // The client has gone, has its answer or its server's bytes, or is another door's; or the door ends.
             Ending::Done
             | Ending::ClientLeft(_)
+            | Ending::NotSecured
             | Ending::Redirected
             | Ending::HandedOver
             | Ending::Cut(_)
@@ -161,6 +164,7 @@ impl Ending {
             Ending::Done
             | Ending::ClientLeft(_)
             | Ending::Slow
+            | Ending::NotSecured
             | Ending::Redirected
             | Ending::HandedOver
             | Ending::Cut(_)
@@ -179,6 +183,7 @@ impl Ending {
             | Ending::ClientLeft(_)
             | Ending::Slow
             | Ending::Refused(_)
+            | Ending::NotSecured
             | Ending::Redirected
             | Ending::HandedOver
             | Ending::NoServer

@@ -55,6 +55,10 @@ pub enum Event<'a> {
         /// The part of the last answer that the client has.
         given: Given,
     },
+    /// The TLS handshake of the client is done: what comes from now on is what it sends by TLS.
+    Secured,
+    /// The client was refused in its handshake, or has left in it, and is closed.
+    NotSecured,
     /// The table that the route waits for is there. Must be reported for each route from
     /// [`Router::woken`](super::router::Router::woken).
     TableCame,
@@ -98,6 +102,9 @@ pub enum Step {
     Reply(&'static [u8]),
     /// Hold the bytes and do not read until the next step.
     Hold,
+    /// Make the TLS handshake, which begins with the bytes that are held, as the server of this name, and report
+    /// [`Event::Secured`] or [`Event::NotSecured`]. The handshake has a deadline of its own.
+    Secure(Arc<str>),
     /// Drop the attempt to connect before this one, if there was one. Connect to the server of
     /// [`Life::routed`](super::life::Life::routed), and report [`Event::Connected`] or [`Event::ConnectFailed`]. A server
     /// that is [asked for TLS](super::life::Asked::starts_tls) gets the request with that.

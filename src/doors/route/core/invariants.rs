@@ -18,7 +18,8 @@ impl Router {
         );
         let may_last = match &life.state {
             State::Relaying(relaying) => relaying.ended.is_none() && relaying.routed.choice.rule.idle_timeout.is_none(),
-            State::Over(_) => true,
+            // A handshake has a deadline of its own.
+            State::Securing(_) | State::Over(_) => true,
             State::Opening(_) | State::Waiting(_) | State::Connecting(_) | State::Asking(_) | State::Answering(_) => {
                 false
             }

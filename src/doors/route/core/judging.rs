@@ -13,11 +13,11 @@ use super::event::{RouteId, Step};
 use super::exchange::body_behind;
 use super::head::{self, Head};
 use super::hello::{Alpn, Hello};
-use super::life::{Asked, Life, Opening, Protocol, Relaying, State, TABLE_PATIENCE, Waiting, listed};
+use super::life::{Asked, Destination, Life, Opening, Protocol, Relaying, State, TABLE_PATIENCE, Waiting, listed};
 use super::name::Name;
 use super::opening::{Entrance, Fault, Progress, Verdict, judge};
 use super::router::Router;
-use super::table::{ACME, Choice, Decision, Source, Target, Undecided, Way, Why};
+use super::table::{ACME, Choice, Decision, EndedTls, Source, Target, Undecided, Way, Why};
 use super::turn::Turn;
 
 /// The wish of a client, in first bytes that are complete.
@@ -34,9 +34,8 @@ struct Wish<'a> {
 
 /// The outcome of a judgement without a fault.
 enum Outcome {
-    Server(Choice),
-    /// The door of this name.
-    Door(Arc<str>),
+    /// The destination, behind the TLS handshake with the server of this name, if TLS ends here.
+    Go(Destination, Option<Arc<str>>),
     /// The answer that sends the client on to https.
     Redirection(Vec<u8>),
     End(Ending),
@@ -94,8 +93,8 @@ impl Router {
         self.count(&life.asked);
         life.times.decided = Some(now);
         match outcome {
-            Outcome::Server(choice) => self.connect(life, choice, now),
-            Outcome::Door(door) => self.hand_over(life, door),
+            Outcome::Go(destination, None) => self.go_to(life, destination, now),
+            Outcome::Go(destination, Some(server)) => secure(life, destination, server),
             Outcome::Redirection(answer) => self.redirect(life, answer, now),
             Outcome::End(ending) => self.finish(life, State::Opening(opening), ending, now),
         }
@@ -129,10 +128,8 @@ impl Router {
         let name = wish.name.and_then(Name::parse);
         let decision = wish.decide(self, name.as_ref());
         match wish.outcome(decision, name.as_ref(), self.https_port) {
-            Outcome::Server(now) if now.is_same_service(choice) => None,
-            Outcome::Server(_) | Outcome::Door(_) | Outcome::Redirection(_) | Outcome::End(_) => {
-                Some(Refusal::Misdirected)
-            }
+            Outcome::Go(Destination::Servers(now), _) if now.is_same_service(choice) => None,
+            Outcome::Go(..) | Outcome::Redirection(_) | Outcome::End(_) => Some(Refusal::Misdirected),
         }
     }
 
@@ -181,6 +178,14 @@ impl Router {
     }
 }
 
+/// Lets a client make its handshake. From now on the door can say nothing to it in the clear, and the server is not asked
+/// for TLS.
+fn secure(life: &mut Life, destination: Destination, server: Arc<str>) -> Turn {
+    life.asked.is_tls_ended = true;
+    life.asked.starts_tls = false;
+    (State::Securing(destination), Step::Secure(server))
+}
+
 /// Answers a request of PostgreSQL, behind which this entrance lies. The client has no more time for that.
 fn invited(opening: Opening, entrance: Entrance, answer: &'static [u8]) -> Turn {
     let opening = Opening {
@@ -226,10 +231,10 @@ impl<'a> Wish<'a> {
         }
     }
 
-    fn way(&self) -> Way {
+    fn way(&self, ended: Option<&EndedTls>) -> Way {
         match self.protocol {
-            Protocol::Tls => Way::Tls,
-            Protocol::Http { .. } | Protocol::Plain => Way::Http,
+            Protocol::Tls if ended.is_none() => Way::Tls,
+            Protocol::Tls | Protocol::Http { .. } | Protocol::Plain => Way::Http,
         }
     }
 
@@ -262,14 +267,24 @@ impl<'a> Wish<'a> {
                 None => refused(Refusal::Opening(Fault::Head(head::Fault::NoHost))),
             };
         }
-        match (decision.choice(self.way()), &decision.rule.target) {
-            (Some(choice), _) => match self.head.map(|head| body_behind(&head)) {
-                Some(Err(fault)) if choice.rule.judges_each_request => refused(Refusal::Opening(Fault::Request(fault))),
-                Some(_) | None => Outcome::Server(choice),
-            },
-            (None, Target::Door(door)) if self.protocol != Protocol::Tls => Outcome::Door(Arc::clone(door)),
-            (None, Target::Servers { .. } | Target::Door(_)) => refused(Refusal::ClosedWay),
-            (None, Target::Tunnel) => Outcome::End(Ending::NoServer),
+        // A challenge goes to its responder as it comes.
+        let ended = decision.rule.tls.as_ref().filter(|_| !decision.is_for_acme);
+        let is_plain = self.protocol != Protocol::Tls;
+        if is_plain && ended.is_some_and(|tls| tls.asks_clients) {
+            return refused(Refusal::ClosedWay);
         }
+        let destination = match (decision.choice(self.way(ended)), &decision.rule.target) {
+            (Some(choice), _) => match self.head.map(|head| body_behind(&head)) {
+                Some(Err(fault)) if choice.rule.judges_each_request => {
+                    return refused(Refusal::Opening(Fault::Request(fault)));
+                }
+                Some(_) | None => Destination::Servers(choice),
+            },
+            (None, Target::Door(door)) if is_plain || ended.is_some() => Destination::Door(Arc::clone(door)),
+            (None, Target::Servers { .. } | Target::Door(_)) => return refused(Refusal::ClosedWay),
+            (None, Target::Tunnel) => return Outcome::End(Ending::NoServer),
+        };
+        let server = ended.filter(|_| !is_plain).map(|tls| Arc::clone(&tls.server));
+        Outcome::Go(destination, server)
     }
 }

@@ -10,7 +10,10 @@
 //! A state owns what belongs to it, and what it holds of the router (a place among the waiting routes, a connection's share
 //! of a server) goes back when the state is left: see `Router::leave`. The transitions are in `router`, all of them.
 //!
-//! Every state that waits has a deadline, with one exception: a relay without a limit for idle connections, as long as
+//! A client whose TLS ends at the door is in Securing before it is in Connecting, or is over because it is handed over to
+//! another door.
+//!
+//! Every state that waits has a deadline (that of Securing is the handshake's own), with one exception: a relay without a limit for idle connections, as long as
 //! neither side has ended. The operator has wished for that.
 
 use std::sync::Arc;
@@ -57,6 +60,8 @@ pub struct Asked {
     pub protocols: Option<Box<str>>,
     /// The protocol that the client speaks, and in which it is answered.
     pub protocol: Protocol,
+    /// True if the TLS of the client ends at the door.
+    pub is_tls_ended: bool,
     /// True if the ClientHello has the extension Encrypted ClientHello, so that the name may be another's.
     pub has_ech: bool,
     /// True if TLS begins behind an SSLRequest of PostgreSQL, which the server must have as well.
@@ -98,6 +103,8 @@ pub(super) enum State {
     Opening(Opening),
     /// The first bytes are complete, and a table is awaited that may have the name.
     Waiting(Waiting),
+    /// The client makes its TLS handshake with the door, and goes there when that is done.
+    Securing(Destination),
     /// A server is being connected to.
     Connecting(Connecting),
     /// A server is connected, and its answer to a request for TLS is awaited, within the time for connecting.
@@ -126,6 +133,15 @@ pub(super) struct Waiting {
     pub(super) entrance: Entrance,
     pub(super) ticket: Ticket,
     pub(super) until: Instant,
+}
+
+/// The end to which a client goes.
+#[derive(Debug)]
+pub(super) enum Destination {
+    /// One of these servers.
+    Servers(Choice),
+    /// The door of this name.
+    Door(Arc<str>),
 }
 
 /// A decision, and the server that was chosen by it.
@@ -178,6 +194,8 @@ pub enum Stage {
     Opening,
     /// A table is awaited.
     Waiting,
+    /// The client makes its TLS handshake.
+    Securing,
     /// A server is being connected to.
     Connecting,
     /// The answer of a server to a request for TLS is awaited.
@@ -198,6 +216,7 @@ impl Life {
             State::Relaying(relaying) => relaying.last = (from, now),
             State::Opening(_)
             | State::Waiting(_)
+            | State::Securing(_)
             | State::Connecting(_)
             | State::Asking(_)
             | State::Answering(_)
@@ -215,7 +234,8 @@ impl Life {
             State::Connecting(connecting) | State::Asking(connecting) => Some(connecting.until),
             State::Relaying(relaying) => relaying.deadline(),
             State::Answering(answering) => Some(answering.until),
-            State::Over(_) => None,
+            // A handshake has a deadline of its own.
+            State::Securing(_) | State::Over(_) => None,
         }
     }
 
@@ -244,7 +264,7 @@ impl Life {
     /// Returns the decision and the server that was chosen last, also when the route is over.
     pub fn routed(&self) -> Option<&Routed> {
         match &self.state {
-            State::Opening(_) | State::Waiting(_) => None,
+            State::Opening(_) | State::Waiting(_) | State::Securing(_) => None,
             State::Connecting(connecting) | State::Asking(connecting) => Some(&connecting.routed),
             State::Relaying(relaying) => Some(&relaying.routed),
             State::Answering(answering) => answering.routed.as_ref(),
@@ -255,9 +275,12 @@ impl Life {
     /// Returns the reason for which the route has ended, or is about to.
     pub fn ending(&self) -> Option<Ending> {
         match &self.state {
-            State::Opening(_) | State::Waiting(_) | State::Connecting(_) | State::Asking(_) | State::Relaying(_) => {
-                None
-            }
+            State::Opening(_)
+            | State::Waiting(_)
+            | State::Securing(_)
+            | State::Connecting(_)
+            | State::Asking(_)
+            | State::Relaying(_) => None,
             State::Answering(answering) => Some(answering.ending),
             State::Over(over) => Some(over.ending),
         }
@@ -265,6 +288,15 @@ impl Life {
 }
 
 impl Asked {
+    /// Returns the protocol in which the client may be answered. Where its TLS ends here, nothing is said in the clear.
+    pub(in super::super) fn answered_in(&self) -> Protocol {
+        if self.is_tls_ended {
+            Protocol::Plain
+        } else {
+            self.protocol
+        }
+    }
+
     /// The wish of a client that was not heard yet.
     pub(super) fn at(entrance: Entrance) -> Asked {
         let protocol = match entrance {
@@ -291,6 +323,7 @@ impl Asked {
             }),
             protocols: None,
             protocol,
+            is_tls_ended: false,
             has_ech: false,
             starts_tls: false,
             has_head: false,
@@ -319,6 +352,8 @@ pub struct Census {
     pub opening: usize,
     /// Routes that wait for a table.
     pub waiting: usize,
+    /// Routes whose client makes its TLS handshake.
+    pub securing: usize,
     /// Routes whose server is being connected to.
     pub connecting: usize,
     /// Routes whose server is asked for TLS.
@@ -332,7 +367,7 @@ pub struct Census {
 impl Census {
     /// Returns the number of routes.
     pub fn total(&self) -> usize {
-        self.opening + self.waiting + self.connecting + self.asking + self.relaying + self.answering
+        self.opening + self.waiting + self.securing + self.connecting + self.asking + self.relaying + self.answering
     }
 
     /// A route comes into a state.
@@ -353,6 +388,7 @@ impl Census {
         match stage {
             Stage::Opening => Some(&mut self.opening),
             Stage::Waiting => Some(&mut self.waiting),
+            Stage::Securing => Some(&mut self.securing),
             Stage::Connecting => Some(&mut self.connecting),
             Stage::Asking => Some(&mut self.asking),
             Stage::Relaying => Some(&mut self.relaying),
@@ -367,6 +403,7 @@ impl State {
         match self {
             State::Opening(_) => Stage::Opening,
             State::Waiting(_) => Stage::Waiting,
+            State::Securing(_) => Stage::Securing,
             State::Connecting(_) => Stage::Connecting,
             State::Asking(_) => Stage::Asking,
             State::Relaying(_) => Stage::Relaying,

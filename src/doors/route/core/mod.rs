@@ -5,6 +5,7 @@
 //! - `judging` finds the service of a client by its first bytes. [`opening`] tells which protocol begins there:
 //!   [`hello`] reads the one of TLS, [`head`] the one of HTTP/1, and [`name`] the name in them. With that name [`table`]
 //!   decides.
+//! - `connecting` brings a route to its destination.
 //! - [`filter`] lets the requests of a connection through one by one where each is judged: [`exchange`] takes them
 //!   apart, and [`body`] finds the end of one.
 //! - [`upstreams`] has the servers of the services that are in use: [`balance`] chooses one, and [`health`] knows which
@@ -14,6 +15,7 @@
 pub mod answer;
 pub mod balance;
 pub mod body;
+mod connecting;
 pub mod counters;
 pub mod ending;
 pub mod event;

@@ -19,11 +19,13 @@ use super::counters::Counters;
 use super::ending::{Ending, Phase};
 use super::event::{ConnectFault, Event, Notice, RouteId, Side, Step};
 use super::health::HealthEvent;
-use super::life::{Answering, Asked, Census, Connecting, Life, Opening, Over, Relaying, Routed, State, Times, Waiting};
+use super::life::{
+    Answering, Asked, Census, Connecting, Destination, Life, Opening, Over, Relaying, Routed, State, Times, Waiting,
+};
 use super::opening::{Entrance, Progress};
-use super::table::{Choice, Source, Table, Tables};
-use super::turn::{Turn, answering, connecting_to, over};
-use super::upstreams::{BackendId, Upstreams};
+use super::table::{Source, Table, Tables};
+use super::turn::{Turn, answering, over};
+use super::upstreams::Upstreams;
 use crate::doors::waiters::Waiters;
 
 /// The port of https that an address need not name.
@@ -40,7 +42,7 @@ pub struct Router {
     pub(super) waiting: Waiters<RouteId>,
     pub(super) census: Census,
     pub(super) counters: Counters,
-    notices: VecDeque<Notice>,
+    pub(super) notices: VecDeque<Notice>,
     pub(super) hello_timeout: Duration,
     /// The port of the addresses to which requests of HTTP are sent on.
     pub(super) https_port: u16,
@@ -159,6 +161,7 @@ impl Router {
         let (next, step) = match state {
             State::Opening(opening) => self.after_opening(id, life, opening, event, now),
             State::Waiting(waiting) => self.after_waiting(life, waiting, event, now),
+            State::Securing(destination) => self.after_securing(life, destination, event, now),
             State::Connecting(connecting) => self.after_connecting(life, connecting, event, now),
             State::Asking(connecting) => self.after_asking(life, connecting, event, now),
             State::Relaying(relaying) => self.after_relaying(life, relaying, event, now),
@@ -198,6 +201,8 @@ impl Router {
             Event::Ended(Side::Server)
             | Event::Lost(Side::Server)
             | Event::Garbled { .. }
+            | Event::Secured
+            | Event::NotSecured
             | Event::TableCame
             | Event::Connected
             | Event::ConnectFailed(_)
@@ -222,6 +227,8 @@ impl Router {
             | Event::Garbled { .. }
             | Event::Ended(_)
             | Event::Lost(Side::Server)
+            | Event::Secured
+            | Event::NotSecured
             | Event::Deadline
             | Event::Connected
             | Event::ConnectFailed(_)
@@ -229,6 +236,31 @@ impl Router {
             | Event::Answered => return (State::Waiting(waiting), Step::Nothing),
         };
         self.finish(life, State::Waiting(waiting), ending, now)
+    }
+
+    /// The handshake has a deadline of its own, and a door that drains shortens that.
+    fn after_securing(&mut self, life: &mut Life, destination: Destination, event: Event<'_>, now: Instant) -> Turn {
+        let ending = match event {
+            Event::Secured => {
+                life.times.decided = Some(now);
+                return self.go_to(life, destination, now);
+            }
+            Event::NotSecured => Ending::NotSecured,
+            Event::Abort => Ending::Stopped(Phase::Opening),
+            // No server and no table was asked for, and the client's bytes belong to the handshake.
+            Event::Bytes(_)
+            | Event::Garbled { .. }
+            | Event::Ended(_)
+            | Event::Lost(_)
+            | Event::TableCame
+            | Event::Connected
+            | Event::ConnectFailed(_)
+            | Event::Replied(_)
+            | Event::Answered
+            | Event::Deadline
+            | Event::Stop(_) => return (State::Securing(destination), Step::Nothing),
+        };
+        self.finish(life, State::Securing(destination), ending, now)
     }
 
     fn after_connecting(&mut self, life: &mut Life, connecting: Connecting, event: Event<'_>, now: Instant) -> Turn {
@@ -246,6 +278,8 @@ impl Router {
             | Event::Garbled { .. }
             | Event::Ended(_)
             | Event::Lost(Side::Server)
+            | Event::Secured
+            | Event::NotSecured
             | Event::TableCame
             | Event::Replied(_)
             | Event::Deadline
@@ -274,6 +308,8 @@ impl Router {
             | Event::Garbled { .. }
             | Event::Ended(_)
             | Event::Lost(Side::Server)
+            | Event::Secured
+            | Event::NotSecured
             | Event::TableCame
             | Event::Connected
             | Event::Deadline
@@ -304,6 +340,8 @@ impl Router {
             // have until its end. The others are of the time before there was a server.
             (
                 Event::Ended(_)
+                | Event::Secured
+                | Event::NotSecured
                 | Event::Deadline
                 | Event::Stop(_)
                 | Event::Bytes(_)
@@ -328,73 +366,6 @@ impl Router {
         })
     }
 
-    pub(super) fn connect(&mut self, life: &mut Life, choice: Choice, now: Instant) -> Turn {
-        match self.upstreams.choose(&choice, life.client, None, now) {
-            Some((backend, server)) => connecting_to(Routed { choice, server }, backend, None, now),
-            None => self.end(life, Ending::NoServer, None, now),
-        }
-    }
-
-    fn connect_failed(&mut self, life: &mut Life, connecting: Connecting, now: Instant) -> Turn {
-        self.counters.connect_failed += 1;
-        self.connect_again(life, connecting, Ending::ServerFailed, now)
-    }
-
-    fn connect_late(&mut self, life: &mut Life, connecting: Connecting, now: Instant) -> Turn {
-        self.counters.connect_late += 1;
-        self.connect_again(life, connecting, Ending::ServerLate, now)
-    }
-
-    /// The server could not be reached: another one is tried, once.
-    fn connect_again(&mut self, life: &mut Life, connecting: Connecting, ending: Ending, now: Instant) -> Turn {
-        let (backend, is_first) = (connecting.backend, connecting.tried.is_none());
-        self.report(&connecting.routed, backend, HealthEvent::Failed, now);
-        let routed = self.leave(State::Connecting(connecting), now);
-        let Some(Routed { choice, server }) = routed else {
-            return self.end(life, ending, None, now);
-        };
-        let other = if is_first {
-            self.upstreams.choose(&choice, life.client, Some(backend), now)
-        } else {
-            None
-        };
-        match other {
-            Some((other, server)) => {
-                self.counters.connect_again += 1;
-                connecting_to(Routed { choice, server }, other, Some(backend), now)
-            }
-            None => self.end(life, ending, Some(Routed { choice, server }), now),
-        }
-    }
-
-    /// The server is connected, and bytes are relayed from now on.
-    fn relay(&mut self, life: &mut Life, connecting: Connecting, now: Instant) -> Turn {
-        let Connecting { routed, backend, .. } = connecting;
-        self.report(&routed, backend, HealthEvent::Connected, now);
-        life.times.connected = Some(now);
-        let relaying = Relaying {
-            routed,
-            backend,
-            ended: None,
-            // The bytes of the client that are held.
-            last: (Side::Client, now),
-            head_until: None,
-        };
-        self.counters.requests += u64::from(life.asked.is_filtered(&relaying.routed.choice));
-        (State::Relaying(relaying), Step::Relay)
-    }
-
-    /// Tells a server's health of an event, and the log of what comes of it.
-    fn report(&mut self, routed: &Routed, backend: BackendId, event: HealthEvent, now: Instant) {
-        if let Some(change) = self.upstreams.report(backend, event, now) {
-            self.notices.push_back(Notice {
-                service: Arc::clone(&routed.choice.service),
-                server: Arc::clone(&routed.server),
-                change,
-            });
-        }
-    }
-
     /// Ends a route in any state that is not its last.
     pub(super) fn finish(&mut self, life: &Life, state: State, ending: Ending, now: Instant) -> Turn {
         let routed = self.leave(state, now);
@@ -404,7 +375,7 @@ impl Router {
     /// Ends a route that holds nothing any more.
     pub(super) fn end(&mut self, life: &Life, ending: Ending, routed: Option<Routed>, now: Instant) -> Turn {
         self.counters.count(ending, life.asked.protocol);
-        match ending.answer(life.asked.protocol) {
+        match ending.answer(life.asked.answered_in()) {
             Some(answer) => answering(answer.into(), ending, routed, now),
             None => over(ending, routed),
         }
@@ -434,7 +405,7 @@ impl Router {
     /// Gives back everything that a state holds, and returns what is known of the route's server.
     pub(super) fn leave(&mut self, state: State, now: Instant) -> Option<Routed> {
         match state {
-            State::Opening(_) => None,
+            State::Opening(_) | State::Securing(_) => None,
             State::Waiting(waiting) => {
                 // A route that was woken has no place any more.
                 self.waiting.remove(waiting.ticket);
@@ -468,6 +439,8 @@ fn after_answering(answering: Answering, event: Event<'_>, now: Instant) -> Turn
         | Event::Garbled { .. }
         | Event::Ended(Side::Server)
         | Event::Lost(Side::Server)
+        | Event::Secured
+        | Event::NotSecured
         | Event::TableCame
         | Event::Connected
         | Event::ConnectFailed(_)

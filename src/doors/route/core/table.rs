@@ -179,11 +179,23 @@ pub enum Target {
     Tunnel,
 }
 
+/// TLS that ends at the door, before a connection goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedTls {
+    /// The name of its server in the options of the door.
+    pub server: Arc<str>,
+    /// True if clients need a certificate. Connections without TLS are refused then.
+    pub asks_clients: bool,
+}
+
 /// A rule of a service: the connections that it takes, and their end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// The protocol that a client must offer by ALPN; `None` for a rule that takes every connection.
     pub alpn: Option<Box<[u8]>>,
+    /// The TLS that clients speak with the door; `None` if it goes through to the server. With it, servers are reached by
+    /// [`Way::Http`] alone.
+    pub tls: Option<EndedTls>,
     /// The end of the connections.
     pub target: Target,
     /// The responder to challenges of ACME: one server. `None` if they go where all other connections go.
@@ -568,6 +580,7 @@ pub(super) mod tests {
     fn rule(alpn: Option<&str>) -> Rule {
         Rule {
             alpn: alpn.map(|protocol| protocol.as_bytes().into()),
+            tls: None,
             target: Target::Tunnel,
             acme: None,
             redirects_to_https: false,

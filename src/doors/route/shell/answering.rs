@@ -82,6 +82,7 @@ impl RouteDoor {
             life::Stage::Relaying => &[Event::Ended(Side::Client), Event::Ended(Side::Server)],
             life::Stage::Opening
             | life::Stage::Waiting
+            | life::Stage::Securing
             | life::Stage::Connecting
             | life::Stage::Asking
             | life::Stage::Over => &[Event::Abort],

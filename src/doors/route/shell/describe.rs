@@ -54,6 +54,7 @@ fn stage_name(stage: life::Stage) -> &'static str {
     match stage {
         life::Stage::Opening => "opening",
         life::Stage::Waiting => "waiting",
+        life::Stage::Securing => "securing",
         life::Stage::Connecting => "connecting",
         life::Stage::Asking => "asking",
         life::Stage::Relaying => "relaying",

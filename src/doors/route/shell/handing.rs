@@ -7,22 +7,43 @@ use std::sync::Arc;
 use log::Level;
 
 use super::super::core::ending::Ending;
+use super::super::core::life::Life;
 use super::super::report;
 use super::routes::Route;
 use super::{RouteDoor, RouteSource};
 use crate::doors::HandedConnection;
 use crate::net::addr::Mark;
+use crate::net::conn::Conn;
 use crate::net::origin::Origin;
 use crate::reactor::{Context, Key, SourceKind};
 
 impl RouteDoor {
     /// Takes a client out of its route, which is over, for the door of this name.
     pub(super) fn hand_over(&mut self, cx: &mut Context<'_>, key: Key, door: Arc<str>) {
-        let Some(mut route) = self.routes.remove(key) else {
+        if let Some(route) = self.routes.get(key) {
+            self.log_connection(key, route, Some(&door), cx.now());
+        }
+        let Some((conn, origin, life)) = self.take_client(cx, key) else {
             return;
         };
+        self.front.release(&origin);
+        let refusal = Ending::NoServer.answer(life.asked().answered_in()).unwrap_or_default();
+        self.handed.push_back(Box::new(HandedConnection {
+            conn,
+            origin: Origin {
+                door: Some(Rc::from(self.front.name())),
+                mark: Mark::default(),
+                ..origin
+            },
+            door,
+            refusal,
+        }));
+    }
+
+    /// Takes the client of a route out of it, not registered, as if nothing had been read of it.
+    pub(super) fn take_client(&mut self, cx: &mut Context<'_>, key: Key) -> Option<(Conn, Origin, Life)> {
+        let mut route = self.routes.remove(key)?;
         cx.set_alarm(&mut route.alarm, RouteSource::Route.at(key), None);
-        self.log_connection(key, &route, Some(&door), cx.now());
         let Route {
             origin,
             client,
@@ -36,18 +57,7 @@ impl RouteDoor {
             // Its next owner registers it for events of its own. An error would mean that it is not registered.
             let _ = cx.deregister(&mut conn);
         }
-        self.front.release(&origin);
-        let refusal = Ending::NoServer.answer(life.asked().protocol).unwrap_or_default();
-        self.handed.push_back(Box::new(HandedConnection {
-            conn: conn.restart(stage.take_held()),
-            origin: Origin {
-                door: Some(Rc::from(self.front.name())),
-                mark: Mark::default(),
-                ..origin
-            },
-            door,
-            refusal,
-        }));
+        Some((conn.restart(stage.take_held()), origin, life))
     }
 
     /// Counts, logs and refuses a client that its door could not take.
@@ -68,7 +78,9 @@ impl RouteDoor {
     /// Returns true if a client of this door may still be handed over to the door of this name.
     pub(super) fn may_still_hand_to(&self, door: &str) -> bool {
         let census = self.router.census();
-        let is_undecided = self.front.is_serving() || self.front.has_arrivals() || census.opening + census.waiting > 0;
+        let is_undecided = self.front.is_serving()
+            || self.front.has_arrivals()
+            || census.opening + census.waiting + census.securing > 0;
         (self.options.targets.contains(door) && is_undecided) || self.handed.iter().any(|handed| *handed.door == *door)
     }
 }

@@ -18,8 +18,19 @@ impl Route {
             authority: None,
             alpn: None,
         };
+        let is_ended = self.origin.tls.is_some();
         Some(match version {
             ProxyVersion::One => described.version_1(),
+            // The hello was for this door, and what it has asked for is known.
+            ProxyVersion::Two if is_ended => {
+                let name = self.life.asked().name.as_deref().map(str::as_bytes);
+                Described {
+                    authority: name.filter(|name| Name::parse(name).is_some()),
+                    alpn: rule.alpn.as_deref(),
+                    ..described
+                }
+                .version_2()
+            }
             ProxyVersion::Two => {
                 // The hello was judged before, so this costs a microsecond at most.
                 let mut progress = hello::Progress::default();

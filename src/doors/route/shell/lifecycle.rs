@@ -53,6 +53,7 @@ impl RouteDoor {
             front,
             router,
             routes: GenerationalSlab::default(),
+            securing: GenerationalSlab::default(),
             handed: VecDeque::new(),
             local_ports: LocalPorts::read(),
             names: Names::new(options.resolve_interval),
@@ -159,12 +160,19 @@ impl Door for RouteDoor {
         match how {
             Shutdown::Drain { hasten: None } => {}
             Shutdown::Drain { hasten: Some(by) } => self.tell_all(cx, Event::Stop(by)),
-            Shutdown::Stop | Shutdown::Abort => self.tell_all(cx, Event::Abort),
+            Shutdown::Stop | Shutdown::Abort => {
+                self.give_up_all_securing(cx);
+                self.tell_all(cx, Event::Abort);
+            }
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.routes.len() == 0 && self.handed.is_empty()
+        self.routes.len() == 0 && self.securing.len() == 0 && self.handed.is_empty()
+    }
+
+    fn go_on_with_secured(&mut self, cx: &mut Context<'_>) {
+        self.take_secured(cx);
     }
 
     fn next_handed(&mut self) -> Option<Box<HandedConnection>> {

@@ -5,7 +5,8 @@
 //! adds, finds and closes it; `opening` reads its first bytes; `names` waits for the addresses of its server,
 //! `connecting` connects to it, `heading` makes the header that it gets first, and `asking` asks it for TLS as
 //! PostgreSQL does; `carrying` passes bytes both ways, in per-request mode by way of `filtering`; `answering` refuses, and
-//! closes; `handing` hands clients over to other doors; `end` is one end of the relay; `store` follows the store of
+//! closes; `handing` hands clients over to other doors, and `securing` lets them make their TLS
+//! handshakes with this one; `end` is one end of the relay; `store` follows the store of
 //! further services; `notes` writes the log, `describe` the dump, and `lifecycle` starts, reloads and stops the door.
 //!
 //! Invariants: a route is known by its key, which is never used again, so the second of two events of a turn finds
@@ -27,6 +28,7 @@ mod names;
 mod notes;
 mod opening;
 mod routes;
+mod securing;
 mod store;
 
 use std::collections::VecDeque;
@@ -48,6 +50,7 @@ use crate::relay::pipes::Pipes;
 
 pub(super) use carrying::Traffic;
 use routes::Route;
+use securing::Securing;
 use store::Stored;
 
 /// A route door on the loop.
@@ -57,6 +60,8 @@ pub struct RouteDoor {
     options: Options,
     router: Router,
     routes: GenerationalSlab<Route>,
+    /// The clients that make their TLS handshakes with the door.
+    securing: GenerationalSlab<Securing>,
     /// The clients that the daemon is to give to other doors.
     handed: VecDeque<Box<HandedConnection>>,
     /// The ports at which a connection to a server may be one to itself.
@@ -173,6 +178,7 @@ impl RouteDoor {
                     self.carry(cx, key);
                 }
                 Step::Answer(bytes) => self.answer(cx, key, &bytes),
+                Step::Secure(server) => self.secure(cx, key, server),
                 Step::HandOver(door) => self.hand_over(cx, key, door),
                 Step::Close { breaks_off } => self.close(cx, key, breaks_off),
             }

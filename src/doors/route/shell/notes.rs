@@ -46,6 +46,7 @@ impl RouteDoor {
             },
             Step::Ask => "connected, and asked for TLS".to_owned(),
             Step::Relay => "connected".to_owned(),
+            Step::Secure(_) => "its TLS ends here, and its handshake is awaited".to_owned(),
             Step::HandOver(door) => format!("handed over to the door {door}"),
             Step::Answer(_) => "answered".to_owned(),
             Step::Close { .. } => match route.life.ending() {
@@ -60,15 +61,19 @@ impl RouteDoor {
     /// Writes the line about a connection that has ended, with `log-connections`. None is left out for being like others.
     /// `door` is the one that it was handed over to.
     pub(super) fn log_connection(&self, key: Key, route: &Route, door: Option<&str>, now: Instant) {
+        self.log_record(&Record {
+            number: id(key).0,
+            client: &route.origin,
+            life: &route.life,
+            door,
+            traffic: route.stage.traffic(),
+            ended: now,
+        });
+    }
+
+    /// Writes the same for a connection in whatever place.
+    pub(super) fn log_record(&self, record: &Record<'_>) {
         if self.options.log_connections {
-            let record = Record {
-                number: id(key).0,
-                client: &route.origin,
-                life: &route.life,
-                door,
-                traffic: route.stage.traffic(),
-                ended: now,
-            };
             let name = self.front.name();
             log::info!(service:% = name; "{name}: {record}");
         }
@@ -146,9 +151,10 @@ impl RouteDoor {
                 let line = format_args!("service {service:?}: {origin} was not served: server {server} {reason}");
                 self.front.note(cx, Level::Error, report::CONNECT, line);
             }
-            // The good end; what clients and servers do; and the end of the door, which logs itself.
+            // The good end; what clients and servers do; what the front logs; and the end of the door, which logs itself.
             Ending::Done
             | Ending::Redirected
+            | Ending::NotSecured
             | Ending::HandedOver
             | Ending::ClientLeft(Phase::Connecting | Phase::Asking)
             | Ending::Cut(_)

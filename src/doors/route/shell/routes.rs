@@ -92,8 +92,26 @@ impl RouteDoor {
 
     /// Adds the route of a client that has a place.
     pub(super) fn add_route(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        let life = self.router.begin(entrance(origin.mark), client_key(&origin), cx.now());
+        self.insert_route(cx, life, conn, origin, |door, cx, key| {
+            if let Some(by) = door.front.hastened() {
+                door.tell(cx, key, Event::Stop(by));
+            }
+            Some(Step::Read)
+        });
+    }
+
+    /// Gives a client that has a place a route, and takes the step that `begin` returns.
+    pub(super) fn insert_route(
+        &mut self,
+        cx: &mut Context<'_>,
+        life: Life,
+        conn: Conn,
+        origin: Origin,
+        begin: impl FnOnce(&mut Self, &mut Context<'_>, Key) -> Option<Step>,
+    ) {
         let route = Route {
-            life: self.router.begin(entrance(origin.mark), client_key(&origin), cx.now()),
+            life,
             client: End::client(conn),
             stage: Stage::Held(Vec::new()),
             alarm: Alarm::default(),
@@ -109,12 +127,11 @@ impl RouteDoor {
                 return self.front.connection_closed(cx, &route.origin);
             }
         };
-        if let Some(by) = self.front.hastened() {
-            self.tell(cx, key, Event::Stop(by));
-        }
         // The hello has often come already. The registration with the poll follows, so that its first event reports
         // nothing that is known.
-        self.follow(cx, key, Step::Read);
+        if let Some(step) = begin(self, cx, key) {
+            self.follow(cx, key, step);
+        }
         let Some(route) = self.routes.get_mut(key) else { return };
         if let Err(error) = register(cx, &mut route.client.conn, RouteSource::Client, key) {
             let line = format_args!("cannot watch {}: {error}", route.origin);

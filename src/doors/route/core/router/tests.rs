@@ -11,7 +11,7 @@ use crate::doors::route::core::head::{self, Head};
 use crate::doors::route::core::life::{HALF_CLOSED, Stage};
 use crate::doors::route::core::opening::{Fault, NoTls, SSL_REQUEST};
 use crate::doors::route::core::table::tests::{rule_to, servers};
-use crate::doors::route::core::table::{Pattern, Rule, Target};
+use crate::doors::route::core::table::{EndedTls, Pattern, Rule, Target};
 use crate::doors::route::core::{answer, body};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -169,6 +169,54 @@ fn a_client_without_tls_is_handed_over_to_the_door_of_its_service() {
     assert_eq!(step, answer_of(answer::UNRECOGNIZED_NAME));
     assert_eq!(world.tell(id, Event::Answered), CLOSE);
     assert_eq!(world.router.counters().handed_over, 3);
+}
+
+/// A router whose one name leads to a server or a door behind TLS that ends here.
+fn world_of_ended_tls(asks_clients: bool, target: Option<&str>) -> World {
+    let mut world = World::new(&[]);
+    let mut rule = rule_both(&["unused"], &["a"]);
+    rule.tls = Some(EndedTls {
+        server: "www".into(),
+        asks_clients,
+    });
+    if let Some(door) = target {
+        rule.target = Target::Door(door.into());
+    }
+    let mut table = Table::default();
+    table.insert(Pattern::Exact("a.example".into()), [rule]);
+    _ = world.router.replace_table(Source::File, Arc::new(table));
+    world
+}
+
+#[test]
+fn a_client_whose_tls_ends_here_goes_on_without_it_when_its_handshake_is_done() {
+    let mut world = world_of_ended_tls(false, None);
+    let (id, step) = world.asking("a.example");
+    assert_eq!(step, Step::Secure("www".into()));
+    assert_eq!(world.router.census().securing, 1);
+    assert_eq!(world.tell(id, Event::Secured), Step::Connect);
+    assert_eq!(world.server(id), "a:443");
+    // Nothing is said to it in the clear.
+    assert_eq!(world.tell(id, Event::ConnectFailed(ConnectFault::Server)), CLOSE);
+    let mut world = world_of_ended_tls(false, Some("pool"));
+    let (id, _) = world.asking("a.example");
+    assert_eq!(world.tell(id, Event::Secured), Step::HandOver("pool".into()));
+    let (id, _) = world.asking("a.example");
+    assert_eq!(world.tell(id, Event::NotSecured), CLOSE);
+    assert_eq!((world.letters(id), world.router.counters().tls), ("PR", 2));
+}
+
+#[test]
+fn a_service_that_asks_clients_for_a_certificate_takes_none_without_tls() {
+    let request = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    for door in [None, Some("pool")] {
+        for (asks, steps) in [(false, 0), (true, 1)] {
+            let mut world = world_of_ended_tls(asks, door);
+            let id = world.begin_at(Entrance::Http);
+            world.tell(id, Event::Bytes(request));
+            assert_eq!(world.router.counters().name_unknown, steps, "{door:?}");
+        }
+    }
 }
 
 #[test]
@@ -875,7 +923,7 @@ fn a_server_that_declines_tls_ends_the_route_and_stays_in_use_and_one_that_is_si
 }
 
 /// All events. A deadline has always come.
-fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 17] {
+fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 19] {
     [
         ("bytes", Event::Bytes(bytes)),
         (
@@ -890,6 +938,8 @@ fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 17] {
         ("server ended", Event::Ended(Side::Server)),
         ("client lost", Event::Lost(Side::Client)),
         ("server lost", Event::Lost(Side::Server)),
+        ("secured", Event::Secured),
+        ("not secured", Event::NotSecured),
         ("table came", Event::TableCame),
         ("connected", Event::Connected),
         ("server failed", Event::ConnectFailed(ConnectFault::Server)),
@@ -907,10 +957,21 @@ fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 17] {
 /// A route in this stage. The service has one server, and the store is awaited.
 fn route_in(stage: Stage) -> (World, u64) {
     let mut world = World::new(&[("a.example", &["a"]), ("none.example", &[])]);
+    let secure = Rule {
+        tls: Some(EndedTls {
+            server: "tls".into(),
+            asks_clients: false,
+        }),
+        ..rule_both(&[], &["a"])
+    };
+    let mut table = Arc::into_inner(table(&[("a.example", &["a"]), ("none.example", &[])])).expect("the only one");
+    table.insert(Pattern::Exact("secure.example".into()), [secure]);
+    _ = world.router.replace_table(Source::File, Arc::new(table));
     world.router.await_store();
     let id = match stage {
         Stage::Opening => world.begin(),
         Stage::Waiting => world.asking("b.example").0,
+        Stage::Securing => world.asking("secure.example").0,
         Stage::Connecting => world.asking("a.example").0,
         Stage::Asking => world.asking_server("a.example"),
         Stage::Relaying => world.relaying("a.example"),
@@ -946,6 +1007,14 @@ fn every_pair_of_state_and_event_is_decided() {
                 ("client lost", CLOSE, Stage::Over),
                 ("table came", Step::Judge, Stage::Opening),
                 ("deadline", Step::Judge, Stage::Opening),
+                ("abort", CLOSE, Stage::Over),
+            ],
+        ),
+        (
+            Stage::Securing,
+            &[
+                ("secured", Step::Connect, Stage::Connecting),
+                ("not secured", CLOSE, Stage::Over),
                 ("abort", CLOSE, Stage::Over),
             ],
         ),

@@ -1,0 +1,91 @@
+//! The way of a route to its destination: from the decision to a server, from a server that fails to another one, and to
+//! the relay.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::ending::Ending;
+use super::event::{Notice, Side, Step};
+use super::health::HealthEvent;
+use super::life::{Connecting, Destination, Life, Relaying, Routed, State};
+use super::router::Router;
+use super::table::Choice;
+use super::turn::{Turn, connecting_to};
+use super::upstreams::BackendId;
+
+impl Router {
+    /// Lets a client that holds nothing go on to its destination.
+    pub(super) fn go_to(&mut self, life: &mut Life, destination: Destination, now: Instant) -> Turn {
+        match destination {
+            Destination::Servers(choice) => self.connect(life, choice, now),
+            Destination::Door(door) => self.hand_over(life, door),
+        }
+    }
+
+    fn connect(&mut self, life: &mut Life, choice: Choice, now: Instant) -> Turn {
+        match self.upstreams.choose(&choice, life.client, None, now) {
+            Some((backend, server)) => connecting_to(Routed { choice, server }, backend, None, now),
+            None => self.end(life, Ending::NoServer, None, now),
+        }
+    }
+
+    pub(super) fn connect_failed(&mut self, life: &mut Life, connecting: Connecting, now: Instant) -> Turn {
+        self.counters.connect_failed += 1;
+        self.connect_again(life, connecting, Ending::ServerFailed, now)
+    }
+
+    pub(super) fn connect_late(&mut self, life: &mut Life, connecting: Connecting, now: Instant) -> Turn {
+        self.counters.connect_late += 1;
+        self.connect_again(life, connecting, Ending::ServerLate, now)
+    }
+
+    /// The server could not be reached: another one is tried, once.
+    fn connect_again(&mut self, life: &mut Life, connecting: Connecting, ending: Ending, now: Instant) -> Turn {
+        let (backend, is_first) = (connecting.backend, connecting.tried.is_none());
+        self.report(&connecting.routed, backend, HealthEvent::Failed, now);
+        let routed = self.leave(State::Connecting(connecting), now);
+        let Some(Routed { choice, server }) = routed else {
+            return self.end(life, ending, None, now);
+        };
+        let other = if is_first {
+            self.upstreams.choose(&choice, life.client, Some(backend), now)
+        } else {
+            None
+        };
+        match other {
+            Some((other, server)) => {
+                self.counters.connect_again += 1;
+                connecting_to(Routed { choice, server }, other, Some(backend), now)
+            }
+            None => self.end(life, ending, Some(Routed { choice, server }), now),
+        }
+    }
+
+    /// The server is connected, and bytes are relayed from now on.
+    pub(super) fn relay(&mut self, life: &mut Life, connecting: Connecting, now: Instant) -> Turn {
+        let Connecting { routed, backend, .. } = connecting;
+        self.report(&routed, backend, HealthEvent::Connected, now);
+        life.times.connected = Some(now);
+        let relaying = Relaying {
+            routed,
+            backend,
+            ended: None,
+            // The bytes of the client that are held.
+            last: (Side::Client, now),
+            head_until: None,
+        };
+        self.counters.requests += u64::from(life.asked.is_filtered(&relaying.routed.choice));
+        (State::Relaying(relaying), Step::Relay)
+    }
+
+    /// Tells a server's health of an event, and the log of what comes of it.
+    pub(super) fn report(&mut self, routed: &Routed, backend: BackendId, event: HealthEvent, now: Instant) {
+        if let Some(change) = self.upstreams.report(backend, event, now) {
+            self.notices.push_back(Notice {
+                service: Arc::clone(&routed.choice.service),
+                server: Arc::clone(&routed.server),
+                change,
+            });
+        }
+    }
+}
