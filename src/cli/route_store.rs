@@ -255,7 +255,16 @@ fn imported(path: &Path) -> Result<Vec<Entry>, Error> {
     };
     if bytes.trim_ascii_start().starts_with(b"{") {
         let text = String::from_utf8_lossy(&bytes);
-        return store::parse_lines(&text).map_err(in_file);
+        let entries = store::parse_lines(&text).map_err(in_file)?;
+        let mistakes = entries
+            .iter()
+            .filter_map(|entry| lower::service_name(&entry.name).err());
+        let mistakes: Vec<String> = mistakes.collect();
+        return if mistakes.is_empty() {
+            Ok(entries)
+        } else {
+            Err(in_file(mistakes))
+        };
     }
     let (mut entries, mut mistakes) = (Vec::new(), Vec::new());
     for door in doors_of(path.to_owned())? {

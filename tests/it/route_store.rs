@@ -551,6 +551,16 @@ fn the_services_of_a_file_are_imported_all_or_none_and_a_table_comes_back_from_i
         status == Some(2) && errors.contains("the service b.example cannot be put into the store"),
         "{errors}"
     );
+    let lines = home.path().join("lines");
+    let good = "{\"sni\":\"a.example\",\"addr\":\"10.0.0.5:443\"}";
+    for bad in [
+        "{\"sni\":\"b.example\"}",
+        "{\"sni\":\"b:443\",\"addr\":\"10.0.0.5:443\"}",
+    ] {
+        fs::write(&lines, format!("{good}\n{bad}\n")).unwrap();
+        let (status, _, errors) = tool(&redis, &["import", lines.to_str().unwrap()]);
+        assert_eq!(status, Some(2), "{errors}");
+    }
     assert_eq!(redis.cli(&["KEYS", "*"]), "");
 }
 
