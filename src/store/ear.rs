@@ -124,3 +124,19 @@ fn listen(
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_without_a_place_is_remembered_once_for_all() {
+        let backlog = Backlog::default();
+        assert!((0..MOST_WAITING).all(|_| backlog.enter()));
+        assert!(!backlog.has_overflowed());
+        assert!(!backlog.enter() && !backlog.enter());
+        assert!(backlog.has_overflowed() && !backlog.has_overflowed());
+        backlog.leave();
+        assert!(backlog.enter() && !backlog.enter());
+    }
+}

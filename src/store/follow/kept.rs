@@ -98,3 +98,61 @@ impl Kept {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::entry::Entry;
+
+    fn listing(names: &[&str]) -> Listing {
+        let entry = |name: &&str| Entry::read(name.as_bytes(), br#"{"addr":"10.0.0.5:443"}"#).unwrap();
+        names.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn a_table_is_written_at_once_and_the_next_one_a_while_later() {
+        let home = tempfile::tempdir().unwrap();
+        let mut kept = Kept::new(Some(home.path().join("table")));
+        let (one, two, now) = (listing(&["a"]), listing(&["a", "b"]), Instant::now());
+        assert!(kept.read().listing.is_none() && kept.modified().is_none());
+        kept.is_old = true;
+        assert_eq!(kept.write(&one, now), None);
+        assert_eq!(kept.read().listing, Some(one.clone()));
+        assert!(kept.modified().is_some());
+        kept.is_old = true;
+        assert_eq!(kept.write(&two, now + BETWEEN_WRITES / 2), None);
+        assert_eq!(kept.read().listing, Some(one), "it is too early");
+        assert_eq!(kept.write(&two, now + BETWEEN_WRITES), None);
+        assert_eq!(kept.read().listing, Some(two));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_told_of_once_and_tried_again() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("folder");
+        let mut kept = Kept::new(Some(folder.join("table")));
+        let (table, now) = (listing(&["a"]), Instant::now());
+        kept.is_old = true;
+        let told = kept.write(&table, now).unwrap();
+        assert!(told.contains("cannot be written: "), "{told}");
+        assert_eq!(kept.write(&table, now + BETWEEN_WRITES), None);
+        std::fs::create_dir(&folder).unwrap();
+        assert_eq!(kept.write(&table, now + BETWEEN_WRITES * 2), None);
+        assert_eq!(kept.read().listing, Some(table));
+    }
+
+    #[test]
+    fn another_file_is_written_as_soon_as_it_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| Some(home.path().join(name)));
+        let mut kept = Kept::new(first.clone());
+        let (table, now) = (listing(&["a"]), Instant::now());
+        kept.is_old = true;
+        assert_eq!(kept.write(&table, now), None);
+        kept.move_to(first);
+        assert!(!kept.is_old);
+        kept.move_to(second);
+        assert_eq!(kept.write(&table, now), None);
+        assert_eq!(kept.read().listing, Some(table));
+    }
+}

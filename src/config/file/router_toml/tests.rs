@@ -74,6 +74,25 @@ fn the_store_of_tcprouter_is_that_of_the_door() {
 }
 
 #[test]
+fn check_looks_for_the_files_by_which_a_store_is_reached() {
+    let text = "[server]\nport = 443\nhttpport = 0\nclientsport = 0\n[server.store]\naddr = 'redis.internal'\ntls = true\n\
+                ca = '/nowhere/ca.pem'\npassword_file = '/nowhere/password'\n";
+    let told = read_bytes("f", text.as_bytes(), Scope::Needs, None)
+        .unwrap_err()
+        .to_string();
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines.len(), 2, "{told}");
+    assert!(
+        lines[0].starts_with("f:7:7: tls: ") && lines[0].contains("/nowhere/ca.pem"),
+        "{told}"
+    );
+    assert!(
+        lines[1].starts_with("f:9:17: password-file: /nowhere/password is of no use: "),
+        "{told}"
+    );
+}
+
+#[test]
 fn the_port_for_http_leads_to_the_ports_for_http() {
     let options = read_text(
         "[server]\nport = 443\nhttpport = 80\nclientsport = 0\nredirect_https = true\nacme_addr = '10.0.0.9:81'\n\
