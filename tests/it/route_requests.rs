@@ -534,6 +534,23 @@ fn a_client_that_leaves_in_a_head_leaves_nothing_behind() {
     assert_gone(&daemon);
 }
 
+#[test]
+fn a_client_that_is_lost_is_noticed_although_no_more_is_read_of_it() {
+    let (daemon, [backend, _]) = door("");
+    let mut client = connect(&daemon);
+    client.send(get("a.example", "/first"));
+    let mut served = backend.accept();
+    served.expect(get("a.example", "/first"));
+    client.send(get("a.example", "/next").repeat(2_000));
+    // The answer is awaited, and so are those requests.
+    let line = format!("out = 0, http = per-request, name = {:?}", "a.example");
+    let dump = daemon.usr2();
+    assert!(dump.iter().any(|told| told.contains(&line)), "{dump:?}");
+    client.reset();
+    served.expect_reset();
+    assert_gone(&daemon);
+}
+
 // ---- servers ----------------------------------------------------------------------------------------------------
 
 #[test]

@@ -5,7 +5,8 @@
 //! [`core::hello`], [`core::head`]); [`core::table`] says which service has the name, [`core::upstreams`] which of its
 //! servers is next. The server is connected, gets the bytes that are held, and from then on both sides send what they
 //! like (`shell::carrying`), until both have ended or one is lost. A client whose name leads nowhere gets an alert or a
-//! page. [`core::router`] decides all of it, the shell acts.
+//! page. [`core::router`] decides all of it, the shell acts. In per-request mode a [`core::filter`] stands in the relay, and
+//! later requests are judged as well.
 //!
 //! Some services may stand in a store ([`crate::store`]), which a thread follows; what it believes becomes a second table
 //! (`stored`, `shell::store`), behind that of the file.

@@ -43,9 +43,14 @@ impl Route {
         let server = self.life.routed().map(|routed| routed.server.to_string());
         let (server, Traffic { input, output, .. }) = (server.as_deref().unwrap_or("none"), self.stage.traffic());
         let name = self.life.asked().name.as_deref().unwrap_or("none");
+        let mode = if self.life.is_filtered() {
+            "http = per-request, "
+        } else {
+            ""
+        };
         format!(
             "route {number}: state = {stage}, connected for = {since}, client = {origin}, server = {server}, \
-             in = {input}, out = {output}, name = {name:?}"
+             in = {input}, out = {output}, {mode}name = {name:?}"
         )
     }
 }

@@ -11,6 +11,7 @@ use super::super::core::exchange::Given;
 use super::super::core::filter::{Filter, Finding};
 use super::super::core::head::Head;
 use super::end::End;
+use crate::net::stream::PeerState;
 use crate::relay::carrier::Tools;
 use crate::relay::conversation::{self, Conversation, Standing};
 use crate::relay::direction::Event;
@@ -63,6 +64,17 @@ pub(super) fn ripe(conversation: &Conversation, filter: &Filter) -> Option<Findi
         .filter(|_| is_delivered || filter.given() == Given::Part)
 }
 
+impl Strained<'_> {
+    /// The event of a side that is not read, since enough of it is held. A client that has gone must be noticed all the
+    /// same; from a server that has gone the client gets what went through.
+    fn unread(&self) -> Event {
+        match (self.side, self.end.conn.socket().peer_state()) {
+            (Side::Client, PeerState::Gone) => Event::Failed,
+            (Side::Client | Side::Server, _) => Event::SourceEmpty,
+        }
+    }
+}
+
 impl Endpoint for Strained<'_> {
     fn read(&mut self, to: &mut [u8]) -> Result<usize, Event> {
         loop {
@@ -78,7 +90,7 @@ impl Endpoint for Strained<'_> {
             // Each further turn of the loop has read a byte that is held.
             let room = filter.room(self.side).min(to.len());
             let Some(to) = to.get_mut(..room).filter(|to| !to.is_empty()) else {
-                return Err(Event::SourceEmpty);
+                return Err(self.unread());
             };
             match self.end.read(to) {
                 Ok(count) => {
