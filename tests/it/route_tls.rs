@@ -166,6 +166,40 @@ fn a_hello_in_pieces_and_a_request_right_behind_the_handshake_are_read() {
 }
 
 #[test]
+fn a_handshake_with_a_slow_key_is_signed_by_a_thread() {
+    let (backend, certificate) = (Backend::new(), Certificate::rsa());
+    let (daemon, _doors) = before(&backend, &certificate, "");
+    let clients: Vec<_> = (0..5).map(|_| hello_of(&daemon, &certificate)).collect();
+    for (hello, client) in &clients {
+        (&client.sock).write_all(hello).unwrap();
+    }
+    for (_, mut client) in clients {
+        client.write_all(b"request").unwrap();
+        backend.accept().expect("request");
+    }
+    let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!((stats.count("tls handshakes"), stats.count("tls signing")), (5, 0));
+}
+
+#[test]
+fn a_server_learns_of_the_name_and_the_agreed_protocol_by_a_header() {
+    let (backend, certificate) = (Backend::new(), Certificate::new());
+    let (daemon, _doors) = before(&backend, &certificate, "alpn = 'h2'\nsend-proxy = 'v2'");
+    let mut client = certificate.client(TcpStream::connect(daemon.addr().to_string()).unwrap());
+    client.conn = certificate.connection_offering(&["http/1.1", "h2"]);
+    client.write_all(b"request").unwrap();
+    let mut served = backend.accept();
+    // Both addresses, and two fields of three bytes and their text.
+    let length = 12 + 3 + 2 + 3 + 9;
+    served.expect(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0");
+    served.expect([length, 127, 0, 0, 1, 127, 0, 0, 1]);
+    let ports = [client.sock.local_addr().unwrap().port(), daemon.addr().port()];
+    served.expect(ports.map(u16::to_be_bytes).concat());
+    served.expect(b"\x01\0\x02h2\x02\0\x09localhost");
+    served.expect("request");
+}
+
+#[test]
 fn a_client_that_fails_its_handshake_is_counted_and_told_and_hinders_no_other() {
     let (backend, certificate) = (Backend::new(), Certificate::new());
     let (daemon, _doors) = before(&backend, &certificate, "");
@@ -469,6 +503,27 @@ fn a_door_that_is_gone_when_the_handshake_is_done_is_told_and_the_client_is_clos
     let mut client = secured(&daemon, &certificate);
     client.send("echo hello\n");
     assert_eq!(client.read_to_end(), b"hello\n");
+}
+
+#[test]
+fn a_client_that_may_not_connect_any_more_is_closed_in_its_handshake() {
+    let (backend, certificate) = (Backend::new(), Certificate::new());
+    let text = |keys: &str| {
+        let of_service = [tls(&certificate, ""), at(&backend)].concat();
+        [route(keys), service("localhost", &of_service)].concat()
+    };
+    let doors = Doors::new(&text(""));
+    let daemon = doors.start();
+    let (hello, mut client) = hello_of(&daemon, &certificate);
+    client.sock.write_all(&hello).unwrap();
+    daemon.usr1_until(|stats| stats.count("tls waiting") == 1);
+    doors.write(&text("deny = '127.0.0.1'"));
+    daemon.signal(Signal::SIGHUP);
+    daemon.stderr_wait("refused 127.0.0.1:");
+    let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!((stats.count("tls waiting"), stats.count("refused denied")), (0, 1));
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
 }
 
 #[test]

@@ -8,11 +8,14 @@
 //! page. [`core::router`] decides all of it, the shell acts. In per-request mode a [`core::filter`] stands in the relay, and
 //! later requests are judged as well.
 //!
+//! The TLS of a service may end here: its clients make their handshakes first (`shell::securing`). And a service may lead
+//! to another door of the process, which is handed the client (`shell::handing`).
+//!
 //! Some services may stand in a store ([`crate::store`]), which a thread follows; what it believes becomes a second table
 //! (`stored`, `shell::store`), behind that of the file.
 //!
 //! Invariants:
-//! - Bytes reach the server unchanged, from the first one on; nothing is decrypted.
+//! - Bytes reach the server unchanged, from the first one on; nothing is decrypted, but for a service whose TLS ends here.
 //! - After the first bytes a client is not read before its server is connected: what it sends, and its end, keep their
 //!   order in the kernel.
 //! - A side that has only a part of what the other has sent learns so by a reset.

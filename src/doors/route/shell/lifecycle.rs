@@ -140,6 +140,8 @@ impl Door for RouteDoor {
         };
         send_small_writes_at_once(&new);
         self.front.reload(cx, Arc::clone(&options.front), new);
+        // Clients that may not connect any more were closed in their handshakes.
+        self.take_secured(cx);
         self.router.set_hello_timeout(options.hello_timeout);
         self.router.set_https_port(https_port(&self.front));
         self.router.keep_protocols(options.log_connections);
