@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use nix::sys::signal::Signal;
 
 use crate::harness::{Address, Daemon, free_port, temp_dir};
-use crate::route_peers::{Backend, client_at, hello};
+use crate::route_peers::{Backend, INTERNAL_ERROR, UNRECOGNIZED_NAME, client_at, hello};
 
 /// A file of tcprouter with these keys of the server, in the words of the original.
 fn router_toml(server: &str, backend: &Backend, other: &Backend) -> String {
@@ -42,6 +42,67 @@ fn the_file_of_tcprouter_is_served_at_its_port_by_each_command_that_takes_it() {
         expect_route(&address, "WWW.example.org", &backend);
         expect_route(&address, "elsewhere.example", &other);
         assert_eq!(daemon.usr1().get("name"), Some("route"));
+    }
+}
+
+/// The example of tcprouter's own documents, but for the address and the ports of the listeners, and without its store.
+fn original(port: u16) -> String {
+    format!(
+        r#"[server]
+addr = "127.0.0.1"        # for all three listeners
+port = {port}              # TLS, routed by SNI; not decrypted
+httpport = {}           # HTTP/1.x, routed by the Host header (port stripped)
+clientsport = 18000     # tunnel clients
+[server.services."www.example.org"]
+addr = "151.101.1.178"
+tlsport = 443
+httpport = 80
+[server.services."behind-nat.example.org"]
+clientsecret = "TB2pbZ5FR8"   # forward to the tunnel client that presented this secret
+"#,
+        free_port()
+    )
+}
+
+#[test]
+fn an_original_file_with_services_for_tunnels_runs_unchanged_and_shows_no_secret() {
+    let home = temp_dir();
+    let file = home.path().join("router.toml");
+    let port = free_port();
+    fs::write(&file, original(port)).unwrap();
+    let warnings = [
+        "router.toml:5:1: clientsport: no tunnel is served yet, so nothing listens there; write clientsport = 0 until one is",
+        "router.toml:10:18: client-secret: no tunnel client is served yet, so clients of `behind-nat.example.org` are refused",
+    ];
+    let checked = run(home.path(), &["check", "router.toml"]);
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+    let told = String::from_utf8(checked.stderr).unwrap();
+    for warning in warnings {
+        assert_eq!(told.matches(warning).count(), 1, "{told}");
+    }
+    let daemon = Daemon::with(["route", "--config", file.to_str().unwrap(), "-d", "--log-connections"]).start();
+    for warning in warnings {
+        daemon.stderr_wait(warning);
+    }
+    let address = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let mut client = client_at(&address, "behind-nat.example.org", "");
+    assert_eq!(client.read_to_end(), INTERNAL_ERROR);
+    drop(client);
+    let mut unknown = client_at(&address, "unknown.example.org", "");
+    assert_eq!(unknown.read_to_end(), UNRECOGNIZED_NAME);
+    daemon.stderr_wait("was not served: its service has no server, or no tunnel client");
+    let dump = daemon.usr2().join("\n");
+    let question = ["route", "router.toml", "--explain", "--sni", "behind-nat.example.org"];
+    let explained = run(home.path(), &question);
+    let explained = String::from_utf8(explained.stdout).unwrap();
+    assert!(
+        explained.ends_with("no client of its tunnel is connected, so the client is refused\n"),
+        "{explained}"
+    );
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+    for text in [told, daemon.stderr.text(), dump, explained] {
+        assert!(!text.contains("TB2pb"), "{text}");
     }
 }
 

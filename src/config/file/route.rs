@@ -20,7 +20,7 @@ use crate::config::quote::{Quoted, in_header};
 use crate::config::spec::listen::TlsSpec;
 use crate::config::spec::route::{RouteSpec, ServiceSpec, StoreSpec};
 use crate::doors::front::options::TlsOptions;
-use crate::doors::route::options::{CATCH_ALL, Options, Pattern, Rule, StoreSettings, Table};
+use crate::doors::route::options::{CATCH_ALL, Options, Pattern, Rule, StoreSettings, Table, Target};
 
 /// The key of a door's table that holds its services.
 pub(super) const SERVICES: &str = "services";
@@ -34,8 +34,7 @@ const OTHER_STORES: [&str; 3] = ["etcd", "boltdb", "consul"];
 /// The keys of a door that have no effect yet.
 pub(super) const LATER: [&str; 1] = ["tunnel-listen"];
 /// The keys of a service that have no effect yet.
-pub(super) const LATER_OF_SERVICE: [&str; 6] = [
-    "client-secret",
+pub(super) const LATER_OF_SERVICE: [&str; 5] = [
     "start",
     "ready-timeout",
     "idle",
@@ -125,6 +124,7 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Opt
         let files = beside.files.iter();
         files.for_each(|(place, spec)| needs.add_identities_at(*place, spec));
     }
+    warn_of_tunnels(&table, &names, report);
     if found.needs.is_some() {
         warn_of_coalescing(&table, names, report);
     }
@@ -310,6 +310,25 @@ fn table(
     (table, names)
 }
 
+/// Warns once of the services that a tunnel client is to serve.
+fn warn_of_tunnels(table: &Table, names: &[(usize, Pattern)], report: &mut Report<'_>) {
+    let mut tunnels = names.iter().filter(|(_, name)| {
+        let rules = table.get(name).map(|service| &service.rules);
+        rules.is_some_and(|rules| rules.iter().any(|rule| rule.target == Target::Tunnel))
+    });
+    let Some((place, first)) = tunnels.next() else { return };
+    let others = match tunnels.count() {
+        0 => String::new(),
+        1 => " and of one other service".to_owned(),
+        others => format!(" and of {others} other services"),
+    };
+    report.add_ignored(*place, || {
+        let first = first.to_string();
+        let first = Quoted(&first);
+        format!("client-secret: no tunnel client is served yet, so clients of {first}{others} are refused")
+    });
+}
+
 fn warn_of_coalescing(table: &Table, names: Vec<(usize, Pattern)>, report: &mut Report<'_>) {
     let (places, names): (Vec<usize>, Vec<Pattern>) = names.into_iter().unzip();
     for (index, text) in lower::coalescing(table, &names) {
@@ -341,6 +360,12 @@ fn rules(service: &Service<'_>, defaults: &ServiceDefaults, beside: &mut Beside,
                 place: at("door"),
                 door: door.clone(),
                 tls: id.as_str().into(),
+            });
+        }
+        if spec.client_secret.is_some() && (spec.addr.is_some() || !spec.addrs.is_empty()) {
+            let key = if spec.addr.is_some() { "addr" } else { "addrs" };
+            report.add_ignored(at(key), || {
+                format!("{key}: it counts for nothing, because a tunnel client serves a name with `client-secret`")
             });
         }
         match lower::service(&id, &spec, keys.all_read() && !any_later, defaults) {

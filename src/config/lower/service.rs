@@ -26,6 +26,8 @@ const PORT: RangeInclusive<u16> = 1..=u16::MAX;
 /// The longest name of a protocol (RFC 7301 §3.1).
 const LONGEST_PROTOCOL: usize = 255;
 const DEFAULT_WEIGHT: u16 = 1;
+/// The longest secret of a tunnel client, in bytes, as in a store.
+const LONGEST_SECRET: usize = 4_096;
 
 /// The settings of a door that count for its services without such a setting.
 #[derive(Debug, Clone, Default)]
@@ -238,12 +240,16 @@ pub(super) enum Place {
 }
 
 fn target(mistakes: &mut Mistakes, spec: &ServiceSpec, is_whole: bool) -> Target {
-    match &spec.door {
-        Some(door) => {
+    match (&spec.door, &spec.client_secret) {
+        (Some(door), _) => {
             check_idle(mistakes, spec, door);
             Target::Door(door.as_str().into())
         }
-        None => to_servers(mistakes, spec, is_whole),
+        (None, Some(secret)) => {
+            check_secret(mistakes, secret);
+            Target::Tunnel
+        }
+        (None, None) => to_servers(mistakes, spec, is_whole),
     }
 }
 
@@ -254,6 +260,7 @@ fn check_idle(mistakes: &mut Mistakes, spec: &ServiceSpec, door: &str) {
         ("addrs", !spec.addrs.is_empty()),
         ("tls-port", spec.tls_port.is_some()),
         ("http-port", spec.http_port.is_some()),
+        ("client-secret", spec.client_secret.is_some()),
         ("balance", spec.balance.is_some()),
         ("connect-timeout", spec.connect_timeout.is_some()),
         ("idle-timeout", spec.idle_timeout.is_some()),
@@ -327,6 +334,14 @@ fn example_of_port(spec: &ServiceSpec) -> &'static str {
     match spec.tls {
         Some(_) => "http-port = 80",
         None => "tls-port = 443",
+    }
+}
+
+/// Adds a mistake for a text that is no secret, without the text.
+fn check_secret(mistakes: &mut Mistakes, secret: &str) {
+    if secret.is_empty() || secret.len() > LONGEST_SECRET {
+        let text = format!("a secret has 1 to {LONGEST_SECRET} bytes");
+        mistakes.add(KeyRef::key("client-secret"), text, "write that of the tunnel client");
     }
 }
 

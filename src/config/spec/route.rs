@@ -170,6 +170,9 @@ pub struct ServiceSpec {
     /// The port of the servers for HTTP [default: the port in the address]
     #[arg(long, value_name = "PORT")]
     pub http_port: Option<Whole>,
+    /// In place of a server, the secret of the tunnel client that serves the name; there is no such client yet
+    #[arg(long, value_name = "SECRET")]
+    pub client_secret: Option<String>,
     /// The protocol that a client must offer (ALPN) to come here; the others come to the next entry of the same name
     /// [default: any]
     #[arg(long, value_name = "PROTOCOL")]

@@ -456,10 +456,45 @@ fn each_mistake_in_a_door_is_told_at_its_position() {
 
 #[test]
 fn a_key_that_is_not_served_yet_is_not_passed_over() {
-    for key in ["client-secret = 's'", "start = '/usr/bin/app'"] {
+    for key in ["start = '/usr/bin/app'"] {
         let told = told(&format!("a = {{ {key} }}"));
         let name = key.split(' ').next().unwrap();
         assert_eq!(told, [format!("`{name}` is not served yet; leave it out")]);
+    }
+}
+
+#[test]
+fn a_service_with_a_secret_is_for_a_tunnel_client_and_no_mistake_shows_the_secret() {
+    let options = with("a = { client-secret = 's3cret' }\nb = { client-secret = 's', addr = '10.0.0.5' }").unwrap();
+    for name in ["a", "b"] {
+        let rule = &options.table.get(&name.parse().unwrap()).unwrap().rules[0];
+        assert_eq!(rule.target, Target::Tunnel);
+    }
+    assert!(!format!("{options:?}").contains("s3cret"));
+    let too_long = "s3cret".repeat(1000);
+    for (value, mistake) in [
+        (
+            "''",
+            "client-secret: a secret has 1 to 4096 bytes; write that of the tunnel client",
+        ),
+        (
+            &format!("'{too_long}'"),
+            "client-secret: a secret has 1 to 4096 bytes; write that of the tunnel client",
+        ),
+        (
+            "7654321",
+            "client-secret: an integer is not what belongs here; write client-secret = \"SECRET\"",
+        ),
+        (
+            "['s3cret']",
+            "client-secret: this takes one value, not a list; keep one of them",
+        ),
+        (
+            "{ is = 's3cret' }",
+            "client-secret: a table is not what belongs here; write client-secret = \"SECRET\"",
+        ),
+    ] {
+        assert_eq!(told(&format!("a = {{ client-secret = {value} }}")), [mistake]);
     }
 }
 

@@ -139,7 +139,8 @@ impl RouteDoor {
                 self.front.note(cx, Level::Debug, report::OPENING, line);
             }
             Ending::NoServer => {
-                let line = format_args!("{origin}, which asks for {name}, was not served: its service has no server");
+                let why = "its service has no server, or no tunnel client";
+                let line = format_args!("{origin}, which asks for {name}, was not served: {why}");
                 self.front.note(cx, Level::Error, report::CONNECT, line);
             }
             Ending::ServerFailed | Ending::ServerLate | Ending::NoResources => {
