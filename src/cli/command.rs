@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::file::Foreign;
 use crate::config::file::Source;
 use crate::config::lower::log::LogSettings;
 use crate::config::spec::command::CommandSpec;
 use crate::daemon::{self, Plan};
-use crate::error::{Blame, Error};
+use crate::error::Error;
 
 /// The variable that names the directory in which torcd looks for its file.
 const HOME: &str = "TORC_HOME";
@@ -49,39 +50,20 @@ pub(super) fn run(flags: Flags, log: LogSettings) -> Result<(), Error> {
     })
 }
 
-/// Returns the file, with the flags that override it.
+/// Returns the file, with the flags that override it. `home` is the value of the variable.
 fn source(flags: Flags, home: Option<OsString>) -> Result<Source, Error> {
-    let path = match flags.file.or(flags.config) {
-        Some(path) => path,
-        None => default_file(home)?,
+    let home = home.filter(|home| !home.is_empty());
+    let file = Foreign {
+        format: FILE,
+        default: home.map_or_else(|| PathBuf::from(FILE), |home| PathBuf::from(home).join(FILE)),
+        remedy: &format!("name the file with --config, or its directory in {HOME}"),
+        other: ("toml", |path| format!("write iotcpd run --config {}", path.display())),
     };
-    if path.extension().is_some_and(|extension| extension == "toml") {
-        let path = path.display();
-        return Err(Error::new(
-            Blame::Operator,
-            format_args!("{path} is no torc.cfg: its name ends in .toml"),
-            format_args!("write iotcpd run --config {path}"),
-        ));
-    }
+    let path = file.choose(flags.file.or(flags.config))?;
     Ok(Source::Torc {
         path,
         flags: Box::new(flags.spec),
     })
-}
-
-/// Returns the file that torcd would read. `home` is the value of the variable.
-fn default_file(home: Option<OsString>) -> Result<PathBuf, Error> {
-    let home = home.filter(|home| !home.is_empty());
-    let path = home.map_or_else(|| PathBuf::from(FILE), |home| PathBuf::from(home).join(FILE));
-    // If the file exists, any other mistake is reported when it is read.
-    if path.symlink_metadata().is_ok() {
-        return Ok(path);
-    }
-    Err(Error::new(
-        Blame::Operator,
-        format_args!("there is no {}", path.display()),
-        format_args!("name the file with --config, or its directory in {HOME}"),
-    ))
 }
 
 #[cfg(test)]
@@ -89,6 +71,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::error::Blame;
 
     #[derive(Debug, Parser)]
     #[command(name = "command")]

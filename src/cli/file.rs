@@ -1,6 +1,8 @@
-//! The file of `run` and `check`: an argument, the value of `--config`, or the default.
+//! The file of `run` and `check`: an argument, the value of `--config`, or the default. The same for the commands that run
+//! one door from a file of another program.
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -35,18 +37,58 @@ impl File {
     }
 }
 
-/// Returns the default file, if it exists. Any other mistake is reported when it is read.
 fn default_file(command: &str, path: PathBuf) -> Result<PathBuf, Error> {
-    if path.symlink_metadata().is_ok() {
-        return Ok(path);
+    let told = format!("no file is named, and there is no {}", path.display());
+    let remedy = format_args!(
+        "name the file with the services (iotcpd {command} FILE, or --config FILE), or write that one: iotcpd.toml(5) has an example"
+    );
+    existing(path, told, remedy)
+}
+
+/// Returns the file, if it exists. Any other mistake is reported when it is read.
+fn existing(path: PathBuf, told: impl Display, remedy: impl Display) -> Result<PathBuf, Error> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(path),
+        Err(_) => Err(Error::new(Blame::Operator, told, remedy)),
     }
-    Err(Error::new(
-        Blame::Operator,
-        format_args!("no file is named, and there is no {}", path.display()),
-        format_args!(
-            "name the file with the services (iotcpd {command} FILE, or --config FILE), or write that one: iotcpd.toml(5) has an example"
-        ),
-    ))
+}
+
+/// The file of a command that runs one door, in the format of another program.
+pub(super) struct Foreign<'f> {
+    /// The name of the format: `torc.cfg`.
+    pub(super) format: &'f str,
+    /// The file that is read when none is named.
+    pub(super) default: PathBuf,
+    /// The ways to name one, for the operator.
+    pub(super) remedy: &'f str,
+    /// The extension of files that are certainly in another format, and the words about what to do with one.
+    pub(super) other: (&'f str, fn(&Path) -> String),
+}
+
+impl Foreign<'_> {
+    /// Returns the file: the one that is named, or else the default.
+    ///
+    /// # Errors
+    /// An error of the operator's if it is in another format, or the default one does not exist.
+    pub(super) fn choose(self, named: Option<PathBuf>) -> Result<PathBuf, Error> {
+        let path = match named {
+            Some(path) => path,
+            None => {
+                let told = format!("there is no {}", self.default.display());
+                existing(self.default, told, self.remedy)?
+            }
+        };
+        let (extension, remedy) = self.other;
+        if path.extension().is_some_and(|own| own == extension) {
+            let told = format_args!(
+                "{} is no {}: its name ends in .{extension}",
+                path.display(),
+                self.format
+            );
+            return Err(Error::new(Blame::Operator, told, remedy(&path)));
+        }
+        Ok(path)
+    }
 }
 
 #[cfg(test)]

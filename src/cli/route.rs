@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::file::Foreign;
 use super::route_store::{self, StoreCommand};
 use super::write_to;
 use crate::config::file::Source;
@@ -119,34 +120,19 @@ fn answer(flags: Flags) -> Result<(), Error> {
 
 /// Returns the file, with the flags that override it.
 fn source(flags: Flags) -> Result<Source, Error> {
-    let path = match flags.file.or(flags.config) {
-        Some(path) => path,
-        None => default_file(DEFAULT.into())?,
+    let file = Foreign {
+        format: "router.toml",
+        default: DEFAULT.into(),
+        remedy: "name the file with --config",
+        other: ("cfg", |path| {
+            format!("write iotcpd command --config {} if it is a torc.cfg", path.display())
+        }),
     };
-    if path.extension().is_some_and(|extension| extension == "cfg") {
-        let path = path.display();
-        return Err(Error::new(
-            Blame::Operator,
-            format_args!("{path} is no router.toml: its name ends in .cfg"),
-            format_args!("write iotcpd command --config {path} if it is a torc.cfg"),
-        ));
-    }
+    let path = file.choose(flags.file.or(flags.config))?;
     Ok(Source::Router {
         path,
         flags: Box::new(flags.spec),
     })
-}
-
-/// Returns the file that tcprouter would read, if it exists. Any other mistake is reported when it is read.
-fn default_file(path: PathBuf) -> Result<PathBuf, Error> {
-    if path.symlink_metadata().is_ok() {
-        return Ok(path);
-    }
-    Err(Error::new(
-        Blame::Operator,
-        format_args!("there is no {}", path.display()),
-        "name the file with --config",
-    ))
 }
 
 #[cfg(test)]
@@ -185,18 +171,5 @@ mod tests {
             source(flags).unwrap_err().to_string(),
             format!("x.cfg is no router.toml: its name ends in .cfg; {remedy}")
         );
-    }
-
-    #[test]
-    fn the_default_file_must_exist() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join(DEFAULT);
-        let told = default_file(path.clone()).unwrap_err().to_string();
-        assert_eq!(
-            told,
-            format!("there is no {}; name the file with --config", path.display())
-        );
-        std::fs::write(&path, "").unwrap();
-        assert_eq!(default_file(path.clone()).unwrap(), path);
     }
 }
