@@ -1,6 +1,7 @@
 //! `iotcpd route [FILE] [flags]`: one route door, described in a router.toml, like tcprouter.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -12,7 +13,8 @@ use crate::config::lower::log::LogSettings;
 use crate::config::spec::route::RouteSpec;
 use crate::daemon::{self, Plan};
 use crate::doors::Options;
-use crate::doors::route::explain::{Hello, explain, former};
+use crate::doors::route::explain::{Former, Hello, Request, explain, explain_request, former};
+use crate::doors::route::options::Table;
 use crate::error::{Blame, Error};
 use crate::net::standard::Standard;
 
@@ -33,6 +35,7 @@ Examples:
   END
   iotcpd check router.toml && iotcpd route --config router.toml
   iotcpd route --config router.toml --explain --sni www.example.org --alpn h2
+  iotcpd route --config router.toml --explain --host www.example.org
 
 Flags go over what the file says under the same name; --tls-listen and
 --http-listen also over its ports.";
@@ -49,8 +52,8 @@ pub(super) struct Flags {
     /// The same, as a flag
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Say which service of the file takes a TLS client with these --sni and --alpn, and why, and exit; the file may
-    /// also be one of iotcpd run
+    /// Say which service of the file takes a TLS client with these --sni and --alpn, or an HTTP client with this --host,
+    /// and why, and exit; the file may also be one of iotcpd run
     #[arg(long, help_heading = "Questions")]
     explain: bool,
     /// The name that the client asks for [default: none]
@@ -59,6 +62,12 @@ pub(super) struct Flags {
     /// A protocol that the client offers; may be repeated [default: none]
     #[arg(long, value_name = "PROTOCOL", requires = "explain", help_heading = "Questions")]
     alpn: Vec<String>,
+    /// The Host of an HTTP client, with a port or without [default: the client speaks TLS]
+    #[arg(long, value_name = "NAME", requires = "explain", conflicts_with_all = ["sni", "alpn"], help_heading = "Questions")]
+    host: Option<String>,
+    /// The path that an HTTP client asks for [default: /]
+    #[arg(long, value_name = "PATH", requires = "host", help_heading = "Questions")]
+    path: Option<String>,
     #[command(flatten)]
     spec: RouteSpec,
 }
@@ -83,9 +92,16 @@ pub(super) fn run(flags: Flags, log: LogSettings) -> Result<(), Error> {
 /// Prints the decision of each route door in the file.
 fn answer(flags: Flags) -> Result<(), Error> {
     let (name, protocols) = (flags.sni.clone(), flags.alpn.clone());
-    let hello = Hello {
-        name: name.as_deref(),
-        protocols: &protocols,
+    let (host, path) = (flags.host.clone(), flags.path.clone());
+    let question = |table: &Arc<Table>, former: &Former| match &host {
+        Some(host) => {
+            let path = path.as_deref().unwrap_or("/");
+            explain_request(table, former, Request { host, path })
+        }
+        None => {
+            let (name, protocols) = (name.as_deref(), &protocols[..]);
+            explain(table, former, Hello { name, protocols })
+        }
     };
     // Only the table [server] has flags that override it.
     let has_flags = flags.spec != RouteSpec::default();
@@ -103,7 +119,7 @@ fn answer(flags: Flags) -> Result<(), Error> {
         .collect();
     for door in &doors {
         let former = former(door.store.as_ref());
-        let told = explain(&door.table, &former, hello) + &former.told;
+        let told = question(&door.table, &former) + &former.told;
         let told = if doors.len() > 1 {
             format!("{}: {told}", door.front.name)
         } else {
@@ -161,6 +177,22 @@ mod tests {
             assert!(*path == *"x" && flags.debug && flags.tls_listen == ["unix:/x"]);
         }
         assert!(Command::try_parse_from(["route", "x", "--config", "y"]).is_err());
+    }
+
+    #[test]
+    fn a_question_is_about_one_client() {
+        for (flags, is_one) in [
+            ("--explain --host a --path /x", true),
+            ("--explain --sni a --alpn h2", true),
+            ("--explain --host a --sni a", false),
+            ("--explain --host a --alpn h2", false),
+            ("--explain --path /x", false),
+            ("--host a", false),
+        ] {
+            let line = format!("route x {flags}");
+            let words = line.split(' ');
+            assert_eq!(Command::try_parse_from(words).is_ok(), is_one, "{line}");
+        }
     }
 
     #[test]

@@ -180,6 +180,20 @@ fn the_entry_that_decides_is_told_without_running_anything() {
         );
         assert_eq!(told(&question), refused);
     }
+    let by_http = [
+        "route",
+        "config.toml",
+        "--explain",
+        "--host",
+        "WWW.example.org:80",
+        "--path",
+        "/x",
+    ];
+    assert_eq!(
+        told(&by_http),
+        "www.example.org: the client is refused with 404, because each entry of the service *.example.org, which has the \
+         name, asks for an alpn that is not offered\n"
+    );
     let both = server + &route.replace("127.0.0.1:443", "127.0.0.1:444");
     fs::write(home.path().join("config.toml"), both).unwrap();
     assert_eq!(told(&question), format!("route: {refused}web: {refused}"));

@@ -34,13 +34,7 @@ const OTHER_STORES: [&str; 3] = ["etcd", "boltdb", "consul"];
 /// The keys of a door that have no effect yet.
 pub(super) const LATER: [&str; 1] = ["tunnel-listen"];
 /// The keys of a service that have no effect yet.
-pub(super) const LATER_OF_SERVICE: [&str; 5] = [
-    "start",
-    "ready-timeout",
-    "idle",
-    "check",
-    "check-interval",
-];
+pub(super) const LATER_OF_SERVICE: [&str; 5] = ["start", "ready-timeout", "idle", "check", "check-interval"];
 
 /// Everything that services have beside their rules.
 #[derive(Default)]

@@ -127,7 +127,9 @@ mod tests {
                 ..ServiceDefaults::default()
             };
             let pattern: Pattern = name.parse().unwrap();
-            let rules = entries.iter().map(|spec| service("a", spec, true, &defaults).unwrap().rule);
+            let rules = entries
+                .iter()
+                .map(|spec| service("a", spec, true, &defaults).unwrap().rule);
             table.insert(pattern.clone(), rules);
             names.push(pattern);
         }

@@ -1,10 +1,12 @@
-//! The words of `iotcpd route --explain`: which entry of a table decides about a client of TLS, and why.
+//! The words of `iotcpd route --explain`: which entry of a table decides about a client of TLS or HTTP, and why.
 //!
-//! The decision is that of [`Tables::decide`], which the door asks as well; only its words are made here.
+//! The decision is that of [`Tables::decide`], which the door asks as well, and a request is read as the door reads one;
+//! only the words are made here.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
+use super::core::head::{self, Head};
 use super::core::name::Name;
 use super::core::table::{
     ACME, Balance, Decision, Server, Servers, Source, Table, Tables, Target, Undecided, Way, Why,
@@ -55,22 +57,71 @@ pub fn former(store: Option<&StoreOptions>) -> Former {
     }
 }
 
-/// Returns the decision about a client by the table of a file and the former one of a store. One line that ends in a
-/// line feed.
+/// The part of a request of HTTP by which a table decides.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'r> {
+    /// The header `Host`: a name, with a port or without.
+    pub host: &'r str,
+    /// The path.
+    pub path: &'r str,
+}
+
+/// Returns the decision about a client of TLS by the table of a file and the former one of a store. One line that ends
+/// in a line feed.
 pub fn explain(table: &Arc<Table>, former: &Former, hello: Hello<'_>) -> String {
-    let mut tables = Tables::default();
-    drop(tables.replace(Source::File, Arc::clone(table)));
-    drop(tables.replace(Source::Store, Arc::clone(&former.table)));
-    let name = hello.name.and_then(|name| Name::parse(name.as_bytes()));
     let offers = |protocol: &[u8]| hello.protocols.iter().any(|offered| offered.as_bytes() == protocol);
-    let mut told = match (hello.name, &name) {
+    let tables = tables(table, former);
+    told(&tables, hello.name, offers, offers(ACME), None)
+}
+
+/// The same about a client of HTTP.
+pub fn explain_request(table: &Arc<Table>, former: &Former, request: Request<'_>) -> String {
+    let Request { host, path } = request;
+    let bytes = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let refused = |fault| format!("{host:?}: the client is refused with 400, because its request {fault}\n");
+    // A line end would make another request of it.
+    if [host, path].iter().any(|text| text.contains(char::is_control)) {
+        return refused(head::Fault::Control);
+    }
+    match head::parse(bytes.as_bytes(), &mut head::Progress::default()) {
+        head::Parsed::Head(head) => told(
+            &tables(table, former),
+            head.host,
+            |_| false,
+            head.is_acme_challenge(),
+            Some(&head),
+        ),
+        head::Parsed::Wrong(fault) => refused(fault),
+        // It has an end, or is too long.
+        head::Parsed::NeedMore => refused(head::Fault::RequestLine),
+    }
+}
+
+/// Returns the tables of a door with this file and this store.
+fn tables(file: &Arc<Table>, former: &Former) -> Tables {
+    let mut tables = Tables::default();
+    drop(tables.replace(Source::File, Arc::clone(file)));
+    drop(tables.replace(Source::Store, Arc::clone(&former.table)));
+    tables
+}
+
+/// Returns the decision about a client that asks for this name, in a request of HTTP if there is a `head`.
+fn told(
+    tables: &Tables,
+    written: Option<&str>,
+    offers: impl Fn(&[u8]) -> bool,
+    is_acme: bool,
+    head: Option<&Head<'_>>,
+) -> String {
+    let name = written.and_then(|name| Name::parse(name.as_bytes()));
+    let mut told = match (written, &name) {
         (_, Some(name)) => format!("{name}: "),
         (Some(written), None) => format!("{written:?}, which cannot be a name: "),
         (None, None) => "a client that names no host: ".to_owned(),
     };
-    let said = match tables.decide(name.as_ref().map(Name::as_str), offers, offers(ACME)) {
-        Ok(decision) => decided(&mut told, &decision),
-        Err(undecided) => refused(&mut told, undecided),
+    let said = match tables.decide(name.as_ref().map(Name::as_str), offers, is_acme) {
+        Ok(decision) => decided(&mut told, &decision, head.is_some()),
+        Err(undecided) => refused(&mut told, undecided, head.is_some()),
     };
     // Writing to a text does not fail.
     debug_assert!(said.is_ok());
@@ -78,7 +129,7 @@ pub fn explain(table: &Arc<Table>, former: &Former, hello: Hello<'_>) -> String 
     told
 }
 
-fn decided(told: &mut String, decision: &Decision<'_>) -> std::fmt::Result {
+fn decided(told: &mut String, decision: &Decision<'_>, is_http: bool) -> std::fmt::Result {
     let why = match decision.why {
         Why::Exact => "it has exactly this name",
         Why::Suffix => "no service has exactly this name, and of those with a * its end is the longest that fits",
@@ -100,28 +151,38 @@ fn decided(told: &mut String, decision: &Decision<'_>) -> std::fmt::Result {
             None => told.push_str("that fits, for it asks for no alpn; "),
         }
     }
-    let ends_here = decision.rule.tls.is_some() && !decision.is_for_acme;
-    let way = if ends_here {
+    if is_http && decision.rule.redirects_to_https && !decision.is_for_acme {
+        told.push_str("its redirect-https sends the client on to https");
+        return Ok(());
+    }
+    let ends_here = !is_http && decision.rule.tls.is_some() && !decision.is_for_acme;
+    if ends_here {
         told.push_str("its TLS ends here; ");
-        Way::Http
+    }
+    let is_plain = is_http || ends_here;
+    let (way, port) = if is_plain {
+        (Way::Http, "HTTP")
     } else {
-        Way::Tls
+        (Way::Tls, "TLS")
     };
     match (decision.choice(way), &decision.rule.target) {
         (Some(choice), _) => told.push_str(&goes_to(&choice.servers)),
-        (None, Target::Door(door)) if ends_here => write!(told, "the client is handed over to the door {door}")?,
+        (None, Target::Door(door)) if is_plain => write!(told, "the client is handed over to the door {door}")?,
         (None, Target::Door(door)) => write!(
             told,
             "the client is refused, because the door {door} takes no TLS and there is no tls to end it here"
         )?,
         (None, Target::Tunnel) => told.push_str("no client of its tunnel is connected, so the client is refused"),
-        (None, Target::Servers { .. }) => told.push_str("it has no port for TLS, so the client is refused"),
+        (None, Target::Servers { .. }) => write!(told, "it has no port for {port}, so the client is refused")?,
     }
     Ok(())
 }
 
-fn refused(told: &mut String, undecided: Undecided<'_>) -> std::fmt::Result {
-    told.push_str("the client is refused with the alert unrecognized_name, because ");
+fn refused(told: &mut String, undecided: Undecided<'_>, is_http: bool) -> std::fmt::Result {
+    told.push_str(match is_http {
+        true => "the client is refused with 404, because ",
+        false => "the client is refused with the alert unrecognized_name, because ",
+    });
     match undecided {
         Undecided::NoService => told.push_str("no service has the name, and there is no CATCH_ALL"),
         Undecided::NoProtocol(service) => {
@@ -292,6 +353,85 @@ mod tests {
             told.ends_with("refused, because the door pool takes no TLS and there is no tls to end it here\n"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn a_request_is_told_by_its_host_and_path() {
+        let server = |host: &str| {
+            let address = Address::Network {
+                host: host.into(),
+                port: 80,
+            };
+            let list = [Server { address, weight: 1 }].into();
+            Some(Arc::new(Servers {
+                list,
+                balance: Balance::default(),
+            }))
+        };
+        let plain = Rule {
+            target: Target::Servers {
+                tls: None,
+                http: server("10.0.0.1"),
+            },
+            ..rule(None, &[])
+        };
+        let redirecting = Rule {
+            redirects_to_https: true,
+            acme: server("10.0.0.9"),
+            ..plain.clone()
+        };
+        let mut table = Table::default();
+        let door = Rule {
+            target: Target::Door("pool".into()),
+            ..plain.clone()
+        };
+        for (name, rule) in [("a", plain), ("b", redirecting), ("c", rule(None, &[1])), ("e", door)] {
+            table.insert(name.parse().unwrap(), [rule]);
+        }
+        let table = Arc::new(table);
+        let decides =
+            |name: &str| format!("{name}: the service {name} (file) decides, because it has exactly this name; ");
+        for (host, path, told) in [
+            ("A.:8080", "/", decides("a") + "the client goes to 10.0.0.1:80"),
+            (
+                "b",
+                "/x",
+                decides("b") + "its redirect-https sends the client on to https",
+            ),
+            (
+                "b",
+                "/.well-known/acme-challenge/t",
+                decides("b") + "its acme-addr takes challenges of ACME; the client goes to 10.0.0.9:80",
+            ),
+            (
+                "c",
+                "/",
+                decides("c") + "it has no port for HTTP, so the client is refused",
+            ),
+            ("e", "/", decides("e") + "the client is handed over to the door pool"),
+            (
+                "d",
+                "/",
+                "d: the client is refused with 404, because no service has the name, and there is no CATCH_ALL"
+                    .to_owned(),
+            ),
+        ] {
+            assert_eq!(
+                explain_request(&table, &Former::default(), Request { host, path }),
+                told + "\n"
+            );
+        }
+        for (host, path) in [
+            ("a b", "/"),
+            ("a", "/x y"),
+            ("a\r\nX: y", "/"),
+            ("a", "/\r\n\r\n"),
+            ("http://a", "/"),
+        ] {
+            let told = explain_request(&table, &Former::default(), Request { host, path });
+            let begin = format!("{host:?}: the client is refused with 400, because its request ");
+            assert!(told.starts_with(&begin), "{told}");
+        }
     }
 
     #[test]
