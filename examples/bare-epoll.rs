@@ -12,11 +12,10 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{Backlog, SockFlag, accept4, listen};
+use nix::sys::socket::{SockFlag, accept4};
 use nix::unistd::{read, write};
 
-/// The name of the listener in epoll; no descriptor has it.
-const LISTENER: usize = usize::MAX;
+use epoll::LISTENER;
 
 /// The fate of a connection after an event.
 enum After {
@@ -28,13 +27,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let port = arguments.next().ok_or("usage: bare-epoll PORT [--kept]")?.parse()?;
     let kept = arguments.next().is_some_and(|flag| flag == "--kept");
-    let listener = TcpListener::bind(("127.0.0.1", port))?;
-    // A queue as long as the pool's; that of std is 128, and a full one costs a client a second.
-    listen(&listener, Backlog::new(1024)?)?;
-    listener.set_nonblocking(true)?;
-    eprintln!("listening on {}", listener.local_addr()?);
-    let mut epoll = epoll::Epoll::new()?;
-    epoll.add(&listener, LISTENER)?;
+    let listener = epoll::listen_on(port)?;
+    let mut epoll = epoll::Epoll::of_server(&listener)?;
     let mut waiting: Vec<Option<OwnedFd>> = Vec::new();
     loop {
         for name in epoll.wait()? {

@@ -15,18 +15,15 @@ use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use epoll::Change;
+use epoll::{Change, LISTENER};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, SpliceFFlags, splice};
 use nix::sys::socket::sockopt::TcpNoDelay;
 use nix::sys::socket::{
-    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, accept4, connect, listen, setsockopt,
-    shutdown, socket,
+    AddressFamily, Shutdown, SockFlag, SockType, SockaddrStorage, accept4, connect, setsockopt, shutdown, socket,
 };
 use nix::unistd::{pipe2, read, write};
 
-/// The name of the listener in epoll; no descriptor has it.
-const LISTENER: usize = usize::MAX;
 /// The number of bytes that are read at most. A read of that many is followed by splices.
 const PIECE: usize = 16 << 10;
 /// The number of bytes that a splice is asked to move.
@@ -82,15 +79,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [port, server, names] = arguments.as_slice() else {
         return Err("usage: bare-router PORT SERVER NAMES".into());
     };
-    let listener = TcpListener::bind(("127.0.0.1", port.parse()?))?;
-    listen(&listener, Backlog::new(1024)?)?;
-    listener.set_nonblocking(true)?;
+    let listener = epoll::listen_on(port.parse()?)?;
     // Accepted sockets inherit it.
     setsockopt(&listener, TcpNoDelay, &true)?;
-    eprintln!("listening on {}", listener.local_addr()?);
     let names: usize = names.parse()?;
     let mut router = Router {
-        epoll: epoll::Epoll::new()?,
+        epoll: epoll::Epoll::of_server(&listener)?,
         server: SockaddrStorage::from(server.parse::<SocketAddr>()?),
         names: (0..names).map(|number| format!("www{number}.example.org")).collect(),
         routes: Vec::new(),
@@ -99,7 +93,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         pipes: Vec::new(),
         buffer: vec![0; PIECE],
     };
-    router.epoll.add(&listener, LISTENER)?;
     loop {
         let names: Vec<usize> = router.epoll.wait()?.collect();
         let changes: Vec<Change> = (0..names.len()).map(|event| router.epoll.change(event)).collect();

@@ -28,7 +28,8 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use nix::errno::Errno;
-use nix::sys::socket::{Backlog, listen};
+
+use epoll::LISTENER;
 
 const USAGE: &str = "usage: route-load serve PORT | new ADDRESS CLIENTS CONNECTIONS NAMES \
                      | bulk ADDRESS BYTES CONNECTIONS | hold ADDRESS CONNECTIONS";
@@ -72,16 +73,9 @@ struct Served {
     is_bulk: bool,
 }
 
-/// The name of the listener in epoll; no descriptor has it.
-const LISTENER: usize = usize::MAX;
-
 fn serve(port: u16) -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind(("127.0.0.1", port))?;
-    listen(&listener, Backlog::new(1024)?)?;
-    listener.set_nonblocking(true)?;
-    eprintln!("listening on {}", listener.local_addr()?);
-    let mut epoll = epoll::Epoll::new()?;
-    epoll.add(&listener, LISTENER)?;
+    let listener = epoll::listen_on(port)?;
+    let mut epoll = epoll::Epoll::of_server(&listener)?;
     let mut served: Vec<Option<Served>> = Vec::new();
     let bytes = vec![b'x'; 256 << 10];
     loop {

@@ -1,16 +1,32 @@
 //! The three epoll calls, for the reference servers and the load generators: level-triggered for reading, or
-//! edge-triggered for both.
+//! edge-triggered for both; and the start of a server.
 //!
 //! Plain epoll instead of mio, because the reference must have nothing between itself and the kernel.
 
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::socket::{Backlog, listen};
 
 /// The number of events that one wait may return.
 const BATCH: usize = 256;
+
+/// The name of the listener of a server; no descriptor has it.
+#[allow(dead_code, reason = "for servers")]
+pub(crate) const LISTENER: usize = usize::MAX;
+
+/// A listener on this port of 127.0.0.1 that does not block. Its queue is as long as that of a pool: the one of std has
+/// 128 places, and a full one costs a client a second.
+#[allow(dead_code, reason = "for servers")]
+pub(crate) fn listen_on(port: u16) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    listen(&listener, Backlog::new(1024)?)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
 
 /// An epoll instance and the events of its last wait.
 pub(crate) struct Epoll {
@@ -42,6 +58,15 @@ impl Epoll {
             descriptor,
             events: Vec::with_capacity(BATCH),
         })
+    }
+
+    /// One that reports [`LISTENER`] when there is something to accept. Says on standard error that the server is ready.
+    #[allow(dead_code, reason = "for servers")]
+    pub(crate) fn of_server(listener: &TcpListener) -> io::Result<Self> {
+        let epoll = Self::new()?;
+        epoll.add(listener, LISTENER)?;
+        eprintln!("listening on {}", listener.local_addr()?);
+        Ok(epoll)
     }
 
     /// From now on, reports `name` when `source` can be read. Closing `source` takes it out again.
