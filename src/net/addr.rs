@@ -15,6 +15,7 @@
 
 mod connect;
 mod listen;
+mod server;
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -30,6 +31,7 @@ use std::str::FromStr;
 pub use connect::Connect;
 pub use listen::{Listen, Mark, Transport};
 use nix::net::if_::if_nametoindex;
+pub use server::{ServerAddr, ServerAddrError};
 
 /// The longest path or abstract name of a UNIX socket, in bytes: sun_path has 108, one of which is the NUL that ends a
 /// path or begins an abstract name (unix(7)).

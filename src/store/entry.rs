@@ -18,7 +18,6 @@
 //! program, which are reserved for the file of the operator: a store may be written by others.
 
 use std::fmt;
-use std::net::Ipv6Addr;
 
 use base64ct::{Base64, Base64Unpadded, Encoding};
 use serde::Serialize;
@@ -27,7 +26,7 @@ use serde_json::Value;
 use serde_json::error::Category;
 
 use super::key;
-use crate::net::addr::ConnectAddr;
+use crate::net::addr::ServerAddr;
 
 /// The longest value in bytes that is read.
 pub const LONGEST_VALUE: usize = 65_536;
@@ -348,23 +347,9 @@ fn server(addr: &str, tls_port: Option<u16>, http_port: Option<u16>) -> Result<T
     if addr.starts_with("unix:") || addr.starts_with('/') {
         return wrong("a UNIX socket can be named in the file alone");
     }
-    if addr.contains("://") {
-        return wrong("it is a URL");
-    }
-    if addr.bytes().all(|byte| byte.is_ascii_digit()) {
-        return wrong("it is a number");
-    }
-    let is_ipv6 = addr.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok());
-    let has_port = addr.contains(':') && !addr.ends_with(']') && !is_ipv6;
-    // The address is read with a port, which is dropped.
-    let complete = match addr {
-        _ if has_port => addr.to_owned(),
-        _ if is_ipv6 => format!("[{addr}]:443"),
-        _ => format!("{addr}:443"),
-    };
-    let (host, own) = match complete.parse() {
-        Ok(ConnectAddr::Tcp { host, port }) => (host, Some(port).filter(|_| has_port)),
-        Ok(ConnectAddr::Unix(_)) => return wrong("it is a UNIX socket"),
+    let (host, own) = match addr.parse() {
+        Ok(ServerAddr::Tcp { host, port }) => (host, port),
+        Ok(ServerAddr::Unix(_)) => return wrong("it is a UNIX socket"),
         Err(error) => return wrong(&error.to_string()),
     };
     let (tls_port, http_port) = (tls_port.or(own), http_port.or(own));

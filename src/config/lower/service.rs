@@ -5,7 +5,7 @@
 //! only the settings that it does not have come from the door.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::doors::front::options::TlsOptions;
 use crate::doors::route::options::{
     Address, Balance, CATCH_ALL, EndedTls, Pattern, ProxyVersion, Rule, Server, Servers, Target,
 };
-use crate::net::addr::ConnectAddr;
+use crate::net::addr::{ServerAddr, ServerAddrError};
 
 const PORT: RangeInclusive<u16> = 1..=u16::MAX;
 /// The longest name of a protocol (RFC 7301 §3.1).
@@ -382,44 +382,22 @@ fn servers(mistakes: &mut Mistakes, spec: &ServiceSpec) -> Vec<Written> {
 
 /// Reads `HOST`, `HOST:PORT`, `IPV6`, `[IPV6]`, `[IPV6]:PORT` or the address of a UNIX socket.
 pub(super) fn place(text: &str) -> Result<Place, String> {
-    let is_ipv6 = |text: &str| text.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok());
-    let has_port = text.contains(':') && !text.ends_with(']') && !is_ipv6(text);
-    let is_socket = text.starts_with("unix:") || text.starts_with('/');
-    if text.contains("://") {
-        return Err("it is a URL; write the host and the port alone, such as 10.0.0.5:443".to_owned());
-    }
-    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if is_number(text) {
-        return Err(format!("{} is no address of a server", Quoted(text)));
-    }
-    let complete = match text {
-        _ if has_port || is_socket => text.to_owned(),
-        // The address is read with a port, which is dropped.
-        _ if is_ipv6(text) => format!("[{text}]:443"),
-        _ => format!("{text}:443"),
-    };
-    match complete.parse::<ConnectAddr>().map_err(|error| error.to_string())? {
-        ConnectAddr::Unix(socket) => {
+    match text.parse::<ServerAddr>() {
+        Ok(ServerAddr::Tcp { host, port }) => Ok(Place::Host(host.into(), port)),
+        Ok(ServerAddr::Unix(socket)) => {
             let name = socket.to_string();
             let name = name.strip_prefix("unix:").unwrap_or(&name);
             Ok(Place::Socket(Address::Unix(name.into())))
         }
-        ConnectAddr::Tcp { host, port } => {
-            let host = match host.parse::<IpAddr>() {
-                Ok(ip) => ip.to_string(),
-                // An address of IPv6 with the number of its interface.
-                Err(_) if host.contains(':') => host,
-                // No name of a host ends in a label of figures.
-                Err(_) if host.rsplit('.').next().is_some_and(is_number) => {
-                    return Err(format!(
-                        "{} is no IP address; write one such as 10.0.0.5",
-                        Quoted(&host)
-                    ));
-                }
-                Err(_) => host.to_ascii_lowercase(),
-            };
-            Ok(Place::Host(host.into(), has_port.then_some(port)))
+        Err(ServerAddrError::Url) => {
+            Err("it is a URL; write the host and the port alone, such as 10.0.0.5:443".to_owned())
         }
+        Err(ServerAddrError::Number) => Err(format!("{} is no address of a server", Quoted(text))),
+        Err(ServerAddrError::NoIp(host)) => Err(format!(
+            "{} is no IP address; write one such as 10.0.0.5",
+            Quoted(&host)
+        )),
+        Err(ServerAddrError::Address(error)) => Err(error.to_string()),
     }
 }
 
