@@ -93,7 +93,7 @@ const ADVICE: &[Advice] = &[
     Advice {
         words: "tls ssl https cert certificate tls-cert tls-key ssl-cert ssl-key key ca cafile client-ca min-tls",
         about: "tls-listen",
-        text: "TLS goes through to the servers, which have the certificates",
+        text: "TLS goes through to the servers, which have the certificates, or ends by the `tls` of a service",
     },
     Advice {
         words: "uid setuid run-as runas as-user username user-name su u",

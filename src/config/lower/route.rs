@@ -138,7 +138,10 @@ fn addresses(mistakes: &mut Mistakes, spec: &RouteSpec, is_whole: bool) -> Vec<(
         );
         let remedy = match listen.mark {
             HTTP => format!("write {} for HTTP in the clear", listen.address),
-            _ => format!("write {}: TLS goes through to the server", listen.address),
+            _ => format!(
+                "write {}: TLS goes through to the server, or ends where a service says so with tls",
+                listen.address
+            ),
         };
         mistakes.add(*origin, text, remedy);
     }

@@ -373,7 +373,7 @@ fn each_mistake_in_a_door_is_told_at_its_position() {
         (
             "tls-listen = 'tls:*:443'",
             "2:14: tls-listen: with tls: in front the TLS of *:443 would end at the door, which has no certificate; write \
-             *:443: TLS goes through to the server",
+             *:443: TLS goes through to the server, or ends where a service says so with tls",
         ),
         (
             "tls-listen = ['*:443', '0.0.0.0:443']",
@@ -403,7 +403,7 @@ fn each_mistake_in_a_door_is_told_at_its_position() {
         ),
         (
             "tls-listen = '*:443'\ncert = '/x'",
-            "3:1: there is no key `cert`; TLS goes through to the servers, which have the certificates",
+            "3:1: there is no key `cert`; TLS goes through to the servers, which have the certificates, or ends by the `tls` of a service",
         ),
         (
             "http-listen = '*:80'\nredirect-https = true",
