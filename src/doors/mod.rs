@@ -43,7 +43,6 @@ use crate::net::listening::{Accepting, Listening};
 use crate::net::origin::Origin;
 use crate::process::spawn::{PreparedProgram, Spawner};
 use crate::reactor::{Context, Key, Readiness as SourceReadiness, Service};
-use crate::relay::pipes::Budget;
 use crate::stats::Snapshot;
 
 /// Listeners, each with the setting that the operator has written for it.
@@ -73,8 +72,8 @@ pub enum Prepared {
     Exec(Box<Spawner>),
     /// The program of every command.
     Command(command::Programs),
-    /// The pipes that bytes go through.
-    Route(Arc<Budget>),
+    /// The pipes that bytes go through, and the programs behind servers.
+    Route(Box<route::Prepared>),
 }
 
 impl Options {
@@ -144,7 +143,9 @@ impl Options {
             // The program is not known before a client names it; but the context in which it starts is.
             Options::Exec(options) => exec::prepare(options, defaults).map(|spawner| Prepared::Exec(Box::new(spawner))),
             Options::Command(options) => command::prepare(options, defaults).map(Prepared::Command),
-            Options::Route(_) => Ok(Prepared::Route(Arc::clone(&surroundings.pipes))),
+            Options::Route(options) => {
+                route::prepare(options, surroundings).map(|prepared| Prepared::Route(Box::new(prepared)))
+            }
         }
     }
 
@@ -180,8 +181,8 @@ impl Options {
             (Options::Command(options), Prepared::Command(programs)) => {
                 Ok(Box::new(command::CommandDoor::new(*options, programs, listeners, now)))
             }
-            (Options::Route(options), Prepared::Route(pipes)) => {
-                Ok(Box::new(route::RouteDoor::new(*options, pipes, listeners, now)))
+            (Options::Route(options), Prepared::Route(prepared)) => {
+                Ok(Box::new(route::RouteDoor::new(*options, *prepared, listeners, now)))
             }
             (options, _) => Err(other_kind(options.name(), &options)),
         }

@@ -188,6 +188,8 @@ mod route_requests;
 #[cfg(test)]
 mod route_router_toml;
 #[cfg(test)]
+mod route_start;
+#[cfg(test)]
 mod route_store;
 #[cfg(test)]
 mod route_store_redis;

@@ -196,6 +196,7 @@ impl Service {
             connect_timeout: CONNECT_TIMEOUT,
             idle_timeout: Some(IDLE_TIMEOUT),
             send_proxy: None,
+            program: None,
         }
     }
 
@@ -382,7 +383,7 @@ impl World {
         match self.moods[number] {
             _ if self.dice.percent(2) => self.tell(id, Event::ConnectFailed(ConnectFault::Daemon)),
             Mood::Fine => self.tell(id, Event::Connected),
-            Mood::Refusing => self.tell(id, Event::ConnectFailed(ConnectFault::Server)),
+            Mood::Refusing => self.tell(id, Event::ConnectFailed(ConnectFault::Absent)),
             Mood::Hanging => {}
         }
     }
@@ -490,7 +491,7 @@ impl World {
         match event {
             Event::ConnectFailed(fault) if is_attempt => {
                 client.failures += 1;
-                self.seen.connect_failed += u64::from(fault == ConnectFault::Server);
+                self.seen.connect_failed += u64::from(fault != ConnectFault::Daemon);
             }
             Event::Deadline if is_attempt && is_late => {
                 client.failures += 1;
@@ -513,7 +514,9 @@ impl World {
                 let (choice, server) = (&routed.choice, &routed.server);
                 (choice.service.to_string(), choice.way == Way::Tls, server.to_string())
             }),
-            Stage::Opening | Stage::Waiting | Stage::Securing | Stage::Answering | Stage::Over => None,
+            Stage::Opening | Stage::Waiting | Stage::Securing | Stage::Starting | Stage::Answering | Stage::Over => {
+                None
+            }
         };
         for (held, is_more) in [(&client.holds, false), (&holds, true)] {
             if let Some(held) = held {

@@ -13,9 +13,10 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::definition::Spec;
 use super::handing::Reference;
 use super::keys::{Keys, Section};
+use super::needs::Needs;
 use super::report::Report;
 use super::{Collected, accept};
-use crate::config::lower::{self, KeyRef, LoweredService, ServiceDefaults};
+use crate::config::lower::{self, KeyRef, LoweredService, Mistake, Programs, ServiceDefaults};
 use crate::config::quote::{Quoted, in_header};
 use crate::config::spec::listen::TlsSpec;
 use crate::config::spec::route::{RouteSpec, ServiceSpec, StoreSpec};
@@ -34,7 +35,7 @@ const OTHER_STORES: [&str; 3] = ["etcd", "boltdb", "consul"];
 /// The keys of a door that have no effect yet.
 pub(super) const LATER: [&str; 1] = ["tunnel-listen"];
 /// The keys of a service that have no effect yet.
-pub(super) const LATER_OF_SERVICE: [&str; 5] = ["start", "ready-timeout", "idle", "check", "check-interval"];
+pub(super) const LATER_OF_SERVICE: [&str; 2] = ["check", "check-interval"];
 
 /// Everything that services have beside their rules.
 #[derive(Default)]
@@ -45,6 +46,8 @@ struct Beside {
     tls: BTreeMap<Arc<str>, TlsOptions>,
     /// The files of these, each with the position of its setting.
     files: Vec<(usize, TlsSpec)>,
+    /// The programs behind their servers.
+    programs: Programs,
 }
 
 /// One service as written: its name, and the keys of each entry.
@@ -108,8 +111,7 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Opt
     let section = Section::new(section.name, &own);
     let (mut spec, keys) = Keys::read_with_others::<RouteSpec>(&section, &[SERVICES, STORE], report);
     let of_flags = flags.overlay_onto(&mut spec);
-    let mut beside = Beside::default();
-    let (table, names) = table(services, &lower::service_defaults(&spec), &mut beside, report);
+    let (table, names, beside) = table(services, &lower::service_defaults(&spec), found);
     let from = section.name.get_ref();
     let references = beside.references.into_iter();
     let references = references.map(|reference| (from.to_string(), reference));
@@ -118,13 +120,18 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Opt
         let files = beside.files.iter();
         files.for_each(|(place, spec)| needs.add_identities_at(*place, spec));
     }
+    let report = &mut found.report;
     warn_of_tunnels(&table, &names, report);
     if found.needs.is_some() {
         warn_of_coalescing(&table, names, report);
     }
     let is_whole = is_whole && keys.all_read() && !any_later;
-    let tls = beside.tls;
-    let services = lower::Services { table, tls, store };
+    let services = lower::Services {
+        table,
+        tls: beside.tls,
+        programs: beside.programs,
+        store,
+    };
     let mut lowered = lower::route(section.name.get_ref(), &spec, services, is_whole);
     if let Err(mistakes) = &mut lowered {
         for mistake in mistakes.extract_if(.., |mistake| of_flags.contains(&mistake.origin.key)) {
@@ -270,21 +277,21 @@ fn entries<'i>(name: &Spanned<DeString<'i>>, value: DeValue<'i>) -> Option<Vec<E
     }
 }
 
-/// Reads the services into a table. Returns it, and the name of each service with its position. After a mistake, which
-/// has been reported, the service is not in it.
+/// Reads the services into a table. Returns it, the name of each service with its position, and what they name.
+/// After a mistake, which has been reported, the service is not in the table.
 fn table(
     services: Vec<Service<'_>>,
     defaults: &ServiceDefaults,
-    beside: &mut Beside,
-    report: &mut Report<'_>,
-) -> (Table, Vec<(usize, Pattern)>) {
-    let mut table = Table::default();
+    found: &mut Collected<'_>,
+) -> (Table, Vec<(usize, Pattern)>, Beside) {
+    let (mut table, mut beside) = (Table::default(), Beside::default());
     let mut names = Vec::with_capacity(services.len());
     // The name of each service as it is written.
     let mut written: HashMap<String, String> = HashMap::new();
     for service in services {
         let name = service.name.get_ref();
-        let rules = rules(&service, defaults, beside, report);
+        let rules = rules(&service, defaults, &mut beside, found);
+        let report = &mut found.report;
         let place = service.name.span().start;
         let pattern = match lower::service_name(name) {
             Ok(pattern) => pattern,
@@ -301,7 +308,7 @@ fn table(
         names.push((place, pattern.clone()));
         table.insert(pattern, rules);
     }
-    (table, names)
+    (table, names, beside)
 }
 
 /// Warns once of the services that a tunnel client is to serve.
@@ -332,9 +339,15 @@ fn warn_of_coalescing(table: &Table, names: Vec<(usize, Pattern)>, report: &mut 
 }
 
 /// Reads the entries of a service. An entry with a mistake, which has been reported, is left out.
-fn rules(service: &Service<'_>, defaults: &ServiceDefaults, beside: &mut Beside, report: &mut Report<'_>) -> Vec<Rule> {
+fn rules(
+    service: &Service<'_>,
+    defaults: &ServiceDefaults,
+    beside: &mut Beside,
+    found: &mut Collected<'_>,
+) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     for (index, entry) in service.entries.iter().enumerate() {
+        let report = &mut found.report;
         let mut own = entry.table.clone();
         let any_later = refuse_later(&mut own, &LATER_OF_SERVICE, report);
         let section = Section::new(&entry.header, &own);
@@ -362,7 +375,11 @@ fn rules(service: &Service<'_>, defaults: &ServiceDefaults, beside: &mut Beside,
                 format!("{key}: it counts for nothing, because a tunnel client serves a name with `client-secret`")
             });
         }
-        match lower::service(&id, &spec, keys.all_read() && !any_later, defaults) {
+        if let Some(needs) = &mut found.needs {
+            add_program(needs, &keys, &spec);
+        }
+        let lowered = lower::service(&id, &spec, keys.all_read() && !any_later, defaults);
+        match lowered.and_then(|lowered| with_program(&spec, lowered, &mut beside.programs)) {
             Ok(LoweredService { rule, tls }) => {
                 beside.tls.extend(tls);
                 check_reached(&rules, &rule, place, report);
@@ -389,6 +406,31 @@ fn check_entered(name: &str, spec: &ServiceSpec, place: usize, defaults: &Servic
                     well, so that TLS ends here, or http-listen for HTTP";
         report.add(place, text);
     }
+}
+
+/// Adds what the program of a service needs, if it has one.
+fn add_program(needs: &mut Needs, keys: &Keys<'_, '_>, spec: &ServiceSpec) {
+    needs.add_directory(keys, spec.process.chdir.as_deref());
+    if let Some(process) = lower::program_of_service(spec) {
+        needs.add_process(keys, "start", &process);
+    }
+}
+
+/// Adds the program of a service to those of the door, and its number to the rule.
+fn with_program(
+    spec: &ServiceSpec,
+    lowered: LoweredService,
+    programs: &mut Programs,
+) -> Result<LoweredService, Vec<Mistake>> {
+    let program = match lower::start(spec, &lowered.rule)? {
+        Some(program) => Some(programs.add(program).map_err(|mistake| vec![mistake])?),
+        None => None,
+    };
+    let rule = Rule {
+        program,
+        ..lowered.rule
+    };
+    Ok(LoweredService { rule, ..lowered })
 }
 
 /// The warning that a service takes only clients that offer a protocol.

@@ -26,6 +26,7 @@ mod refusal;
 mod route;
 mod service;
 mod session;
+mod start;
 mod store;
 mod tls;
 mod workers;
@@ -41,6 +42,7 @@ pub(super) use listen::clash;
 pub use pool::{pool, program_of_pool};
 pub use route::{Services, route, service_defaults};
 pub use service::{LoweredService, ServiceDefaults, service, service_name};
+pub use start::{Programs, program_of_service, start};
 pub use store::store;
 pub use tls::{authorities_of, identities_of};
 

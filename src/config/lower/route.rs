@@ -13,6 +13,7 @@ use super::listen::{
 };
 use super::pool::TIMEOUT;
 use super::service::{ServiceDefaults, acme, add_without_tls, judges_each_request, rule_of_store, send_proxy};
+use super::start::Programs;
 use super::{KeyRef, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT};
 use crate::config::spec::route::RouteSpec;
 use crate::doors::front::options::TlsOptions;
@@ -39,6 +40,8 @@ pub struct Services {
     pub table: Table,
     /// The settings of the TLS that ends at the door for some of them, under the names that they have there.
     pub tls: BTreeMap<Arc<str>, TlsOptions>,
+    /// The programs that they name.
+    pub programs: Programs,
     /// The store of others.
     pub store: Option<StoreSettings>,
 }
@@ -82,6 +85,7 @@ pub fn route(
         front,
         targets: Arc::new(targets(&services.table)),
         table: Arc::new(services.table),
+        programs: services.programs.into_list(),
         store: services.store.map(|settings| StoreOptions { settings, rule }),
         hello_timeout: hello_timeout.unwrap_or(DEFAULT_HELLO_TIMEOUT),
         resolve_interval: resolve_interval.unwrap_or(DEFAULT_RESOLVE_INTERVAL),

@@ -105,6 +105,7 @@ pub(super) fn rule_of_store(defaults: &ServiceDefaults) -> Rule {
         connect_timeout: defaults.connect_timeout,
         idle_timeout: defaults.idle_timeout,
         send_proxy: defaults.send_proxy,
+        program: None,
     }
 }
 
@@ -140,6 +141,7 @@ pub fn service(
         connect_timeout: connect_timeout.unwrap_or(defaults.connect_timeout),
         idle_timeout: mistakes.limit("idle-timeout", spec.idle_timeout, defaults.idle_timeout),
         send_proxy: send_proxy(spec.send_proxy, defaults.send_proxy),
+        program: None,
     };
     mistakes.into_result(LoweredService { rule, tls })
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::listen::{AccessSpec, MinTls, SocketSpec, TlsSpec};
 use super::overlay::{overlay, overlay_access, overlay_sockets};
+use super::process::ProcessSpec;
 use crate::config::units::{Time, Whole};
 
 /// All settings of a route door, except its services.
@@ -195,6 +196,24 @@ pub struct ServiceSpec {
     /// The header of the PROXY protocol in front of each connection to a server [default: the door's]
     #[arg(long, value_name = "VERSION")]
     pub send_proxy: Option<SendProxy>,
+    /// The program that listens at the address of the server, and is started by the first connection [default: the
+    /// server is there]
+    #[arg(long, value_name = "CMD")]
+    pub start: Option<String>,
+    /// How long the program may take until it listens [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub ready_timeout: Option<Time>,
+    /// The program is ended when it was without a connection for this time; 0: never [default: 5m]
+    #[arg(long, value_name = "TIME")]
+    pub idle: Option<Time>,
+    /// From TERM to KILL for a program that does not end [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub kill_timeout: Option<Time>,
+
+    /// The environment and the limits of the program.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub process: ProcessSpec,
 }
 
 /// All settings of the store of a door. They are never flags; the clap definition lists the known keys.

@@ -166,7 +166,12 @@ fn decided(told: &mut String, decision: &Decision<'_>, is_http: bool) -> std::fm
         (Way::Tls, "TLS")
     };
     match (decision.choice(way), &decision.rule.target) {
-        (Some(choice), _) => told.push_str(&goes_to(&choice.servers)),
+        (Some(choice), _) => {
+            told.push_str(&goes_to(&choice.servers));
+            if decision.rule.program.is_some() {
+                told.push_str(", whose program is started if no server is there");
+            }
+        }
         (None, Target::Door(door)) if is_plain => write!(told, "the client is handed over to the door {door}")?,
         (None, Target::Door(door)) => write!(
             told,
@@ -249,6 +254,7 @@ mod tests {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             send_proxy: None,
+            program: None,
         }
     }
 

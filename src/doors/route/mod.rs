@@ -8,8 +8,9 @@
 //! page. [`core::router`] decides all of it, the shell acts. In per-request mode a [`core::filter`] stands in the relay, and
 //! later requests are judged as well.
 //!
-//! The TLS of a service may end here: its clients make their handshakes first (`shell::securing`). And a service may lead
-//! to another door of the process, which is handed the client (`shell::handing`).
+//! The TLS of a service may end here: its clients make their handshakes first (`shell::securing`). A server may be a
+//! program of the door, which is started by its first client and awaited by all ([`core::starter`]). And a service may
+//! lead to another door of the process, which is handed the client (`shell::handing`).
 //!
 //! Some services may stand in a store ([`crate::store`]), which a thread follows; what it believes becomes a second table
 //! (`stored`, `shell::store`), behind that of the file.
@@ -32,4 +33,4 @@ mod report;
 mod shell;
 mod stored;
 
-pub use shell::RouteDoor;
+pub use shell::{Prepared, RouteDoor, prepare};

@@ -1,14 +1,17 @@
 //! The options of a route door: every number is decided, every default applied, nothing is left to look up.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::core::starter::Plan;
 pub use super::core::table::{
     Address, Balance, CATCH_ALL, EndedTls, Pattern, ProxyVersion, Rule, Server, Servers, Service, Table, Target, Way,
 };
 use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
 use crate::net::addr::Mark;
+use crate::process::spec::ProcessSpec;
 pub use crate::store::place::{Password, Place as StorePlace, Secret, Settings as StoreSettings, StoreTls};
 
 /// The mark of listeners for TLS.
@@ -28,6 +31,8 @@ pub struct Options {
     pub targets: Arc<BTreeSet<Arc<str>>>,
     /// The store of further services, if there is one.
     pub store: Option<StoreOptions>,
+    /// The programs that rules name by their numbers.
+    pub programs: Vec<Arc<ProgramOptions>>,
     /// The most time from a client's connecting until the name of its server has come.
     pub hello_timeout: Duration,
     /// The time for which the addresses of a server's host are good.
@@ -47,10 +52,54 @@ pub struct StoreOptions {
     pub rule: Rule,
 }
 
+/// A program behind servers, which is started by the first connection to one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramOptions {
+    /// The program, and what it is started with.
+    pub process: ProcessSpec,
+    /// The addresses at which it listens. No other program has one of them.
+    pub addresses: BTreeSet<Address>,
+    /// The most time from its start until it listens.
+    pub ready_timeout: Duration,
+    /// The time without a connection after which it is ended, if it ever is.
+    pub idle: Option<Duration>,
+    /// The time from TERM to KILL.
+    pub kill_timeout: Duration,
+}
+
+impl ProgramOptions {
+    /// Returns the part that the core knows.
+    pub(super) fn plan(&self) -> Plan {
+        Plan {
+            ready_timeout: self.ready_timeout,
+            idle: self.idle,
+        }
+    }
+
+    /// Returns true if a process that was started by the others runs as these say.
+    pub(super) fn runs_as(&self, others: &ProgramOptions) -> bool {
+        self.process == others.process && self.addresses == others.addresses
+    }
+
+    /// Returns true if it listens at an address of the other.
+    pub fn has_an_address_of(&self, other: &ProgramOptions) -> bool {
+        !self.addresses.is_disjoint(&other.addresses)
+    }
+}
+
+/// The form in log lines.
+impl fmt::Display for ProgramOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "program {}", self.process.command)
+    }
+}
+
 /// The descriptors for pipes between sockets: the two ends of each.
 const PIPES: usize = 2 * 160;
 /// The descriptors for a store: two connections, the file of its table, and one of TLS or of a password.
 const STORE: usize = 4;
+/// The descriptors of a program: its pidfd, its output, and the context of its start.
+const PER_PROGRAM: usize = 3;
 /// The descriptors that are in use for a moment, also by look-ups of hosts, and a reserve.
 const RESERVE: usize = 24;
 
@@ -68,10 +117,10 @@ impl Options {
     }
 
     /// Returns the descriptors that may be open at the same time: for each connection its socket and that to its
-    /// server; beside them the pipes and a reserve.
+    /// server; beside them the pipes, the programs and a reserve.
     pub fn descriptor_needs(&self) -> DescriptorNeeds {
         DescriptorNeeds {
-            beside: PIPES + RESERVE + self.store.as_ref().map_or(0, |_| STORE),
+            beside: PIPES + RESERVE + self.store.as_ref().map_or(0, |_| STORE) + PER_PROGRAM * self.programs.len(),
             per_connection: 2,
         }
     }

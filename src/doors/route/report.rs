@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::core::counters::Counters;
+use super::core::starter;
 use super::shell::Traffic;
 use crate::doors::front::{Front, Topic};
 use crate::relay::pipes::Shortage;
 use crate::stats::histogram::Latency;
-use crate::stats::{Labels, Snapshot};
+use crate::stats::{Label, Labels, Snapshot};
 
 /// The topics of log lines.
 pub(super) const SYSTEM: Topic = Topic::new("failed system calls");
@@ -21,6 +22,7 @@ pub(super) const HOST: Topic = Topic::new("hosts that cannot be looked up");
 pub(super) const HAND_OVER: Topic = Topic::new("connections that another door could not take");
 pub(super) const STORE: Topic = Topic::new("remarks on the store");
 pub(super) const ENTRY: Topic = Topic::new("remarks on entries of the store");
+pub(super) const PROGRAM: Topic = Topic::new("programs of servers that have failed");
 pub(super) const CONNECT: Topic = Topic::new("connections whose server was not reached");
 
 const HELLO_TIMES: Labels = [
@@ -63,6 +65,8 @@ pub(super) struct Gauges {
     pub(super) names: usize,
     /// The servers in use, and those of them that are out.
     pub(super) backends: (usize, usize),
+    /// The numbers of programs, and the programs that run.
+    pub(super) programs: (starter::Counts, usize),
     /// The pipes that are open, and the large ones of them.
     pub(super) pipes: (usize, usize),
     /// The number of times that the kernel had no pipe.
@@ -94,18 +98,15 @@ pub(super) struct StoreCounts {
 pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, front: &Front, now: Instant) -> Snapshot {
     let (refused, traffic, store) = (front.refused(), gauges.traffic, gauges.store);
     let rows = [
-        ("hello bad", counters.hello_bad),
-        ("hello slow", counters.hello_slow),
-        ("hello left", counters.hello_left),
-        ("head bad", counters.head_bad),
-        ("head slow", counters.head_slow),
-        ("name unknown", counters.name_unknown),
         ("connect failed", counters.connect_failed),
         ("connect late", counters.connect_late),
         ("connect again", counters.connect_again),
         ("connect no tls", counters.connect_no_tls),
         ("backends known", as_count(gauges.backends.0)),
         ("backends out", as_count(gauges.backends.1)),
+        ("programs started", gauges.programs.0.started),
+        ("programs running", as_count(gauges.programs.1)),
+        ("programs failed", gauges.programs.0.failed),
         ("relay idle", counters.relay_idle),
         ("relay cut client", counters.relay_cut_client),
         ("relay cut server", counters.relay_cut_server),
@@ -143,7 +144,7 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, fron
 }
 
 /// The statistics of the decisions about connections and requests.
-fn decided(counters: &Counters, gauges: &Gauges) -> [(&'static str, u64); 14] {
+fn decided(counters: &Counters, gauges: &Gauges) -> [(Label, u64); 20] {
     [
         ("routes total", counters.total),
         ("routes active", as_count(gauges.active)),
@@ -159,6 +160,12 @@ fn decided(counters: &Counters, gauges: &Gauges) -> [(&'static str, u64); 14] {
         ("requests", counters.requests),
         ("misdirected", counters.misdirected),
         ("answers bad", counters.answers_bad),
+        ("hello bad", counters.hello_bad),
+        ("hello slow", counters.hello_slow),
+        ("hello left", counters.hello_left),
+        ("head bad", counters.head_bad),
+        ("head slow", counters.head_slow),
+        ("name unknown", counters.name_unknown),
     ]
 }
 

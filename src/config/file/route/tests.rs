@@ -310,11 +310,11 @@ fn a_name_that_no_client_can_ask_for_is_a_mistake() {
 fn a_name_in_a_header_without_quotes_is_told_how_to_be_written() {
     let told = read_text(
         "[route.r]\ntls-listen = '*:443'\n[route.r.services.www.example.org]\naddr = '10.0.0.5:443'\n\
-         [route.r.services.a]\naddr = '10.0.0.5:443'\nstart = 'x'\n",
+         [route.r.services.a]\naddr = '10.0.0.5:443'\ncheck = 'x'\n",
     );
     let expected = [
         "3:23: a name with dots stands in quotes; write [route.r.services.\"www.example.org\"]",
-        "7:1: `start` is not served yet; leave it out",
+        "7:1: `check` is not served yet; leave it out",
     ];
     assert_eq!(told.unwrap_err(), expected);
 }
@@ -456,8 +456,8 @@ fn each_mistake_in_a_door_is_told_at_its_position() {
 
 #[test]
 fn a_key_that_is_not_served_yet_is_not_passed_over() {
-    let told = told("a = { start = '/usr/bin/app' }");
-    assert_eq!(told, ["`start` is not served yet; leave it out"]);
+    let told = told("a = { check = 'tcp' }");
+    assert_eq!(told, ["`check` is not served yet; leave it out"]);
 }
 
 #[test]
@@ -493,6 +493,29 @@ fn a_service_with_a_secret_is_for_a_tunnel_client_and_no_mistake_shows_the_secre
     ] {
         assert_eq!(told(&format!("a = {{ client-secret = {value} }}")), [mistake]);
     }
+}
+
+#[test]
+fn services_with_the_same_program_share_it_and_two_programs_at_one_address_are_a_mistake() {
+    let service = |name: &str, command: &str, port: u16| {
+        format!("[route.r.services.'{name}']\naddr = '127.0.0.1:{port}'\nstart = '{command}'\n")
+    };
+    let door = |services: &[String]| read_text(&format!("[route.r]\ntls-listen = '*:443'\n{}", services.concat()));
+    let three = [service("a", "/x", 1), service("b", "/x", 1), service("c", "/y", 2)];
+    let options = door(&three).expect("no mistake");
+    let programs: Vec<String> = options.programs.iter().map(ToString::to_string).collect();
+    assert_eq!(programs, ["program /x", "program /y"]);
+    let number = |name: &str| options.table.get(&name.parse().unwrap()).unwrap().rules[0].program;
+    assert_eq!(["a", "b", "c"].map(number), [Some(0), Some(0), Some(1)]);
+    let mistakes = door(&[service("a", "/x", 1), service("b", "/y", 1)]).expect_err("two programs");
+    assert_eq!(mistakes.len(), 1);
+    assert!(
+        mistakes[0].starts_with("8:9: start: another service starts another program for the same server"),
+        "{mistakes:?}"
+    );
+    let mistakes = door(&["[route.r.services.a]\naddr = '127.0.0.1:1'\nuser = 'root'\n".to_owned()]);
+    let text = "5:8: user: there is no program that it could be for; write start as well, or leave this out";
+    assert_eq!(mistakes.expect_err("no program"), [text]);
 }
 
 #[test]

@@ -5,27 +5,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::ending::Ending;
-use super::event::{Notice, Side, Step};
+use super::event::{Notice, RouteId, Side, Step};
 use super::health::HealthEvent;
 use super::life::{Connecting, Destination, Life, Relaying, Routed, State};
 use super::router::Router;
-use super::table::Choice;
 use super::turn::{Turn, connecting_to};
 use super::upstreams::BackendId;
 
 impl Router {
     /// Lets a client that holds nothing go on to its destination.
-    pub(super) fn go_to(&mut self, life: &mut Life, destination: Destination, now: Instant) -> Turn {
+    pub(super) fn go_to(&mut self, id: RouteId, life: &mut Life, destination: Destination, now: Instant) -> Turn {
         match destination {
-            Destination::Servers(choice) => self.connect(life, choice, now),
+            Destination::Servers(choice) => self.connect(id, life, choice, now),
             Destination::Door(door) => self.hand_over(life, door),
-        }
-    }
-
-    fn connect(&mut self, life: &mut Life, choice: Choice, now: Instant) -> Turn {
-        match self.upstreams.choose(&choice, life.client, None, now) {
-            Some((backend, server)) => connecting_to(Routed { choice, server }, backend, None, now),
-            None => self.end(life, Ending::NoServer, None, now),
         }
     }
 
@@ -55,7 +47,8 @@ impl Router {
         match other {
             Some((other, server)) => {
                 self.counters.connect_again += 1;
-                connecting_to(Routed { choice, server }, other, Some(backend), now)
+                // A server with a program is the only one.
+                connecting_to(Routed { choice, server }, other, None, Some(backend), now)
             }
             None => self.end(life, ending, Some(Routed { choice, server }), now),
         }
@@ -63,12 +56,18 @@ impl Router {
 
     /// The server is connected, and bytes are relayed from now on.
     pub(super) fn relay(&mut self, life: &mut Life, connecting: Connecting, now: Instant) -> Turn {
-        let Connecting { routed, backend, .. } = connecting;
+        let Connecting {
+            routed,
+            backend,
+            program,
+            ..
+        } = connecting;
         self.report(&routed, backend, HealthEvent::Connected, now);
         life.times.connected = Some(now);
         let relaying = Relaying {
             routed,
             backend,
+            program,
             ended: None,
             // The bytes of the client that are held.
             last: (Side::Client, now),

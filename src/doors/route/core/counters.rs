@@ -87,6 +87,8 @@ impl Counters {
             | Ending::ClientLeft(Phase::Connecting | Phase::Asking)
             | Ending::NotSecured
             | Ending::NoServer
+            | Ending::ProgramFailed
+            | Ending::ProgramLate
             | Ending::ServerFailed
             | Ending::ServerLate
             | Ending::NoResources

@@ -38,6 +38,10 @@ pub enum Ending {
     HandedOver,
     /// The service has no server that could be tried: none has weight, or it is served by a tunnel without a client.
     NoServer,
+    /// The program of the server could not be started, or has exited before the server was there.
+    ProgramFailed,
+    /// The server was not there in time after the start of its program.
+    ProgramLate,
     /// The last server that was tried could not be reached, or has not answered a request for TLS.
     ServerFailed,
     /// The last server that was tried could not be reached, or has not answered a request for TLS, in time.
@@ -100,8 +104,8 @@ impl Ending {
             Ending::Refused(_) | Ending::NotSecured | Ending::Garbled(Side::Client, ..) => "PR",
             Ending::Garbled(Side::Server, ..) => "PH",
             Ending::Redirected | Ending::HandedOver => "LR",
-            Ending::NoServer | Ending::ServerFailed => "SC",
-            Ending::ServerLate => "sC",
+            Ending::NoServer | Ending::ProgramFailed | Ending::ServerFailed => "SC",
+            Ending::ProgramLate | Ending::ServerLate => "sC",
             Ending::NoTls(_) => "PH",
             Ending::NoResources => "RC",
             Ending::Cut(Side::Server) => "SD",
@@ -134,9 +138,13 @@ impl Ending {
             Ending::Garbled(Side::Client, _, Given::Nothing) => Some(Page::BadRequest),
             Ending::Garbled(Side::Server, _, Given::Nothing) => Some(Page::BadGateway),
             Ending::Slow => Some(Page::RequestTimeout),
-            Ending::NoServer | Ending::ServerFailed | Ending::ServerLate | Ending::NoTls(_) | Ending::NoResources => {
-                Some(Page::BadGateway)
-            }
+            Ending::NoServer
+            | Ending::ProgramFailed
+            | Ending::ProgramLate
+            | Ending::ServerFailed
+            | Ending::ServerLate
+            | Ending::NoTls(_)
+            | Ending::NoResources => Some(Page::BadGateway),
             // The client has gone, has its answer or its server's bytes, or is another door's; or the door ends.
             Ending::Done
             | Ending::ClientLeft(_)
@@ -157,9 +165,13 @@ impl Ending {
             Ending::Refused(Refusal::NoService | Refusal::NoProtocol | Refusal::ClosedWay | Refusal::Misdirected) => {
                 Some(answer::UNRECOGNIZED_NAME)
             }
-            Ending::NoServer | Ending::ServerFailed | Ending::ServerLate | Ending::NoTls(_) | Ending::NoResources => {
-                Some(answer::INTERNAL_ERROR)
-            }
+            Ending::NoServer
+            | Ending::ProgramFailed
+            | Ending::ProgramLate
+            | Ending::ServerFailed
+            | Ending::ServerLate
+            | Ending::NoTls(_)
+            | Ending::NoResources => Some(answer::INTERNAL_ERROR),
             // The client has gone, was not heard completely, has its server's bytes, or is another door's.
             Ending::Done
             | Ending::ClientLeft(_)
@@ -187,6 +199,8 @@ impl Ending {
             | Ending::Redirected
             | Ending::HandedOver
             | Ending::NoServer
+            | Ending::ProgramFailed
+            | Ending::ProgramLate
             | Ending::ServerFailed
             | Ending::ServerLate
             | Ending::NoTls(_)

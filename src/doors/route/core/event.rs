@@ -62,6 +62,9 @@ pub enum Event<'a> {
     /// The table that the route waits for is there. Must be reported for each route from
     /// [`Router::woken`](super::router::Router::woken).
     TableCame,
+    /// The route was called, which waits for the program of its server. Must be reported for each
+    /// [`Order::Call`](super::starter::Order::Call).
+    Called,
     /// The server is connected.
     Connected,
     /// The server could not be connected to, or is lost before it has answered a request for TLS.
@@ -81,7 +84,9 @@ pub enum Event<'a> {
 /// The side on which an attempt to connect has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectFault {
-    /// The server refuses, cannot be reached, or has a name that cannot be resolved.
+    /// Nothing listens at the address of the server, or it takes no more connections for now.
+    Absent,
+    /// The server breaks the connection off, cannot be reached, or has a name that cannot be resolved.
     Server,
     /// The daemon lacks a descriptor, a port or memory. The server is not blamed, and no other is tried.
     Daemon,

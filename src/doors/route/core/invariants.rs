@@ -11,6 +11,15 @@ impl Router {
             census.connecting + census.asking + census.relaying,
             "each route that connects, asks or relays holds one server"
         );
+        let with_programs = self.starter.users();
+        assert_eq!(
+            with_programs.0, census.starting,
+            "each route that waits for a program is known to it"
+        );
+        assert!(
+            with_programs.1 <= census.connecting + census.asking + census.relaying,
+            "a program is had by routes that connect, ask or relay"
+        );
         // A route that was woken still waits until it hears of it.
         assert!(
             self.waiting.len() <= census.waiting,
@@ -20,9 +29,12 @@ impl Router {
             State::Relaying(relaying) => relaying.ended.is_none() && relaying.routed.choice.rule.idle_timeout.is_none(),
             // A handshake has a deadline of its own.
             State::Securing(_) | State::Over(_) => true,
-            State::Opening(_) | State::Waiting(_) | State::Connecting(_) | State::Asking(_) | State::Answering(_) => {
-                false
-            }
+            State::Opening(_)
+            | State::Waiting(_)
+            | State::Starting(_)
+            | State::Connecting(_)
+            | State::Asking(_)
+            | State::Answering(_) => false,
         };
         assert!(
             may_last || life.deadline().is_some(),

@@ -93,7 +93,7 @@ impl Router {
         self.count(&life.asked);
         life.times.decided = Some(now);
         match outcome {
-            Outcome::Go(destination, None) => self.go_to(life, destination, now),
+            Outcome::Go(destination, None) => self.go_to(id, life, destination, now),
             Outcome::Go(destination, Some(server)) => secure(life, destination, server),
             Outcome::Redirection(answer) => self.redirect(life, answer, now),
             Outcome::End(ending) => self.finish(life, State::Opening(opening), ending, now),

@@ -1,7 +1,9 @@
 //! The life of one route: its states, what each holds, and the deadline of each.
 //!
 //! ```text
-//!            ┌─ a table is awaited: Waiting ─┐              ┌─ TLS is asked for: Asking ─┐
+//!                                              ┌─ its program is awaited: Starting
+//!                                              │   ▲
+//!            ┌─ a table is awaited: Waiting ─┐ ▼   │        ┌─ TLS is asked for: Asking ─┐
 //!   Opening ─┴───────────────────────────────┴─▶ Connecting ┴────────────────────────────┴─▶ Relaying ─▶ Over
 //!      │                                        (again once)               │                              ▲
 //!      └───────────── refused, no server ────────────┴─────────────────────┴──────────▶ Answering ────────┘
@@ -25,6 +27,7 @@ use super::event::Side;
 use super::hello::Alpn;
 use super::name::{self, Name};
 use super::opening::{Entrance, Progress};
+use super::starter::{Place, ProgramId};
 use super::table::{Address, Choice};
 use super::upstreams::BackendId;
 use crate::doors::waiters::Ticket;
@@ -33,6 +36,9 @@ use crate::doors::waiters::Ticket;
 pub const HALF_CLOSED: Duration = Duration::from_secs(5 * 60);
 /// The longest time for which a connection waits for the first reading of the store.
 pub const TABLE_PATIENCE: Duration = Duration::from_secs(5);
+/// The time for which a connection waits for the program of its server beyond the time that the program has: so the
+/// program is found late before the connection is.
+pub const PROGRAM_SLACK: Duration = Duration::from_millis(500);
 /// The longest time that a client has to take its answer and to end its side.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -105,6 +111,8 @@ pub(super) enum State {
     Waiting(Waiting),
     /// The client makes its TLS handshake with the door, and goes there when that is done.
     Securing(Destination),
+    /// The program of the server is awaited.
+    Starting(Starting),
     /// A server is being connected to.
     Connecting(Connecting),
     /// A server is connected, and its answer to a request for TLS is awaited, within the time for connecting.
@@ -154,9 +162,19 @@ pub struct Routed {
 }
 
 #[derive(Debug)]
+pub(super) struct Starting {
+    pub(super) routed: Routed,
+    pub(super) program: ProgramId,
+    pub(super) place: Place,
+    pub(super) until: Instant,
+}
+
+#[derive(Debug)]
 pub(super) struct Connecting {
     pub(super) routed: Routed,
     pub(super) backend: BackendId,
+    /// The program of the server.
+    pub(super) program: Option<ProgramId>,
     /// The server of the attempt before.
     pub(super) tried: Option<BackendId>,
     pub(super) until: Instant,
@@ -166,6 +184,8 @@ pub(super) struct Connecting {
 pub(super) struct Relaying {
     pub(super) routed: Routed,
     pub(super) backend: BackendId,
+    /// The program of the server.
+    pub(super) program: Option<ProgramId>,
     /// The side that has ended, and when.
     pub(super) ended: Option<(Side, Instant)>,
     /// The time of the last bytes, and the side that has sent them.
@@ -196,6 +216,8 @@ pub enum Stage {
     Waiting,
     /// The client makes its TLS handshake.
     Securing,
+    /// The program of the server is awaited.
+    Starting,
     /// A server is being connected to.
     Connecting,
     /// The answer of a server to a request for TLS is awaited.
@@ -217,6 +239,7 @@ impl Life {
             State::Opening(_)
             | State::Waiting(_)
             | State::Securing(_)
+            | State::Starting(_)
             | State::Connecting(_)
             | State::Asking(_)
             | State::Answering(_)
@@ -231,6 +254,7 @@ impl Life {
         match &self.state {
             State::Opening(opening) => Some(opening.until),
             State::Waiting(waiting) => Some(waiting.until),
+            State::Starting(starting) => Some(starting.until),
             State::Connecting(connecting) | State::Asking(connecting) => Some(connecting.until),
             State::Relaying(relaying) => relaying.deadline(),
             State::Answering(answering) => Some(answering.until),
@@ -265,6 +289,7 @@ impl Life {
     pub fn routed(&self) -> Option<&Routed> {
         match &self.state {
             State::Opening(_) | State::Waiting(_) | State::Securing(_) => None,
+            State::Starting(starting) => Some(&starting.routed),
             State::Connecting(connecting) | State::Asking(connecting) => Some(&connecting.routed),
             State::Relaying(relaying) => Some(&relaying.routed),
             State::Answering(answering) => answering.routed.as_ref(),
@@ -278,6 +303,7 @@ impl Life {
             State::Opening(_)
             | State::Waiting(_)
             | State::Securing(_)
+            | State::Starting(_)
             | State::Connecting(_)
             | State::Asking(_)
             | State::Relaying(_) => None,
@@ -354,6 +380,8 @@ pub struct Census {
     pub waiting: usize,
     /// Routes whose client makes its TLS handshake.
     pub securing: usize,
+    /// Routes that wait for the program of their server.
+    pub starting: usize,
     /// Routes whose server is being connected to.
     pub connecting: usize,
     /// Routes whose server is asked for TLS.
@@ -367,7 +395,8 @@ pub struct Census {
 impl Census {
     /// Returns the number of routes.
     pub fn total(&self) -> usize {
-        self.opening + self.waiting + self.securing + self.connecting + self.asking + self.relaying + self.answering
+        let before = self.opening + self.waiting + self.securing + self.starting + self.connecting + self.asking;
+        before + self.relaying + self.answering
     }
 
     /// A route comes into a state.
@@ -389,6 +418,7 @@ impl Census {
             Stage::Opening => Some(&mut self.opening),
             Stage::Waiting => Some(&mut self.waiting),
             Stage::Securing => Some(&mut self.securing),
+            Stage::Starting => Some(&mut self.starting),
             Stage::Connecting => Some(&mut self.connecting),
             Stage::Asking => Some(&mut self.asking),
             Stage::Relaying => Some(&mut self.relaying),
@@ -404,6 +434,7 @@ impl State {
             State::Opening(_) => Stage::Opening,
             State::Waiting(_) => Stage::Waiting,
             State::Securing(_) => Stage::Securing,
+            State::Starting(_) => Stage::Starting,
             State::Connecting(_) => Stage::Connecting,
             State::Asking(_) => Stage::Asking,
             State::Relaying(_) => Stage::Relaying,

@@ -10,6 +10,8 @@
 //!   apart, and [`body`] finds the end of one.
 //! - [`upstreams`] has the servers of the services that are in use: [`balance`] chooses one, and [`health`] knows which
 //!   are out. [`names`] has the addresses of servers that are named by their hosts.
+//! - [`starter`] has the programs that are started by the first connection to their server; `serving` is the part of the
+//!   router that asks it, `reaching` the one that connects.
 //! - [`answer`] has what the router itself answers, and [`counters`] the numbers of a door.
 
 pub mod answer;
@@ -31,7 +33,10 @@ pub mod life;
 pub mod name;
 pub mod names;
 pub mod opening;
+mod reaching;
 pub mod router;
+mod serving;
+pub mod starter;
 pub mod table;
 mod turn;
 pub mod upstreams;

@@ -8,6 +8,7 @@
 //! - A server has as many connections as there are routes in Connecting, Asking or Relaying that were given it.
 //! - A route that waits has a place in the list, and no server; no other route has a place.
 //! - A route has only ever a server that is in the table by which it was decided.
+//! - A program counts each route that waits for it, and each that connects or relays by it.
 //! - A route that is over holds nothing. `Router::leave` alone gives back what a state holds.
 
 use std::collections::VecDeque;
@@ -17,12 +18,11 @@ use std::time::{Duration, Instant};
 use super::balance::ClientKey;
 use super::counters::Counters;
 use super::ending::{Ending, Phase};
-use super::event::{ConnectFault, Event, Notice, RouteId, Side, Step};
+use super::event::{Event, Notice, RouteId, Side, Step};
 use super::health::HealthEvent;
-use super::life::{
-    Answering, Asked, Census, Connecting, Destination, Life, Opening, Over, Relaying, Routed, State, Times, Waiting,
-};
+use super::life::{Answering, Asked, Census, Connecting, Life, Opening, Over, Relaying, Routed, State, Times, Waiting};
 use super::opening::{Entrance, Progress};
+use super::starter::Starter;
 use super::table::{Source, Table, Tables};
 use super::turn::{Turn, answering, over};
 use super::upstreams::Upstreams;
@@ -38,6 +38,7 @@ pub struct Router {
     /// The first reading of the store has not ended yet.
     pub(super) is_store_awaited: bool,
     pub(super) upstreams: Upstreams,
+    pub(super) starter: Starter,
     /// The routes that wait for the first reading of the store.
     pub(super) waiting: Waiters<RouteId>,
     pub(super) census: Census,
@@ -58,6 +59,7 @@ impl Router {
             tables: Tables::default(),
             is_store_awaited: false,
             upstreams: Upstreams::new(seed),
+            starter: Starter::new(seed),
             waiting: Waiters::default(),
             census: Census::default(),
             counters: Counters::default(),
@@ -161,8 +163,9 @@ impl Router {
         let (next, step) = match state {
             State::Opening(opening) => self.after_opening(id, life, opening, event, now),
             State::Waiting(waiting) => self.after_waiting(life, waiting, event, now),
-            State::Securing(destination) => self.after_securing(life, destination, event, now),
-            State::Connecting(connecting) => self.after_connecting(life, connecting, event, now),
+            State::Securing(destination) => self.after_securing(id, life, destination, event, now),
+            State::Starting(starting) => self.after_starting(id, life, starting, event, now),
+            State::Connecting(connecting) => self.after_connecting(id, life, connecting, event, now),
             State::Asking(connecting) => self.after_asking(life, connecting, event, now),
             State::Relaying(relaying) => self.after_relaying(life, relaying, event, now),
             State::Answering(answering) => after_answering(answering, event, now),
@@ -204,6 +207,7 @@ impl Router {
             | Event::Secured
             | Event::NotSecured
             | Event::TableCame
+            | Event::Called
             | Event::Connected
             | Event::ConnectFailed(_)
             | Event::Replied(_)
@@ -230,93 +234,13 @@ impl Router {
             | Event::Secured
             | Event::NotSecured
             | Event::Deadline
+            | Event::Called
             | Event::Connected
             | Event::ConnectFailed(_)
             | Event::Replied(_)
             | Event::Answered => return (State::Waiting(waiting), Step::Nothing),
         };
         self.finish(life, State::Waiting(waiting), ending, now)
-    }
-
-    /// The handshake has a deadline of its own, and a door that drains shortens that.
-    fn after_securing(&mut self, life: &mut Life, destination: Destination, event: Event<'_>, now: Instant) -> Turn {
-        let ending = match event {
-            Event::Secured => {
-                life.times.decided = Some(now);
-                return self.go_to(life, destination, now);
-            }
-            Event::NotSecured => Ending::NotSecured,
-            Event::Abort => Ending::Stopped(Phase::Opening),
-            // No server and no table was asked for, and the client's bytes belong to the handshake.
-            Event::Bytes(_)
-            | Event::Garbled { .. }
-            | Event::Ended(_)
-            | Event::Lost(_)
-            | Event::TableCame
-            | Event::Connected
-            | Event::ConnectFailed(_)
-            | Event::Replied(_)
-            | Event::Answered
-            | Event::Deadline
-            | Event::Stop(_) => return (State::Securing(destination), Step::Nothing),
-        };
-        self.finish(life, State::Securing(destination), ending, now)
-    }
-
-    fn after_connecting(&mut self, life: &mut Life, connecting: Connecting, event: Event<'_>, now: Instant) -> Turn {
-        let ending = match event {
-            Event::Connected if life.asked.starts_tls => return (State::Asking(connecting), Step::Ask),
-            Event::Connected => return self.relay(life, connecting, now),
-            Event::ConnectFailed(ConnectFault::Server) => return self.connect_failed(life, connecting, now),
-            Event::Deadline if connecting.until <= now => return self.connect_late(life, connecting, now),
-            Event::ConnectFailed(ConnectFault::Daemon) => Ending::NoResources,
-            Event::Lost(Side::Client) => Ending::ClientLeft(Phase::Connecting),
-            Event::Abort => Ending::Stopped(Phase::Connecting),
-            // The client is not read, so its bytes and its end keep; a server that is not connected has nothing to end;
-            // and a client with a complete wish is served although the door drains.
-            Event::Bytes(_)
-            | Event::Garbled { .. }
-            | Event::Ended(_)
-            | Event::Lost(Side::Server)
-            | Event::Secured
-            | Event::NotSecured
-            | Event::TableCame
-            | Event::Replied(_)
-            | Event::Deadline
-            | Event::Stop(_)
-            | Event::Answered => return (State::Connecting(connecting), Step::Nothing),
-        };
-        self.finish(life, State::Connecting(connecting), ending, now)
-    }
-
-    /// Until the server has answered, it has nothing of the client, so another one may be tried. One that answers is up,
-    /// whatever it answers.
-    fn after_asking(&mut self, life: &mut Life, connecting: Connecting, event: Event<'_>, now: Instant) -> Turn {
-        let ending = match event {
-            Event::Replied(Ok(())) => return self.relay(life, connecting, now),
-            Event::Replied(Err(reason)) => {
-                self.report(&connecting.routed, connecting.backend, HealthEvent::Connected, now);
-                Ending::NoTls(reason)
-            }
-            Event::ConnectFailed(ConnectFault::Server) => return self.connect_failed(life, connecting, now),
-            Event::Deadline if connecting.until <= now => return self.connect_late(life, connecting, now),
-            Event::ConnectFailed(ConnectFault::Daemon) => Ending::NoResources,
-            Event::Lost(Side::Client) => Ending::ClientLeft(Phase::Asking),
-            Event::Abort => Ending::Stopped(Phase::Asking),
-            // As while it was being connected to.
-            Event::Bytes(_)
-            | Event::Garbled { .. }
-            | Event::Ended(_)
-            | Event::Lost(Side::Server)
-            | Event::Secured
-            | Event::NotSecured
-            | Event::TableCame
-            | Event::Connected
-            | Event::Deadline
-            | Event::Stop(_)
-            | Event::Answered => return (State::Asking(connecting), Step::Nothing),
-        };
-        self.finish(life, State::Asking(connecting), ending, now)
     }
 
     fn after_relaying(&mut self, life: &mut Life, mut relaying: Relaying, event: Event<'_>, now: Instant) -> Turn {
@@ -346,6 +270,7 @@ impl Router {
                 | Event::Stop(_)
                 | Event::Bytes(_)
                 | Event::TableCame
+                | Event::Called
                 | Event::Connected
                 | Event::ConnectFailed(_)
                 | Event::Replied(_)
@@ -411,15 +336,31 @@ impl Router {
                 self.waiting.remove(waiting.ticket);
                 None
             }
-            State::Connecting(Connecting { routed, backend, .. })
-            | State::Asking(Connecting { routed, backend, .. }) => {
+            State::Starting(starting) => {
+                self.starter.leave(starting.program, &starting.place, now);
+                Some(starting.routed)
+            }
+            State::Connecting(connecting) | State::Asking(connecting) => {
+                let Connecting {
+                    routed,
+                    backend,
+                    program,
+                    ..
+                } = connecting;
                 // After a verdict about the attempt this changes nothing.
                 self.report(&routed, backend, HealthEvent::Abandoned, now);
                 self.upstreams.release(backend, now);
+                self.release_program(program, now);
                 Some(routed)
             }
-            State::Relaying(Relaying { routed, backend, .. }) => {
+            State::Relaying(Relaying {
+                routed,
+                backend,
+                program,
+                ..
+            }) => {
                 self.upstreams.release(backend, now);
+                self.release_program(program, now);
                 Some(routed)
             }
             State::Answering(answering) => answering.routed,
@@ -442,6 +383,7 @@ fn after_answering(answering: Answering, event: Event<'_>, now: Instant) -> Turn
         | Event::Secured
         | Event::NotSecured
         | Event::TableCame
+        | Event::Called
         | Event::Connected
         | Event::ConnectFailed(_)
         | Event::Replied(_)

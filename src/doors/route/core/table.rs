@@ -210,6 +210,9 @@ pub struct Rule {
     pub idle_timeout: Option<Duration>,
     /// The header in front of the bytes of a client, by which its servers learn of its address; `None` for no header.
     pub send_proxy: Option<ProxyVersion>,
+    /// The number, among the programs of the door, of the program behind the only server; `None` if the server is
+    /// always there.
+    pub program: Option<usize>,
 }
 
 /// A version of the header of the PROXY protocol.
@@ -588,6 +591,7 @@ pub(super) mod tests {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             send_proxy: None,
+            program: None,
         }
     }
 

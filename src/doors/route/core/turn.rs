@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::ending::Ending;
 use super::event::Step;
 use super::life::{ANSWER_PATIENCE, Answering, Connecting, Over, Routed, State};
+use super::starter::ProgramId;
 use super::upstreams::BackendId;
 
 /// The next state of a route, and the step that leads into it.
@@ -28,11 +29,19 @@ pub(super) fn over(ending: Ending, routed: Option<Routed>) -> Turn {
 }
 
 /// This server is connected to. `tried` is the one of the attempt before.
-pub(super) fn connecting_to(routed: Routed, backend: BackendId, tried: Option<BackendId>, now: Instant) -> Turn {
+/// `program` is behind the server.
+pub(super) fn connecting_to(
+    routed: Routed,
+    backend: BackendId,
+    program: Option<ProgramId>,
+    tried: Option<BackendId>,
+    now: Instant,
+) -> Turn {
     let connecting = Connecting {
         until: now + routed.choice.rule.connect_timeout,
         routed,
         backend,
+        program,
         tried,
     };
     (State::Connecting(connecting), Step::Connect)

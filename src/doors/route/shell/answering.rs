@@ -83,6 +83,7 @@ impl RouteDoor {
             life::Stage::Opening
             | life::Stage::Waiting
             | life::Stage::Securing
+            | life::Stage::Starting
             | life::Stage::Connecting
             | life::Stage::Asking
             | life::Stage::Over => &[Event::Abort],

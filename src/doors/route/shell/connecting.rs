@@ -227,6 +227,9 @@ impl RouteDoor {
             return Some(Event::ConnectFailed(fault));
         }
         self.put_last(key, failed);
+        if others.is_empty() {
+            return Some(Event::ConnectFailed(fault));
+        }
         self.connect_to_first(cx, key, others)
     }
 }
@@ -331,10 +334,15 @@ impl Stage {
 
 /// Returns the side to which an error of connecting belongs.
 fn fault(error: &io::Error) -> ConnectFault {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EADDRNOTAVAIL | Errno::ENOSPC) => {
-            ConnectFault::Daemon
+    match (error.raw_os_error().map(Errno::from_raw), error.kind()) {
+        (
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EADDRNOTAVAIL | Errno::ENOSPC),
+            _,
+        ) => ConnectFault::Daemon,
+        // A socket that has connected to itself is refused as well, without an error of the system.
+        (_, io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound | io::ErrorKind::WouldBlock) => {
+            ConnectFault::Absent
         }
-        Some(_) | None => ConnectFault::Server,
+        (Some(_) | None, _) => ConnectFault::Server,
     }
 }

@@ -1,4 +1,4 @@
-//! The dump: the table, a line for each server in use, and a line for each route. Its cost is bounded, as that of every
+//! The dump: the table, a line for each server in use, one for each program, and a line for each route. Its cost is bounded, as that of every
 //! door's dump is.
 
 use std::time::Instant;
@@ -30,6 +30,7 @@ impl RouteDoor {
             )
         });
         dump.list(FIRST, upstreams.known(), backends);
+        dump.list(FIRST, self.programs.len(), self.describe_programs(now));
         let routes = self.routes.iter().map(|(key, route)| route.describe(key, now));
         dump.list(FIRST, self.routes.len(), routes);
         dump.text()
@@ -60,6 +61,7 @@ fn stage_name(stage: life::Stage) -> &'static str {
         life::Stage::Opening => "opening",
         life::Stage::Waiting => "waiting",
         life::Stage::Securing => "securing",
+        life::Stage::Starting => "starting",
         life::Stage::Connecting => "connecting",
         life::Stage::Asking => "asking",
         life::Stage::Relaying => "relaying",

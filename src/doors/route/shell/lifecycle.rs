@@ -1,6 +1,6 @@
 //! The route door as the daemon sees it: its start, its change, its end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::thread;
@@ -16,9 +16,10 @@ use super::super::core::table::Source;
 use super::super::options::{Options, TLS};
 use super::super::report::{self, Gauges, Times};
 use super::carrying::Traffic;
+use super::launching::Prepared;
 use super::{RouteDoor, RouteSource};
 use crate::doors::front::{Front, FrontKind, OverLimit};
-use crate::doors::{self, Door, HandedConnection, Listeners, Prepared, Shutdown};
+use crate::doors::{self, Door, HandedConnection, Listeners, Shutdown};
 use crate::error::Error;
 use crate::net::conn::Conn;
 use crate::net::local_ports::LocalPorts;
@@ -26,12 +27,12 @@ use crate::net::origin::Origin;
 use crate::net::resolving::Resolver;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, SourceKind};
-use crate::relay::pipes::{Budget, Pipes};
+use crate::relay::pipes::Pipes;
 use crate::stats::Snapshot;
 
 impl RouteDoor {
     /// A door that listens already but serves no client yet.
-    pub fn new(options: Options, pipes: Arc<Budget>, listeners: Listeners, now: Instant) -> RouteDoor {
+    pub fn new(options: Options, prepared: Prepared, listeners: Listeners, now: Instant) -> RouteDoor {
         let kind = FrontKind {
             module: module_path!(),
             listener: RouteSource::Listener.kind(),
@@ -49,22 +50,27 @@ impl RouteDoor {
         let front = Front::new(kind, Arc::clone(&options.front), listeners, now);
         router.set_https_port(https_port(&front));
         router.keep_protocols(options.log_connections);
-        RouteDoor {
+        let mut door = RouteDoor {
             front,
             router,
             routes: GenerationalSlab::default(),
             securing: GenerationalSlab::default(),
             handed: VecDeque::new(),
+            programs: BTreeMap::new(),
+            starts: 0,
             local_ports: LocalPorts::read(),
             names: Names::new(options.resolve_interval),
             resolver: Resolver::default(),
-            pipes: Pipes::new(pipes),
+            pipes: Pipes::new(Arc::clone(&prepared.pipes)),
             pipes_alarm: Alarm::default(),
             store: None,
             traffic: Traffic::default(),
             times: Times::default(),
             options,
-        }
+        };
+        // No program was there, so nothing is ordered.
+        door.replace_programs(prepared, now);
+        door
     }
 }
 
@@ -131,12 +137,12 @@ impl Door for RouteDoor {
         &mut self,
         cx: &mut Context<'_>,
         options: doors::Options,
-        _prepared: Prepared,
+        prepared: doors::Prepared,
         new: Listeners,
     ) -> Result<(), Error> {
-        let options = match options {
-            doors::Options::Route(options) => *options,
-            other => return Err(doors::other_kind(self.front.name(), &other)),
+        let (options, prepared) = match (options, prepared) {
+            (doors::Options::Route(options), doors::Prepared::Route(prepared)) => (*options, *prepared),
+            (other, _) => return Err(doors::other_kind(self.front.name(), &other)),
         };
         send_small_writes_at_once(&new);
         self.front.reload(cx, Arc::clone(&options.front), new);
@@ -149,12 +155,18 @@ impl Door for RouteDoor {
         let table = self.router.replace_table(Source::File, Arc::clone(&options.table));
         self.local_ports = LocalPorts::read();
         let before = std::mem::replace(&mut self.options, options);
+        self.replace_programs(prepared, cx.now());
+        self.follow_orders(cx);
         self.follow_store_again(cx, before.store.as_ref());
         drop_on_a_thread((table, before));
         Ok(())
     }
 
-    fn set_prepared(&mut self, _prepared: Prepared) {}
+    fn set_prepared(&mut self, prepared: doors::Prepared) {
+        if let doors::Prepared::Route(prepared) = prepared {
+            self.set_launchers(*prepared);
+        }
+    }
 
     /// The store is not followed any more; its table stays for the clients that are still there.
     fn shutdown(&mut self, cx: &mut Context<'_>, how: Shutdown) {
@@ -167,10 +179,16 @@ impl Door for RouteDoor {
                 self.tell_all(cx, Event::Abort);
             }
         }
+        // A program ends behind the last connection that uses it.
+        self.router.retire_programs(cx.now());
+        self.follow_orders(cx);
+        if how == Shutdown::Abort {
+            self.kill_programs(cx);
+        }
     }
 
     fn is_idle(&self) -> bool {
-        self.routes.len() == 0 && self.securing.len() == 0 && self.handed.is_empty()
+        self.routes.len() == 0 && self.securing.len() == 0 && self.handed.is_empty() && self.has_no_program()
     }
 
     fn go_on_with_secured(&mut self, cx: &mut Context<'_>) {
@@ -196,6 +214,7 @@ impl Door for RouteDoor {
             names: self.options.table.len(),
             store: self.store_counts(now),
             backends: (upstreams.known(), upstreams.out()),
+            programs: (self.router.program_counts(), self.programs_running()),
             pipes: self.pipes.budget().open(),
             shortages: self.pipes.shortages(),
             names_looked_up: self.names.counts,

@@ -6,8 +6,9 @@
 //! `connecting` connects to it, `heading` makes the header that it gets first, and `asking` asks it for TLS as
 //! PostgreSQL does; `carrying` passes bytes both ways, in per-request mode by way of `filtering`; `answering` refuses, and
 //! closes; `handing` hands clients over to other doors, and `securing` lets them make their TLS
-//! handshakes with this one; `end` is one end of the relay; `store` follows the store of
-//! further services; `notes` writes the log, `describe` the dump, and `lifecycle` starts, reloads and stops the door.
+//! handshakes with this one; `end` is one end of the relay; `programs` runs the programs behind
+//! servers, which `launching` prepares; `store` follows the store of further services; `notes` writes the log, `describe`
+//! the dump, and `lifecycle` starts, reloads and stops the door.
 //!
 //! Invariants: a route is known by its key, which is never used again, so the second of two events of a turn finds
 //! nothing when the first has ended the route. Each call from the reactor ends in `settle`, which sets the alarm of
@@ -23,20 +24,23 @@ mod end;
 mod filtering;
 mod handing;
 mod heading;
+mod launching;
 mod lifecycle;
 mod names;
 mod notes;
 mod opening;
+mod programs;
 mod routes;
 mod securing;
 mod store;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::core::event::{Event, RouteId, Step};
 use super::core::names::Names;
 use super::core::router::Router;
+use super::core::starter::ProgramId;
 use super::options::Options;
 use super::report::Times;
 use crate::doors::front::Front;
@@ -49,6 +53,7 @@ use crate::reactor::{Alarm, Context, Key, Readiness, Service, Source, SourceKind
 use crate::relay::pipes::Pipes;
 
 pub(super) use carrying::Traffic;
+pub use launching::{Prepared, prepare};
 use routes::Route;
 use securing::Securing;
 use store::Stored;
@@ -64,6 +69,10 @@ pub struct RouteDoor {
     securing: GenerationalSlab<Securing>,
     /// The clients that the daemon is to give to other doors.
     handed: VecDeque<Box<HandedConnection>>,
+    /// The programs behind servers.
+    programs: BTreeMap<ProgramId, programs::Program>,
+    /// The programs that were started in this turn.
+    starts: usize,
     /// The ports at which a connection to a server may be one to itself.
     local_ports: LocalPorts,
     /// The addresses of servers that are named by their hosts.
@@ -86,6 +95,10 @@ source_kinds! {
         Client,
         Server,
         Route,
+        Program,
+        Output,
+        Exit,
+        Ending,
         Pipes,
         Upkeep,
         Drain,
@@ -99,8 +112,18 @@ impl Service for RouteDoor {
             Some(RouteSource::Arrival) => self.arrival_ready(cx, source.key, readiness),
             Some(RouteSource::Client) => self.client_ready(cx, source.key, readiness),
             Some(RouteSource::Server) => self.server_ready(cx, source.key, readiness),
+            Some(RouteSource::Output) => self.program_writes(cx, source.key, true),
+            Some(RouteSource::Exit) => self.program_exited(cx, source.key),
             // These sources are never registered with the poll.
-            Some(RouteSource::Route | RouteSource::Pipes | RouteSource::Upkeep | RouteSource::Drain) | None => {}
+            Some(
+                RouteSource::Route
+                | RouteSource::Program
+                | RouteSource::Ending
+                | RouteSource::Pipes
+                | RouteSource::Upkeep
+                | RouteSource::Drain,
+            )
+            | None => {}
         }
     }
 
@@ -109,11 +132,13 @@ impl Service for RouteDoor {
             Some(RouteSource::Listener) => self.retry_accepting(cx, source.key),
             Some(RouteSource::Arrival) => self.arrival_timeout(cx, source.key),
             Some(RouteSource::Route) => self.route_timeout(cx, source.key),
+            Some(RouteSource::Program) => self.program_timeout(cx, source.key),
+            Some(RouteSource::Ending) => self.program_kill_timeout(cx, source.key),
             Some(RouteSource::Pipes) => self.close_idle_pipes(cx),
             Some(RouteSource::Upkeep) => self.front.sum_up(cx),
             Some(RouteSource::Drain) => self.drain_timeout(cx),
             // These sources have no alarm.
-            Some(RouteSource::Client | RouteSource::Server) | None => {}
+            Some(RouteSource::Client | RouteSource::Server | RouteSource::Output | RouteSource::Exit) | None => {}
         }
     }
 
@@ -121,11 +146,15 @@ impl Service for RouteDoor {
         match RouteSource::from_source(source) {
             Some(RouteSource::Listener) => self.accept(cx, source.key),
             Some(RouteSource::Arrival) => self.resume_arrival(cx, source.key),
-            Some(RouteSource::Route) => self.go_on(cx, source.key),
+            Some(RouteSource::Route) => self.resume_route(cx, source.key),
+            Some(RouteSource::Program) => self.start_program(cx, source.key),
+            Some(RouteSource::Output) => self.program_writes(cx, source.key, false),
             // These sources are never resumed.
             Some(
                 RouteSource::Client
                 | RouteSource::Server
+                | RouteSource::Exit
+                | RouteSource::Ending
                 | RouteSource::Pipes
                 | RouteSource::Upkeep
                 | RouteSource::Drain,
@@ -142,6 +171,7 @@ impl Service for RouteDoor {
 
     fn end_turn(&mut self, _cx: &mut Context<'_>) {
         // Bytes are written when they come.
+        self.starts = 0;
     }
 }
 
@@ -184,6 +214,7 @@ impl RouteDoor {
             }
         }
         self.log_notices(cx);
+        self.follow_orders(cx);
     }
 
     fn advance(&mut self, cx: &Context<'_>, key: Key, event: Event<'static>) -> Option<Step> {

@@ -9,7 +9,7 @@ use super::super::access_log::Record;
 use super::super::core::ending::{Ending, Phase, Refusal};
 use super::super::core::event::{Side, Step};
 use super::super::core::health::HealthChange;
-use super::super::core::life::Life;
+use super::super::core::life::{self, Life};
 use super::super::report;
 use super::routes::Route;
 use super::{RouteDoor, id};
@@ -39,6 +39,9 @@ impl RouteDoor {
             Step::Nothing | Step::Judge => return,
             Step::Read => "its first bytes are awaited".to_owned(),
             Step::Reply(bytes) => format!("a request of PostgreSQL is answered {}", bytes.escape_ascii()),
+            Step::Hold if route.life.stage() == life::Stage::Starting => {
+                "the program of its server is awaited".to_owned()
+            }
             Step::Hold => "a table is awaited".to_owned(),
             Step::Connect => match route.life.routed() {
                 Some(routed) => format!("service {:?}, server {}", routed.choice.service, routed.server),
@@ -105,8 +108,7 @@ impl RouteDoor {
     /// Logs the end of a route, if it is one that an operator may want to know of.
     pub(super) fn log_end(&mut self, cx: &mut Context<'_>, route: &Route) {
         let origin = &route.origin;
-        let name = route.life.asked().name.as_deref().map(|name| format!("{name:?}"));
-        let name = name.as_deref().unwrap_or("no name");
+        let name = name_of(route);
         let routed = route.life.routed();
         let service = routed.map_or("none", |routed| &routed.choice.service);
         let server = routed.map(|routed| routed.server.to_string()).unwrap_or_default();
@@ -143,13 +145,14 @@ impl RouteDoor {
                 let line = format_args!("{origin}, which asks for {name}, was not served: {why}");
                 self.front.note(cx, Level::Error, report::CONNECT, line);
             }
-            Ending::ServerFailed | Ending::ServerLate | Ending::NoResources => {
+            Ending::ProgramFailed
+            | Ending::ProgramLate
+            | Ending::ServerFailed
+            | Ending::ServerLate
+            | Ending::NoTls(_)
+            | Ending::NoResources => {
                 let why = unreached(ending);
                 let line = format_args!("service {service:?}: {origin} was not served: server {server} {why}");
-                self.front.note(cx, Level::Error, report::CONNECT, line);
-            }
-            Ending::NoTls(reason) => {
-                let line = format_args!("service {service:?}: {origin} was not served: server {server} {reason}");
                 self.front.note(cx, Level::Error, report::CONNECT, line);
             }
             // The good end; what clients and servers do; what the front logs; and the end of the door, which logs itself.
@@ -166,6 +169,14 @@ impl RouteDoor {
     }
 }
 
+/// The name that a client asks for, in quotes, or the words for none.
+fn name_of(route: &Route) -> String {
+    match route.life.asked().name.as_deref() {
+        Some(name) => format!("{name:?}"),
+        None => "no name".to_owned(),
+    }
+}
+
 /// The bytes of a client that were too late.
 fn late_part(life: &Life) -> &'static str {
     match life.times().connected {
@@ -175,10 +186,14 @@ fn late_part(life: &Life) -> &'static str {
 }
 
 /// The reason for which a server was not reached.
-fn unreached(ending: Ending) -> &'static str {
+fn unreached(ending: Ending) -> String {
     match ending {
+        Ending::NoTls(reason) => return reason.to_string(),
+        Ending::ProgramFailed => "is not there: its program has failed",
+        Ending::ProgramLate => "was not there within its ready-timeout",
         Ending::ServerFailed => "cannot be reached",
         Ending::ServerLate => "was not reached within its connect-timeout",
         _ => "was not tried: this process is short of descriptors, ports or memory",
     }
+    .to_owned()
 }

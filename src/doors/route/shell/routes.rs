@@ -154,7 +154,21 @@ impl RouteDoor {
                 self.tell(cx, key, Event::Lost(Side::Client));
                 return self.settle(cx, key);
             }
+            Stage::Held(_) if readiness.hung_up && route.life.stage() == life::Stage::Starting => {
+                self.tell(cx, key, Event::Lost(Side::Client));
+                return self.settle(cx, key);
+            }
             Stage::Connecting(_) | Stage::Asking(_) | Stage::Naming(_) | Stage::Held(_) | Stage::Closing(_) => {}
+        }
+        self.go_on(cx, key);
+    }
+
+    /// Goes on with a route in its turn.
+    pub(super) fn resume_route(&mut self, cx: &mut Context<'_>, key: Key) {
+        let stage = self.routes.get(key).map(|route| route.life.stage());
+        if stage == Some(life::Stage::Starting) {
+            self.tell(cx, key, Event::Called);
+            return self.settle(cx, key);
         }
         self.go_on(cx, key);
     }

@@ -1,15 +1,19 @@
 //! The router, driven by events alone.
 
+mod programs;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::doors::route::core::ending::Refusal;
+use crate::doors::route::core::event::ConnectFault;
 use crate::doors::route::core::exchange::{self, Given};
 use crate::doors::route::core::head::{self, Head};
 use crate::doors::route::core::life::{HALF_CLOSED, Stage};
 use crate::doors::route::core::opening::{Fault, NoTls, SSL_REQUEST};
+use crate::doors::route::core::starter::{Descent, Order, ProgramEvent};
 use crate::doors::route::core::table::tests::{rule_to, servers};
 use crate::doors::route::core::table::{EndedTls, Pattern, Rule, Target};
 use crate::doors::route::core::{answer, body};
@@ -48,6 +52,8 @@ fn table(services: &[(&str, &[&str])]) -> Arc<Table> {
     for (name, hosts) in services {
         let rule = Rule {
             idle_timeout: Some(3600 * SECOND),
+            // For the test of all events.
+            program: (*name == "c.other" && hosts.len() == 1).then_some(0),
             ..rule_to(&servers(hosts))
         };
         table.insert(name.parse().expect(name), [rule]);
@@ -64,6 +70,8 @@ impl World {
             next: 0,
         };
         world.replace(Source::File, services);
+        let plan = (programs::PLAN, Descent::New);
+        world.router.replace_programs(&[plan], world.now);
         world
     }
 
@@ -923,7 +931,7 @@ fn a_server_that_declines_tls_ends_the_route_and_stays_in_use_and_one_that_is_si
 }
 
 /// All events. A deadline has always come.
-fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 19] {
+fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 21] {
     [
         ("bytes", Event::Bytes(bytes)),
         (
@@ -941,8 +949,10 @@ fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 19] {
         ("secured", Event::Secured),
         ("not secured", Event::NotSecured),
         ("table came", Event::TableCame),
+        ("called", Event::Called),
         ("connected", Event::Connected),
         ("server failed", Event::ConnectFailed(ConnectFault::Server)),
+        ("server absent", Event::ConnectFailed(ConnectFault::Absent)),
         ("daemon failed", Event::ConnectFailed(ConnectFault::Daemon)),
         ("agreed", Event::Replied(Ok(()))),
         ("declined", Event::Replied(Err(NoTls::Declined))),
@@ -972,6 +982,12 @@ fn route_in(stage: Stage) -> (World, u64) {
         Stage::Opening => world.begin(),
         Stage::Waiting => world.asking("b.example").0,
         Stage::Securing => world.asking("secure.example").0,
+        Stage::Starting => {
+            programs::with_program(&mut world);
+            let (id, _) = world.asking("a.example");
+            world.tell(id, Event::ConnectFailed(ConnectFault::Absent));
+            id
+        }
         Stage::Connecting => world.asking("a.example").0,
         Stage::Asking => world.asking_server("a.example"),
         Stage::Relaying => world.relaying("a.example"),
@@ -1019,11 +1035,22 @@ fn every_pair_of_state_and_event_is_decided() {
             ],
         ),
         (
+            Stage::Starting,
+            &[
+                ("client lost", CLOSE, Stage::Over),
+                // Its program is still awaited.
+                ("called", Step::Hold, Stage::Starting),
+                ("deadline", failed.clone(), Stage::Answering),
+                ("abort", CLOSE, Stage::Over),
+            ],
+        ),
+        (
             Stage::Connecting,
             &[
                 ("client lost", CLOSE, Stage::Over),
                 ("connected", Step::Relay, Stage::Relaying),
                 ("server failed", failed.clone(), Stage::Answering),
+                ("server absent", failed.clone(), Stage::Answering),
                 ("daemon failed", failed.clone(), Stage::Answering),
                 ("deadline", failed.clone(), Stage::Answering),
                 ("abort", CLOSE, Stage::Over),
@@ -1034,6 +1061,7 @@ fn every_pair_of_state_and_event_is_decided() {
             &[
                 ("client lost", CLOSE, Stage::Over),
                 ("server failed", failed.clone(), Stage::Answering),
+                ("server absent", failed.clone(), Stage::Answering),
                 ("daemon failed", failed.clone(), Stage::Answering),
                 ("agreed", Step::Relay, Stage::Relaying),
                 ("declined", failed.clone(), Stage::Answering),
@@ -1103,6 +1131,9 @@ enum Deed {
     Wait {
         milliseconds: u64,
     },
+    Program {
+        event: ProgramEvent,
+    },
 }
 
 const NAMES: [&str; 5] = ["a.example", "b.example", "*.example", "c.other", "CATCH_ALL"];
@@ -1117,9 +1148,16 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => any::<bool>().prop_map(|is_awaited| Deed::Store { is_awaited }),
         4 => (any::<usize>(), 0..NAMES.len(), any::<bool>())
             .prop_map(|(route, name, is_whole)| Deed::Bytes { route, name, is_whole }),
-        8 => (any::<usize>(), 1..16_usize).prop_map(|(route, event)| Deed::Tell { route, event }),
+        8 => (any::<usize>(), 1..21_usize).prop_map(|(route, event)| Deed::Tell { route, event }),
         2 => any::<usize>().prop_map(|route| Deed::Request { route }),
         2 => (0..20_000_u64).prop_map(|milliseconds| Deed::Wait { milliseconds }),
+        2 => prop::sample::select(vec![
+            ProgramEvent::Started,
+            ProgramEvent::NotStarted,
+            ProgramEvent::Exited,
+            ProgramEvent::Deadline,
+        ])
+        .prop_map(|event| Deed::Program { event }),
     ]
 }
 
@@ -1168,6 +1206,17 @@ fn perform(world: &mut World, deed: &Deed) {
             }
         }
         Deed::Wait { milliseconds } => world.now += Duration::from_millis(*milliseconds),
+        Deed::Program { event } => {
+            let program = world.router.programs().planned(0).expect("it has a plan");
+            world.router.handle_program(program, *event, world.now);
+        }
+    }
+    while let Some(order) = world.router.next_order() {
+        if let Order::Call(RouteId(id)) = order
+            && world.lives.contains_key(&id)
+        {
+            world.tell(id, Event::Called);
+        }
     }
     world.lives.retain(|_, life| life.stage() != Stage::Over);
 }
@@ -1177,6 +1226,7 @@ fn assert_empty(world: &World) {
     assert_eq!(world.router.upstreams().active(), 0);
     assert!(world.router.upstreams().views().all(|view| view.active == 0));
     assert!(world.router.waiting.is_empty());
+    assert_eq!(world.router.starter.users(), (0, 0));
 }
 
 proptest! {
