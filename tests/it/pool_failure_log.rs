@@ -65,7 +65,8 @@ fn the_cause_comes_first_then_the_last_requests_then_the_refused_clients() {
         "{log}"
     );
     // It has no other name, and there is no other line.
-    let named = log.lines().filter(|line| line.contains(&pid));
+    let has_pid = |line: &&str| line.split(|c: char| !c.is_ascii_digit()).any(|number| number == pid);
+    let named = log.lines().filter(has_pid);
     assert!(
         named.clone().count() == 4 && named.clone().all(|line| line.contains(&worker)),
         "{log}"
