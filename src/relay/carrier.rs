@@ -17,12 +17,11 @@
 //! urgent byte.
 //!
 //! Invariant: a pipe is kept between two runs only while it holds bytes, and one that still holds bytes when the
-//! direction is over is closed.
+//! direction is over is closed with the carrier, unless the owner [takes](Carrier::take_rest) it.
 
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::fcntl::{SpliceFFlags, splice};
 
 use super::direction::{Direction, Event, Todo, Transfer};
 use super::endpoint::Endpoint;
@@ -92,6 +91,8 @@ enum Held<P> {
     Nothing,
     Memory(Buffer),
     Pipe(P),
+    /// The direction is over, and these bytes were not taken.
+    Rest(P),
 }
 
 /// One direction, and the bytes that it holds. The parameter is for the tests of this module.
@@ -176,8 +177,21 @@ impl<P> Carrier<P> {
     pub fn handle(&mut self, event: Event) {
         self.direction.handle(event);
         if self.direction.is_over() {
-            // A pipe may have bytes in it, so it is closed and not given back.
-            self.held = Held::Nothing;
+            self.held = match std::mem::replace(&mut self.held, Held::Nothing) {
+                // It may have bytes in it, so it is not given back.
+                Held::Pipe(pipe) | Held::Rest(pipe) => Held::Rest(pipe),
+                Held::Nothing | Held::Memory(_) => Held::Nothing,
+            };
+        }
+    }
+
+    /// Takes the pipe with the bytes that the sink has not taken, if they lie in one: for a sink that was told of them
+    /// already. It must not be lent again. The direction is over with that.
+    pub fn take_rest(&mut self) -> Option<P> {
+        self.handle(Event::Failed);
+        match std::mem::replace(&mut self.held, Held::Nothing) {
+            Held::Pipe(pipe) | Held::Rest(pipe) => Some(pipe),
+            Held::Nothing | Held::Memory(_) => None,
         }
     }
 
@@ -193,10 +207,11 @@ impl<P> Carrier<P> {
                 break;
             }
         }
-        if self.direction.held() == 0
-            && let Held::Pipe(pipe) = std::mem::replace(&mut self.held, Held::Nothing)
-        {
-            calls.give_back(pipe);
+        if self.direction.held() == 0 {
+            match std::mem::replace(&mut self.held, Held::Nothing) {
+                Held::Pipe(pipe) => calls.give_back(pipe),
+                held @ (Held::Nothing | Held::Memory(_) | Held::Rest(_)) => self.held = held,
+            }
         }
         match self.direction.next() {
             Todo::SignalEnd => PumpEnd::AtEnd,
@@ -211,12 +226,12 @@ impl<P> Carrier<P> {
     fn take(&mut self, calls: &mut impl Calls<Pipe = P>) {
         let pipe = match (self.gauge, std::mem::replace(&mut self.held, Held::Nothing)) {
             (Gauge::Bulk { .. }, Held::Pipe(pipe)) => Some(pipe),
-            (Gauge::Bulk { .. }, Held::Nothing | Held::Memory(_)) => calls.borrow(),
+            (Gauge::Bulk { .. }, Held::Nothing | Held::Memory(_) | Held::Rest(_)) => calls.borrow(),
             (Gauge::Pieces | Gauge::Unspliceable, Held::Pipe(pipe)) => {
                 calls.give_back(pipe);
                 None
             }
-            (Gauge::Pieces | Gauge::Unspliceable, Held::Nothing | Held::Memory(_)) => None,
+            (Gauge::Pieces | Gauge::Unspliceable, Held::Nothing | Held::Memory(_) | Held::Rest(_)) => None,
         };
         match pipe {
             Some(pipe) => self.fill(calls, pipe),
@@ -271,8 +286,8 @@ impl<P> Carrier<P> {
     /// Puts held bytes to the sink.
     fn put(&mut self, calls: &mut impl Calls<Pipe = P>) {
         let event = match &mut self.held {
-            // Held bytes lie somewhere.
-            Held::Nothing => Event::Failed,
+            // Held bytes lie somewhere, and a direction that is over has none.
+            Held::Nothing | Held::Rest(_) => Event::Failed,
             Held::Memory(buffer) => {
                 let event = calls.write(buffer.bytes());
                 if let Event::Wrote(count) = event {
@@ -325,7 +340,7 @@ impl<S: Endpoint, T: Endpoint> Calls for Kernel<'_, '_, S, T> {
     type Pipe = Pipe;
 
     fn borrow(&mut self) -> Option<Pipe> {
-        let can_splice = self.source.fd().is_some() && self.sink.fd().is_some();
+        let can_splice = self.source.can_splice() && self.sink.can_splice();
         can_splice.then(|| self.tools.pipes.borrow(self.tools.now)).flatten()
     }
 
@@ -355,18 +370,13 @@ impl<S: Endpoint, T: Endpoint> Calls for Kernel<'_, '_, S, T> {
     }
 
     fn fill(&mut self, pipe: &Pipe) -> Result<usize, Errno> {
-        let source = self.source.fd().ok_or(Errno::EINVAL)?;
-        splice(source, None, &pipe.into, None, FILL, FLAGS)
+        self.source.fill(pipe, FILL)
     }
 
     fn drain(&mut self, pipe: &Pipe, held: usize) -> Result<usize, Errno> {
-        let sink = self.sink.fd().ok_or(Errno::EINVAL)?;
-        // Exactly what is there: with more the kernel holds the last segment back, because more is said to come.
-        splice(&pipe.out, None, sink, None, held, FLAGS)
+        self.sink.drain(pipe, held)
     }
 }
-
-const FLAGS: SpliceFFlags = SpliceFFlags::SPLICE_F_NONBLOCK.union(SpliceFFlags::SPLICE_F_MOVE);
 
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@
 use super::carrier::{Carrier, FailedEnd, Tools};
 use super::direction::Event;
 use super::endpoint::Endpoint;
+use super::pipes::Pipe;
 use super::pump::PumpEnd;
 use crate::reactor::Readiness;
 
@@ -84,6 +85,15 @@ impl Conversation {
     #[must_use]
     pub const fn down(&self) -> &Carrier {
         &self.down
+    }
+
+    /// Ends the direction to this side, and takes the pipe with the bytes that the side was to get next, if they lie in
+    /// one. See [`Carrier::take_rest`].
+    pub fn take_rest(&mut self, side: Side) -> Option<Pipe> {
+        match side {
+            Side::Client => self.down.take_rest(),
+            Side::Server => self.up.take_rest(),
+        }
     }
 
     /// Takes in an event of the poll for one side.

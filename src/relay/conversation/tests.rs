@@ -423,8 +423,34 @@ fn a_reset_by_the_sink_with_bytes_in_the_pipe_closes_the_pipe() {
     let mut stalled = Stalled::new(&budget);
     reset(stalled.client_peer);
     assert_eq!(stalled.relay.finish(), Outcome::Failed(Side::Client));
-    assert_eq!(budget.open(), (0, 0));
     assert!(!stalled.relay.server.has_said_end);
+    drop(stalled.relay);
+    assert_eq!(budget.open(), (0, 0));
+}
+
+/// A sink that has announced how many bytes come must get them, although nothing more will come behind them.
+#[test]
+fn the_bytes_in_the_pipe_of_a_direction_that_was_cut_can_be_taken() {
+    let budget = budget();
+    let mut stalled = Stalled::new(&budget);
+    reset(stalled.client_peer);
+    assert_eq!(stalled.relay.finish(), Outcome::Failed(Side::Client));
+    let pipe = stalled
+        .relay
+        .conversation
+        .take_rest(Side::Client)
+        .expect("a pipe with bytes");
+    let mut rest = vec![0; 2 << 20];
+    let count = nix::unistd::read(&pipe.out, &mut rest).unwrap();
+    // The client and its socket have taken others before.
+    let all = bytes(stalled.sent, 1);
+    assert!(
+        all.windows(count).any(|window| window == &rest[..count]),
+        "bytes of the server, in order"
+    );
+    assert!(stalled.relay.conversation.take_rest(Side::Client).is_none());
+    drop(pipe);
+    assert_eq!(budget.open(), (0, 0));
 }
 
 #[test]
