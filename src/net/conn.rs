@@ -29,9 +29,9 @@
 mod closing;
 mod connecting;
 mod securing;
+mod splicing;
 
 use std::io::{self, ErrorKind, IoSlice, Read};
-use std::os::fd::BorrowedFd;
 
 use mio::{Interest, Registry, Token, event};
 
@@ -167,14 +167,6 @@ impl Conn {
     pub fn expect_input(&mut self) {
         self.is_readable = true;
         self.reads_to_end = true;
-    }
-
-    /// The descriptor, if bytes may be moved past this connection, by splice(2) above all: nothing that was read is
-    /// left, nothing waits to be written, and the transport is a plain socket.
-    #[must_use]
-    pub fn raw(&self) -> Option<BorrowedFd<'_>> {
-        let socket = self.stream.plain_socket();
-        socket.filter(|_| self.early.is_empty() && self.output.is_empty())
     }
 
     /// Takes the early bytes, for an owner that moves bytes past this connection.
