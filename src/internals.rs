@@ -65,6 +65,11 @@ pub mod route {
     pub use crate::doors::route::core;
 }
 
+/// A session of many streams: its pure core, the headers of its frames, and its shell.
+pub mod mux {
+    pub use crate::mux::{core, frame, session};
+}
+
 /// The entries of a store, and the decisions about them.
 pub mod store {
     pub use crate::store::{cache, entry, keeper, key, reading};

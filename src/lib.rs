@@ -11,6 +11,7 @@
 //! | [`net`] | addresses, listeners, accepting, access lists, limits, streams |
 //! | [`process`] | what to spawn, spawning, watching and ending it |
 //! | [`store`] | services that other programs write into a database: reading, believing and keeping them |
+//! | [`mux`] | many streams on one connection, as a reverse tunnel has them |
 //! | [`relay`] | bytes from one descriptor to another, both ways |
 //! | [`framing`] | where a message ends in a stream of bytes |
 //! | [`stats`] | counters, histograms, the snapshot and its renderers |
@@ -41,6 +42,7 @@ mod error;
 mod framing;
 pub mod internals;
 mod log;
+mod mux;
 mod net;
 mod process;
 mod reactor;

@@ -23,11 +23,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["doors", "net", "process", "log"]),
     (
         "doors",
-        &["net", "process", "relay", "store", "framing", "stats", "reactor"],
+        &["net", "process", "mux", "relay", "store", "framing", "stats", "reactor"],
     ),
     ("client", &["net", "relay", "store", "framing", "stats", "reactor"]),
     // Its lines go to a standard stream.
     ("log", &["net"]),
+    ("mux", &["net", "relay", "reactor"]),
     ("net", &["reactor"]),
     ("process", &["reactor"]),
     ("relay", &["reactor"]),

@@ -1,0 +1,106 @@
+//! The control frames that are to be written, kept as what is due, until the connection has room for them.
+
+use std::collections::VecDeque;
+
+use super::StreamId;
+use super::stream::Stream;
+use crate::mux::frame::{Flags, Header, Kind};
+
+/// The frames that are due for one stream. Each is written at most once at a time, whatever has made it due.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    pub(super) open: bool,
+    pub(super) accept: bool,
+    pub(super) update: bool,
+    pub(super) end: bool,
+    /// True if the stream is in the list.
+    is_listed: bool,
+}
+
+impl Marks {
+    pub(super) const fn is_any(self) -> bool {
+        self.open || self.accept || self.update || self.end
+    }
+}
+
+/// The frames that are due.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// The numbers of the pings to be answered.
+    pub(super) answers: VecDeque<u32>,
+    /// The number of the ping to be sent.
+    pub(super) question: Option<u32>,
+    /// The streams that are to be reset, and are not known any more.
+    pub(super) resets: VecDeque<StreamId>,
+    /// The code of the go-away to be sent.
+    pub(super) go_away: Option<u32>,
+    /// The streams with marks; one that was reset since has none.
+    streams: VecDeque<StreamId>,
+}
+
+impl Due {
+    /// Lists a stream that has got a mark.
+    pub(super) fn add(&mut self, stream: StreamId, known: &mut Stream) {
+        if !std::mem::replace(&mut known.due.is_listed, true) {
+            self.streams.push_back(stream);
+        }
+    }
+
+    pub(super) fn next_stream(&self) -> Option<StreamId> {
+        self.streams.front().copied()
+    }
+
+    /// Goes on to the next stream, if this one has no more marks.
+    pub(super) fn go_on_with(&mut self, stream: StreamId, known: &mut Stream) {
+        debug_assert_eq!(self.streams.front(), Some(&stream), "the one in front");
+        if !known.due.is_any() {
+            known.due.is_listed = false;
+            self.streams.pop_front();
+        }
+    }
+
+    /// Drops a stream that is not known any more from the front.
+    pub(super) fn skip(&mut self) {
+        self.streams.pop_front();
+    }
+
+    /// Returns the next frame that concerns no stream and must not wait.
+    pub(super) fn of_session(&mut self) -> Option<Header> {
+        if let Some(number) = self.answers.pop_front() {
+            return Some(about_session(Kind::Ping, Flags::ACK, number));
+        }
+        let number = self.question.take()?;
+        Some(about_session(Kind::Ping, Flags::SYN, number))
+    }
+
+    /// Returns the next reset, and behind them the go-away.
+    pub(super) fn of_the_end(&mut self) -> Option<Header> {
+        if let Some(stream) = self.resets.pop_front() {
+            return Some(Header {
+                kind: Kind::WindowUpdate,
+                flags: Flags::RST,
+                stream: stream.0,
+                length: 0,
+            });
+        }
+        let code = self.go_away.take()?;
+        Some(about_session(Kind::GoAway, Flags::default(), code))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+            && self.question.is_none()
+            && self.resets.is_empty()
+            && self.go_away.is_none()
+            && self.streams.is_empty()
+    }
+}
+
+fn about_session(kind: Kind, flags: Flags, length: u32) -> Header {
+    Header {
+        kind,
+        flags,
+        stream: 0,
+        length,
+    }
+}

@@ -1,0 +1,472 @@
+//! One tunnel connection and its streams: the I/O of a [session](super::core::Session).
+//!
+//! **The owner of a stream** runs a [`Conversation`](crate::relay::conversation::Conversation) of which one side is the
+//! stream, lent by [`end_of`](Session::end_of), and the other a socket. The door that keeps the session calls
+//! [`next`](Session::next) until it has nothing more, and runs the conversations that are named.
+//!
+//! **From the tunnel** the bytes of a frame go straight to the owner: while the conversation runs, it reads them from the
+//! connection, or splices them into its pipe, as far as the frame goes. The rest, which its sink does not take, is kept in
+//! memory, so that the next frame can be read: a stream that stalls stalls no other. The peer gets credit for bytes once
+//! the owner asks for more, because a carrier asks only when it has delivered everything.
+//!
+//! **To the tunnel** small pieces are gathered in the connection's buffer, each behind its header, and leave together at
+//! the end of the turn ([`flush`](Session::flush)). Bulk is spliced behind a header that was written alone. From then on
+//! the bytes of the frame are owed: nothing else may be written before them. If the owner gives the stream up meanwhile,
+//! they are taken from its pipe.
+//!
+//! Invariants:
+//! - A stream that could not write, because of the connection or of another stream's debt, is parked, and woken in its
+//!   turn when there is room. One without credit is woken when the peer has granted some.
+//! - Whatever is kept of a stream is within its window, and all of it within the session's total: the core sees to both.
+//! - After the end of the session each stream is woken once, and reads its failure.
+//!
+//! The rules of the protocol are the core's; deadlines and the log are the door's.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::time::{Duration, Instant};
+
+use super::core::{self, Counters, Event, Expected, Role, Settings, StreamId};
+use super::frame::HEADER;
+pub use super::next::{End, Next};
+use super::stream::{Carried, StreamEnd};
+use super::window::Window;
+use crate::net::conn::{Conn, Received, Sent};
+use crate::reactor::Readiness;
+use crate::relay::pipes::Pipe;
+
+/// The number of bytes in the connection's buffer above which streams wait for room.
+pub(super) const ROOM: usize = 64 << 10;
+/// The number of steps, each a frame or a part of one, that a turn makes at most.
+const STEPS_PER_TURN: usize = 64;
+/// The number of parked streams that are woken at once.
+const WOKEN_AT_ONCE: usize = 16;
+/// The length of frames behind which the next header is read alone, so that the payload behind it can be spliced.
+const BULK: u32 = 32 << 10;
+
+/// One tunnel connection and its streams.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) conn: Conn,
+    pub(super) core: core::Session,
+    pub(super) streams: HashMap<StreamId, Carried>,
+    /// The bytes that were read and are in no stream yet.
+    pub(super) input: Window,
+    /// True if the last frame was so long that the next one is expected to be.
+    is_bulk: bool,
+    /// True if more of the payload under way may have come since its stream was woken.
+    has_more: bool,
+    steps: usize,
+    /// The streams that the peer has opened, and the door does not know yet.
+    opened: VecDeque<StreamId>,
+    /// The streams whose conversations are to be run.
+    woken: VecDeque<StreamId>,
+    /// The streams that wait for room in the connection.
+    parked: VecDeque<StreamId>,
+    went_away: Option<u32>,
+    end: Option<End>,
+    has_told_end: bool,
+}
+
+impl Session {
+    /// A session on a connection that is established, with its handshake if it has TLS.
+    #[must_use]
+    pub fn new(conn: Conn, role: Role, settings: Settings, now: Instant) -> Self {
+        Self {
+            conn,
+            core: core::Session::new(role, settings, now),
+            streams: HashMap::new(),
+            input: Window::default(),
+            is_bulk: false,
+            has_more: false,
+            steps: 0,
+            opened: VecDeque::new(),
+            woken: VecDeque::new(),
+            parked: VecDeque::new(),
+            went_away: None,
+            end: None,
+            has_told_end: false,
+        }
+    }
+
+    // ---- the door ----------------------------------------------------------------------------------------------
+
+    /// The connection, to be registered with the poll, and for what the kernel knows of it. Bytes go through the session.
+    pub fn conn_mut(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+
+    /// Gives the connection back, of a session that has no streams.
+    #[must_use]
+    pub fn into_conn(self) -> Conn {
+        self.conn
+    }
+
+    /// Takes in an event of the poll. [`next`](Self::next) must be called after it.
+    pub fn note(&mut self, readiness: Readiness) {
+        self.conn.note(readiness);
+        self.has_more |= readiness.readable || readiness.read_closed || readiness.hung_up;
+        if (readiness.writable || readiness.hung_up)
+            && let Some((stream, _)) = self.core.owed()
+        {
+            self.wake(stream);
+        }
+    }
+
+    /// Goes on, and returns the thing to do. Must be called again until there is [none](Next::Idle) or the session's
+    /// [share](Next::MoreLater) is used up.
+    pub fn next(&mut self, now: Instant) -> Next {
+        loop {
+            self.take_events();
+            if let Some(stream) = self.opened.pop_front() {
+                return Next::Opened(stream);
+            }
+            if let Some(next) = self.next_woken() {
+                return next;
+            }
+            if let Some(code) = self.went_away.take() {
+                return Next::WentAway(code);
+            }
+            if let Some(end) = &self.end {
+                if std::mem::replace(&mut self.has_told_end, true) {
+                    return self.pause(Next::Idle);
+                }
+                return Next::Over(end.clone());
+            }
+            if self.steps == STEPS_PER_TURN {
+                return self.pause(Next::MoreLater);
+            }
+            self.steps += 1;
+            let has_moved = match self.core.expected() {
+                Some(expected) => self.go_on_with(expected),
+                None => self.read_header(now),
+            };
+            if !has_moved && !self.wake_parked() {
+                return self.pause(Next::Idle);
+            }
+        }
+    }
+
+    fn pause(&mut self, next: Next) -> Next {
+        self.steps = 0;
+        next
+    }
+
+    /// Writes what was gathered. Must be called at the end of each turn in which the session or one of its streams was
+    /// touched. Returns true if [`next`](Self::next) must be called again, in the next turn.
+    #[must_use]
+    pub fn flush(&mut self) -> bool {
+        self.write_out();
+        let is_to_tell = self.end.is_some() && !self.has_told_end;
+        !self.woken.is_empty() || !self.opened.is_empty() || is_to_tell || (self.has_room() && !self.parked.is_empty())
+    }
+
+    /// Opens a stream for this owner. `None` if the peer takes no more.
+    pub fn open(&mut self, owner: u64) -> Option<StreamId> {
+        if self.end.is_some() {
+            return None;
+        }
+        let stream = self.core.open()?;
+        self.streams.insert(stream, Carried::new(owner));
+        Some(stream)
+    }
+
+    /// Takes a stream that the peer has opened for this owner, whose conversation will be run when bytes have come.
+    pub fn accept(&mut self, stream: StreamId, owner: u64) {
+        self.core.accept(stream);
+        self.streams.insert(stream, Carried::new(owner));
+        // Its first bytes may have come with it, before it had an owner.
+        self.wake(stream);
+    }
+
+    /// Refuses a stream that the peer has opened.
+    pub fn refuse(&mut self, stream: StreamId) {
+        self.core.reset(stream);
+    }
+
+    /// The end of a stream, for one run of its conversation.
+    pub fn end_of(&mut self, stream: StreamId) -> StreamEnd<'_> {
+        StreamEnd::new(self, stream)
+    }
+
+    /// Gives a stream up. The peer gets a reset, unless both sides have said their ends. `rest` is what the conversation
+    /// [held](crate::relay::conversation::Conversation::take_rest) for the stream.
+    pub fn release(&mut self, stream: StreamId, rest: Option<Pipe>) {
+        if let Some((owing, left)) = self.core.owed().filter(|(owing, _)| *owing == stream) {
+            self.pay(owing, left, rest);
+        }
+        self.core.reset(stream);
+        self.streams.remove(&stream);
+    }
+
+    /// Returns true if no stream is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Opens no more streams, and lets the peer open none. The streams that are up go on.
+    pub fn go_away(&mut self) {
+        self.core.go_away();
+    }
+
+    /// Returns true if no stream can be opened any more.
+    #[must_use]
+    pub fn is_gone_away(&self) -> bool {
+        self.end.is_some() || self.core.is_gone_away()
+    }
+
+    /// Returns true once the session is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Checks the path to the peer now.
+    pub fn ping_now(&mut self, now: Instant) {
+        self.core.ping_now(now);
+    }
+
+    /// The time at which [`timeout`](Self::timeout) must be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.core.deadline().filter(|_| self.end.is_none())
+    }
+
+    /// Takes in that time has passed. [`next`](Self::next) and [`flush`](Self::flush) must be called after it.
+    pub fn timeout(&mut self, now: Instant) {
+        if self.end.is_none()
+            && let Err(fault) = self.core.timeout(now)
+        {
+            self.end(End::Fault(fault));
+        }
+    }
+
+    /// The time that the last answered ping took.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.core.round_trip()
+    }
+
+    /// The counters of the session.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        self.core.counters()
+    }
+
+    /// The number of streams that have owners.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    // ---- waking ------------------------------------------------------------------------------------------------
+
+    fn take_events(&mut self) {
+        while let Some(event) = self.core.next_event() {
+            match event {
+                Event::Opened(stream) => self.opened.push_back(stream),
+                Event::Readable(stream) | Event::Writable(stream) => self.wake(stream),
+                Event::Reset(stream) | Event::Evicted(stream) => {
+                    if let Some(carried) = self.streams.get_mut(&stream) {
+                        carried.note_reset();
+                    }
+                    self.wake(stream);
+                }
+                Event::WentAway(code) => self.went_away = Some(code),
+            }
+        }
+    }
+
+    pub(super) fn wake(&mut self, stream: StreamId) {
+        if let Some(carried) = self.streams.get_mut(&stream)
+            && !std::mem::replace(&mut carried.is_woken, true)
+        {
+            self.woken.push_back(stream);
+        }
+    }
+
+    fn next_woken(&mut self) -> Option<Next> {
+        while let Some(stream) = self.woken.pop_front() {
+            // Otherwise it was released.
+            if let Some(carried) = self.streams.get_mut(&stream) {
+                carried.is_woken = false;
+                let owner = carried.owner;
+                return Some(Next::Stream { stream, owner });
+            }
+        }
+        None
+    }
+
+    /// Lets a stream wait for room in the connection.
+    pub(super) fn park(&mut self, stream: StreamId) {
+        if let Some(carried) = self.streams.get_mut(&stream)
+            && !std::mem::replace(&mut carried.is_parked, true)
+        {
+            self.parked.push_back(stream);
+        }
+    }
+
+    /// Wakes some of the parked streams, if there is room. Returns true if one was woken.
+    fn wake_parked(&mut self) -> bool {
+        if self.parked.is_empty() {
+            return false;
+        }
+        self.write_out();
+        if !self.has_room() {
+            return false;
+        }
+        for _ in 0..WOKEN_AT_ONCE {
+            let Some(stream) = self.parked.pop_front() else { break };
+            if let Some(carried) = self.streams.get_mut(&stream) {
+                carried.is_parked = false;
+            }
+            self.wake(stream);
+        }
+        !self.woken.is_empty()
+    }
+
+    // ---- from the tunnel ---------------------------------------------------------------------------------------
+
+    /// Reads the next header, and hands it to the core. Returns false if it has not come.
+    fn read_header(&mut self, now: Instant) -> bool {
+        let Some(header) = self.input.take::<HEADER>() else {
+            let most = if self.is_bulk { HEADER } else { usize::MAX };
+            let Session { conn, input, .. } = self;
+            let outcome = input.read(most, |to| conn.read(to));
+            return self.note_received(outcome).is_some() || self.end.is_some();
+        };
+        if let Err(fault) = self.core.header(header, now) {
+            self.end(End::Fault(fault));
+        }
+        self.is_bulk = self.core.expected().is_some_and(|expected| expected.left >= BULK);
+        self.has_more = false;
+        true
+    }
+
+    /// Goes on with a payload: more of it is offered to its stream, and what is not taken then is kept or thrown away.
+    /// Returns false if nothing has come.
+    fn go_on_with(&mut self, expected: Expected) -> bool {
+        let stream = expected.stream.filter(|stream| self.streams.contains_key(stream));
+        if let Some(stream) = stream
+            && std::mem::take(&mut self.has_more)
+        {
+            self.wake(stream);
+            return true;
+        }
+        let left = usize::try_from(expected.left).unwrap_or(usize::MAX);
+        if self.input.is_empty() {
+            let Session { conn, input, .. } = self;
+            let outcome = input.read(left, |to| conn.read(to));
+            if self.note_received(outcome).is_none() {
+                return self.end.is_some();
+            }
+        }
+        let bytes = self.input.bytes();
+        let bytes = bytes.get(..left).unwrap_or(bytes);
+        let count = bytes.len();
+        if let Some(carried) = stream.and_then(|stream| self.streams.get_mut(&stream)) {
+            carried.keep(bytes);
+        }
+        self.input.consume(count);
+        self.note_taken(count);
+        true
+    }
+
+    /// Takes in that bytes of the payload under way were taken from the wire.
+    pub(super) fn note_taken(&mut self, count: usize) {
+        self.core.received(u32::try_from(count).unwrap_or(u32::MAX));
+        // A stream that was reset for what it holds must not be taken for one that has ended.
+        self.take_events();
+    }
+
+    /// Takes in the outcome of a read of the connection. Returns the number of bytes, if there are any.
+    pub(super) fn note_received(&mut self, outcome: Received) -> Option<usize> {
+        match outcome {
+            Received::Bytes(count) => return Some(count),
+            Received::Nothing => {}
+            Received::End if self.core.expected().is_none() && self.input.is_empty() => self.end(End::Closed),
+            Received::End | Received::Cut => self.end(End::Cut),
+            Received::Failed => self.fail(),
+        }
+        None
+    }
+
+    // ---- to the tunnel -----------------------------------------------------------------------------------------
+
+    /// Returns true if a stream may write: nothing is owed, and the connection's buffer has room.
+    pub(super) fn has_room(&self) -> bool {
+        self.end.is_none() && self.core.owed().is_none() && self.conn.unwritten() < ROOM
+    }
+
+    /// Puts the control frames into the connection's buffer, unless a payload is owed.
+    pub(super) fn gather_control(&mut self) {
+        while self.conn.unwritten() < ROOM
+            && let Some(frame) = self.core.next_control()
+        {
+            self.conn.output_mut().extend_from_slice(&frame);
+        }
+    }
+
+    /// Writes what was gathered, as far as the connection takes it.
+    pub(super) fn write_out(&mut self) {
+        self.gather_control();
+        if self.conn.flush() == Sent::Failed {
+            self.fail();
+        }
+    }
+
+    /// Pays what a stream owes that is given up: its bytes are moved from the pipe in which they lie.
+    fn pay(&mut self, stream: StreamId, left: u32, rest: Option<Pipe>) {
+        debug_assert!(self.core.owed() == Some((stream, left)), "the debt of this stream");
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX);
+        match rest.map(|pipe| read_all(&pipe, wanted)) {
+            Some(Ok(bytes)) => {
+                self.conn.output_mut().extend_from_slice(&bytes);
+                self.core.sent(left);
+            }
+            Some(Err(_)) | None => self.end(End::Unpaid),
+        }
+    }
+
+    // ---- the end -----------------------------------------------------------------------------------------------
+
+    /// Ends the session because the connection has failed.
+    pub(super) fn fail(&mut self) {
+        let why = match self.conn.error() {
+            Some(error) => error.to_string(),
+            None => "the connection has failed".to_owned(),
+        };
+        self.end(End::Failed(why));
+    }
+
+    fn end(&mut self, end: End) {
+        if self.end.is_some() {
+            return;
+        }
+        self.end = Some(end);
+        // The peer learns the reason, if it still reads.
+        self.gather_control();
+        let _ = self.conn.flush();
+        let streams: Vec<StreamId> = self.streams.keys().copied().collect();
+        streams.into_iter().for_each(|stream| self.wake(stream));
+    }
+}
+
+/// Reads this number of bytes from a pipe that holds as many.
+fn read_all(pipe: &Pipe, count: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; count];
+    let mut have = 0;
+    while let Some(to) = bytes.get_mut(have..).filter(|to| !to.is_empty()) {
+        match nix::unistd::read(&pipe.out, to) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(more) => have += more,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;
