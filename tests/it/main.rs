@@ -168,6 +168,8 @@ mod route_access_log;
 #[cfg(test)]
 mod route_attacks;
 #[cfg(test)]
+mod route_checks;
+#[cfg(test)]
 mod route_doors;
 #[cfg(test)]
 mod route_http;

@@ -196,6 +196,7 @@ impl Service {
             connect_timeout: CONNECT_TIMEOUT,
             idle_timeout: Some(IDLE_TIMEOUT),
             send_proxy: None,
+            check: None,
             program: None,
         }
     }

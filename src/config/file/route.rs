@@ -34,8 +34,6 @@ const OTHER_STORES: [&str; 3] = ["etcd", "boltdb", "consul"];
 
 /// The keys of a door that have no effect yet.
 pub(super) const LATER: [&str; 1] = ["tunnel-listen"];
-/// The keys of a service that have no effect yet.
-pub(super) const LATER_OF_SERVICE: [&str; 2] = ["check", "check-interval"];
 
 /// Everything that services have beside their rules.
 #[derive(Default)]
@@ -241,7 +239,7 @@ fn in_pieces(name: &Spanned<DeString<'_>>, table: &DeTable<'_>, header: &str) ->
     let definition = ServiceSpec::definition();
     let is_key = |key: &str| {
         let mut known = definition.get_arguments().filter_map(Arg::get_long);
-        LATER_OF_SERVICE.contains(&key) || known.any(|known| known == key)
+        known.any(|known| known == key)
     };
     let (mut host, mut table, mut place) = (name.get_ref().to_string(), table, None);
     while let Some((key, below)) = table
@@ -348,9 +346,7 @@ fn rules(
     let mut rules: Vec<Rule> = Vec::new();
     for (index, entry) in service.entries.iter().enumerate() {
         let report = &mut found.report;
-        let mut own = entry.table.clone();
-        let any_later = refuse_later(&mut own, &LATER_OF_SERVICE, report);
-        let section = Section::new(&entry.header, &own);
+        let section = Section::new(&entry.header, &entry.table);
         let (spec, keys) = Keys::read::<ServiceSpec>(&section, report);
         let place = keys.place(KeyRef::key("alpn"));
         let id = match index {
@@ -378,7 +374,7 @@ fn rules(
         if let Some(needs) = &mut found.needs {
             add_program(needs, &keys, &spec);
         }
-        let lowered = lower::service(&id, &spec, keys.all_read() && !any_later, defaults);
+        let lowered = lower::service(&id, &spec, keys.all_read(), defaults);
         match lowered.and_then(|lowered| with_program(&spec, lowered, &mut beside.programs)) {
             Ok(LoweredService { rule, tls }) => {
                 beside.tls.extend(tls);

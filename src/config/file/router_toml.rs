@@ -17,7 +17,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::definition::Spec;
 use super::keys::Section;
 use super::report::Report;
-use super::route::{self, DoorParts, LATER, LATER_OF_SERVICE, SERVICES, STORE};
+use super::route::{self, DoorParts, LATER, SERVICES, STORE};
 use super::spelling::{add_address, port_number};
 use super::{Collected, check_unique, door};
 use crate::config::quote::Quoted;
@@ -122,7 +122,7 @@ fn own_name(key: &str) -> Option<&'static str> {
 /// Returns the usual name of a key of a service, if it is known.
 fn name_of_service(key: &str) -> Option<&'static str> {
     let original = OF_SERVICE.iter().find(|(original, _)| *original == key);
-    original.map_or_else(|| known::<ServiceSpec>(key, LATER_OF_SERVICE), |(_, usual)| Some(usual))
+    original.map_or_else(|| known::<ServiceSpec>(key, []), |(_, usual)| Some(usual))
 }
 
 fn known<S: Spec>(key: &str, others: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {

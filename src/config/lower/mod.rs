@@ -8,6 +8,7 @@
 //! sandbox grants are checked too, because a missing one is a mistake in the configuration. Otherwise nothing here
 //! touches the system: the daemon finds out if an address is free and the open-file limit is high enough.
 
+mod active_check;
 mod argument;
 mod cache;
 mod coalescing;

@@ -17,7 +17,7 @@ use super::start::Programs;
 use super::{KeyRef, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT};
 use crate::config::spec::route::RouteSpec;
 use crate::doors::front::options::TlsOptions;
-use crate::doors::route::options::{HTTP, Options, StoreOptions, StoreSettings, TLS, Table, Target};
+use crate::doors::route::options::{HTTP, Options, StoreOptions, StoreSettings, TLS, Table, Target, subjects};
 use crate::net::addr::{Listen, Mark, Transport};
 
 const DEFAULT_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,6 +84,7 @@ pub fn route(
     let options = Options {
         front,
         targets: Arc::new(targets(&services.table)),
+        checks: subjects(&services.table).into(),
         table: Arc::new(services.table),
         programs: services.programs.into_list(),
         store: services.store.map(|settings| StoreOptions { settings, rule }),

@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::active_check::check;
 use super::pool::TIMEOUT;
 use super::tls::of_service;
 use super::{KEY, KeyRef, Mistake, Mistakes, setting};
@@ -105,6 +106,7 @@ pub(super) fn rule_of_store(defaults: &ServiceDefaults) -> Rule {
         connect_timeout: defaults.connect_timeout,
         idle_timeout: defaults.idle_timeout,
         send_proxy: defaults.send_proxy,
+        check: None,
         program: None,
     }
 }
@@ -131,10 +133,12 @@ pub fn service(
     if spec.redirect_https == Some(true) && !defaults.listens_for_tls && is_whole {
         add_without_tls(&mut mistakes);
     }
+    let target = target(&mut mistakes, spec, is_whole);
     let rule = Rule {
         alpn: alpn(&mut mistakes, spec.alpn.as_deref()),
         tls: ended,
-        target: target(&mut mistakes, spec, is_whole),
+        check: check(&mut mistakes, spec, &target, is_whole),
+        target,
         acme: acme(&mut mistakes, spec.acme_addr.as_deref()).or_else(|| defaults.acme.clone()),
         redirects_to_https: spec.redirect_https.unwrap_or(defaults.redirects_to_https),
         judges_each_request: judges_each_request(spec.http, defaults.judges_each_request),
@@ -268,6 +272,7 @@ fn check_idle(mistakes: &mut Mistakes, spec: &ServiceSpec, door: &str) {
         ("idle-timeout", spec.idle_timeout.is_some()),
         ("send-proxy", spec.send_proxy.is_some()),
         ("http", spec.http.is_some()),
+        ("check", spec.check.is_some()),
     ];
     for (key, _) in said.into_iter().filter(|(_, said)| *said) {
         let text = format!(

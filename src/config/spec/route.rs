@@ -196,6 +196,19 @@ pub struct ServiceSpec {
     /// The header of the PROXY protocol in front of each connection to a server [default: the door's]
     #[arg(long, value_name = "VERSION")]
     pub send_proxy: Option<SendProxy>,
+    /// Ask the servers all the time whether they are there: tcp, by a connection; or the path of a page that must be
+    /// answered well by HTTP [default: not asked]
+    #[arg(long, value_name = "CHECK")]
+    pub check: Option<String>,
+    /// How often a server is asked [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub check_interval: Option<Time>,
+    /// How long an answer may take [default: 2s]
+    #[arg(long, value_name = "TIME")]
+    pub check_timeout: Option<Time>,
+    /// The port that is asked [default: that of the servers]
+    #[arg(long, value_name = "PORT")]
+    pub check_port: Option<Whole>,
     /// The program that listens at the address of the server, and is started by the first connection [default: the
     /// server is there]
     #[arg(long, value_name = "CMD")]

@@ -254,6 +254,7 @@ mod tests {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             send_proxy: None,
+            check: None,
             program: None,
         }
     }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::core::checks;
+pub use super::core::checks::{Check, Question, Subject, subjects};
 use super::core::starter::Plan;
 pub use super::core::table::{
     Address, Balance, CATCH_ALL, EndedTls, Pattern, ProxyVersion, Rule, Server, Servers, Service, Table, Target, Way,
@@ -31,6 +33,8 @@ pub struct Options {
     pub targets: Arc<BTreeSet<Arc<str>>>,
     /// The store of further services, if there is one.
     pub store: Option<StoreOptions>,
+    /// The servers of the table that are checked.
+    pub checks: Arc<[Subject]>,
     /// The programs that rules name by their numbers.
     pub programs: Vec<Arc<ProgramOptions>>,
     /// The most time from a client's connecting until the name of its server has come.
@@ -120,7 +124,11 @@ impl Options {
     /// server; beside them the pipes, the programs and a reserve.
     pub fn descriptor_needs(&self) -> DescriptorNeeds {
         DescriptorNeeds {
-            beside: PIPES + RESERVE + self.store.as_ref().map_or(0, |_| STORE) + PER_PROGRAM * self.programs.len(),
+            beside: PIPES
+                + RESERVE
+                + self.checks.len().min(checks::MOST)
+                + self.store.as_ref().map_or(0, |_| STORE)
+                + PER_PROGRAM * self.programs.len(),
             per_connection: 2,
         }
     }

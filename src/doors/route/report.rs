@@ -65,6 +65,8 @@ pub(super) struct Gauges {
     pub(super) names: usize,
     /// The servers in use, and those of them that are out.
     pub(super) backends: (usize, usize),
+    /// The servers that are checked.
+    pub(super) checked: usize,
     /// The numbers of programs, and the programs that run.
     pub(super) programs: (starter::Counts, usize),
     /// The pipes that are open, and the large ones of them.
@@ -104,6 +106,9 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, fron
         ("connect no tls", counters.connect_no_tls),
         ("backends known", as_count(gauges.backends.0)),
         ("backends out", as_count(gauges.backends.1)),
+        ("checked", as_count(gauges.checked)),
+        ("checks", counters.checks),
+        ("checks failed", counters.checks_failed),
         ("programs started", gauges.programs.0.started),
         ("programs running", as_count(gauges.programs.1)),
         ("programs failed", gauges.programs.0.failed),

@@ -87,6 +87,7 @@ mod tests {
             connect_timeout: Duration::from_secs(7),
             idle_timeout: None,
             send_proxy: None,
+            check: None,
             program: None,
         }
     }

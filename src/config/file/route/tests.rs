@@ -314,7 +314,8 @@ fn a_name_in_a_header_without_quotes_is_told_how_to_be_written() {
     );
     let expected = [
         "3:23: a name with dots stands in quotes; write [route.r.services.\"www.example.org\"]",
-        "7:1: `check` is not served yet; leave it out",
+        "7:9: check: `x` is neither tcp nor the path of a page; write check = \"tcp\", or a path of at most 1024 signs \
+         without blanks, such as check = \"/healthz\"",
     ];
     assert_eq!(told.unwrap_err(), expected);
 }
@@ -452,12 +453,6 @@ fn each_mistake_in_a_door_is_told_at_its_position() {
         let told = read_text(&format!("[route.r]\n{keys}\n{services}")).expect_err(keys);
         assert_eq!(told, [mistake], "{keys}");
     }
-}
-
-#[test]
-fn a_key_that_is_not_served_yet_is_not_passed_over() {
-    let told = told("a = { check = 'tcp' }");
-    assert_eq!(told, ["`check` is not served yet; leave it out"]);
 }
 
 #[test]

@@ -84,6 +84,7 @@ impl Router {
                 service: Arc::clone(&routed.choice.service),
                 server: Arc::clone(&routed.server),
                 change,
+                why: None,
             });
         }
     }

@@ -54,6 +54,10 @@ pub struct Counters {
     pub connect_again: u64,
     /// Servers that were asked for TLS and do not speak it.
     pub connect_no_tls: u64,
+    /// Checks of servers that have found something out.
+    pub checks: u64,
+    /// Checks of servers that have failed.
+    pub checks_failed: u64,
     /// Relays that were closed because no byte came for too long.
     pub relay_idle: u64,
     /// Relays that the client has cut.

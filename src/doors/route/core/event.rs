@@ -141,4 +141,6 @@ pub struct Notice {
     pub server: Arc<Address>,
     /// The change.
     pub change: HealthChange,
+    /// The reason for which the last check has failed, if a check has taken the server out.
+    pub why: Option<Box<str>>,
 }

@@ -84,6 +84,8 @@ pub enum HealthEvent {
     Passed,
     /// An active check has failed.
     Missed,
+    /// The server is not checked any more.
+    Unchecked,
 }
 
 /// A change that the log tells.
@@ -154,7 +156,7 @@ fn after_up(misses: u8, event: HealthEvent, now: Instant, jitter: &mut Jitter) -
         // An attempt is under way, or has ended well; neither says anything of the checks.
         HealthEvent::Tried | HealthEvent::Connected | HealthEvent::Abandoned => (Health::Up { misses }, None),
         HealthEvent::Failed => out(now, 1, now, jitter),
-        HealthEvent::Passed => (Health::UNTRIED, None),
+        HealthEvent::Passed | HealthEvent::Unchecked => (Health::UNTRIED, None),
         HealthEvent::Missed if misses + 1 < MISSES => (Health::Up { misses: misses + 1 }, None),
         HealthEvent::Missed => {
             let failing = Health::Failing { since: now, passes: 0 };
@@ -189,7 +191,7 @@ impl Outage {
                 (Health::Out(Outage { passes, ..self }), None)
             }
             HealthEvent::Passed => back(self.since, now),
-            HealthEvent::Missed => (Health::Out(Outage { passes: 0, ..self }), None),
+            HealthEvent::Missed | HealthEvent::Unchecked => (Health::Out(Outage { passes: 0, ..self }), None),
         }
     }
 }
@@ -200,7 +202,7 @@ fn after_failing(since: Instant, passes: u8, event: HealthEvent, now: Instant) -
         // The check decides.
         HealthEvent::Tried | HealthEvent::Connected | HealthEvent::Failed | HealthEvent::Abandoned => with(passes),
         HealthEvent::Passed if passes + 1 < PASSES => with(passes + 1),
-        HealthEvent::Passed => back(since, now),
+        HealthEvent::Passed | HealthEvent::Unchecked => back(since, now),
         HealthEvent::Missed => with(0),
     }
 }
@@ -267,7 +269,7 @@ mod tests {
 
     #[test]
     fn every_pair_of_state_and_event_is_decided() {
-        use HealthEvent::{Abandoned, Connected, Failed, Missed, Passed, Tried};
+        use HealthEvent::{Abandoned, Connected, Failed, Missed, Passed, Tried, Unchecked};
         let since = Instant::now();
         let now = since + 100 * SECOND;
         let up = |misses| Health::Up { misses };
@@ -323,6 +325,10 @@ mod tests {
             (failing(0), Passed, Box::new(is(failing(1)))),
             (failing(1), Passed, Box::new(is(up(0)))),
             (failing(1), Missed, Box::new(is(failing(0)))),
+            (up(2), Unchecked, Box::new(is(up(0)))),
+            (waiting(1), Unchecked, Box::new(is(waiting(0)))),
+            (running(1), Unchecked, Box::new(is(running(0)))),
+            (failing(1), Unchecked, Box::new(is(up(0)))),
         ];
         for (number, (before, event, is_expected)) in rows.into_iter().enumerate() {
             let mut health = before;

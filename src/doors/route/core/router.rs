@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::balance::ClientKey;
+use super::checks::Checker;
 use super::counters::Counters;
 use super::ending::{Ending, Phase};
 use super::event::{Event, Notice, RouteId, Side, Step};
@@ -39,6 +40,7 @@ pub struct Router {
     pub(super) is_store_awaited: bool,
     pub(super) upstreams: Upstreams,
     pub(super) starter: Starter,
+    pub(super) checker: Checker,
     /// The routes that wait for the first reading of the store.
     pub(super) waiting: Waiters<RouteId>,
     pub(super) census: Census,
@@ -60,6 +62,7 @@ impl Router {
             is_store_awaited: false,
             upstreams: Upstreams::new(seed),
             starter: Starter::new(seed),
+            checker: Checker::new(seed),
             waiting: Waiters::default(),
             census: Census::default(),
             counters: Counters::default(),

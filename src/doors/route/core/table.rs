@@ -13,83 +13,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::name::Name;
-
-/// The name of the service for every name that no other service has.
-pub const CATCH_ALL: &str = "CATCH_ALL";
+use super::checks::Check;
+pub use super::pattern::{CATCH_ALL, Pattern, PatternError};
 
 /// The protocol that the authority of a certificate offers for a challenge of ACME (RFC 8737).
 pub const ACME: &[u8] = b"acme-tls/1";
-
-/// The names that a service has.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Pattern {
-    /// This name alone.
-    Exact(Box<str>),
-    /// Every name that ends with a dot and this suffix: `*.example.org` has the suffix `example.org`.
-    Suffix(Box<str>),
-    /// Every name that no other service has, and connections without a name.
-    CatchAll,
-}
-
-/// The reason for which a text is no name of a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PatternError {
-    /// A `*` stands elsewhere than alone in the first label.
-    Asterisk,
-    /// The text, or the part behind `*.`, cannot be a name: see [`Name::parse`].
-    NoName,
-}
-
-impl fmt::Display for PatternError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            PatternError::Asterisk => "a * may only be the whole first label, as in *.example.org",
-            PatternError::NoName => {
-                "a name has 1 to 253 letters, digits and signs of ASCII, no blank, and no two dots in a row"
-            }
-        })
-    }
-}
-
-impl std::error::Error for PatternError {}
-
-impl FromStr for Pattern {
-    type Err = PatternError;
-
-    fn from_str(text: &str) -> Result<Pattern, PatternError> {
-        if text == CATCH_ALL {
-            return Ok(Pattern::CatchAll);
-        }
-        match text.strip_prefix("*.") {
-            Some(suffix) => Ok(Pattern::Suffix(normal(suffix)?)),
-            None => Ok(Pattern::Exact(normal(text)?)),
-        }
-    }
-}
-
-/// Returns the name in the form in which it is looked up.
-fn normal(name: &str) -> Result<Box<str>, PatternError> {
-    if name.contains('*') {
-        return Err(PatternError::Asterisk);
-    }
-    let name = Name::parse(name.as_bytes()).ok_or(PatternError::NoName)?;
-    Ok(name.as_str().into())
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Pattern::Exact(name) => f.write_str(name),
-            Pattern::Suffix(suffix) => write!(f, "*.{suffix}"),
-            Pattern::CatchAll => f.write_str(CATCH_ALL),
-        }
-    }
-}
 
 /// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -210,6 +141,8 @@ pub struct Rule {
     pub idle_timeout: Option<Duration>,
     /// The header in front of the bytes of a client, by which its servers learn of its address; `None` for no header.
     pub send_proxy: Option<ProxyVersion>,
+    /// The active check of the servers; `None` if only clients find out whether they are there.
+    pub check: Option<Arc<Check>>,
     /// The number, among the programs of the door, of the program behind the only server; `None` if the server is
     /// always there.
     pub program: Option<usize>,
@@ -591,6 +524,7 @@ pub(super) mod tests {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
             send_proxy: None,
+            check: None,
             program: None,
         }
     }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::balance::{self, ClientKey};
+use super::checks::{Subject, Told};
 use super::health::{Health, HealthChange, HealthEvent};
 use super::table::{Address, Choice, Servers, Way};
 use crate::doors::jitter::Jitter;
@@ -125,9 +126,10 @@ impl Upstreams {
         now: Instant,
     ) -> Option<(BackendId, Arc<Address>)> {
         self.forget_idle(now);
-        let id = self.upstream_of(choice, now);
+        let key = (Arc::clone(&choice.service), choice.number, choice.way);
+        let id = self.upstream_of(key, choice.generation, now);
         let upstream = self.upstreams.get_mut(id)?;
-        let is_stale = upstream.take_over(choice, &mut self.next_number);
+        let is_stale = upstream.take_over(&choice.servers, choice.generation, &mut self.next_number);
         upstream.used = now;
         let may_have = |backend: &Backend| {
             let is_other = tried.is_none_or(|tried| tried.number != backend.number);
@@ -151,6 +153,31 @@ impl Upstreams {
     /// Takes note of an event in the life of a server that a connection has. Returns the change that the log tells.
     pub fn report(&mut self, id: BackendId, event: HealthEvent, now: Instant) -> Option<HealthChange> {
         let backend = self.upstreams.get_mut(id.upstream)?.backend_mut(id)?;
+        backend.health.handle(event, now, &mut self.jitter)
+    }
+
+    /// Takes note of the outcome of a check of a server, which need not be in use so far. `generation` is that of the table
+    /// which has the check. Returns the change that the log tells.
+    pub fn report_check(
+        &mut self,
+        subject: &Subject,
+        told: &Told,
+        generation: u64,
+        event: HealthEvent,
+        now: Instant,
+    ) -> Option<HealthChange> {
+        let key = (Arc::clone(&subject.service), subject.number, told.way);
+        if event == HealthEvent::Unchecked && !self.by_key.contains_key(&key) {
+            return None;
+        }
+        let id = self.upstream_of(key, generation, now);
+        let upstream = self.upstreams.get_mut(id)?;
+        if event != HealthEvent::Unchecked {
+            upstream.take_over(&told.servers, generation, &mut self.next_number);
+            upstream.used = now;
+        }
+        let mut all = upstream.backends.iter_mut().chain(&mut upstream.leaving);
+        let backend = all.find(|backend| *backend.address == *told.address)?;
         backend.health.handle(event, now, &mut self.jitter)
     }
 
@@ -197,15 +224,14 @@ impl Upstreams {
         })
     }
 
-    fn upstream_of(&mut self, choice: &Choice, now: Instant) -> usize {
-        let key = (Arc::clone(&choice.service), choice.number, choice.way);
+    fn upstream_of(&mut self, key: Key, generation: u64, now: Instant) -> usize {
         if let Some(id) = self.by_key.get(&key) {
             return *id;
         }
         let id = self.upstreams.insert(Upstream {
             key: key.clone(),
             servers: Arc::default(),
-            generation: choice.generation,
+            generation,
             backends: Vec::new(),
             leaving: Vec::new(),
             used: now,
@@ -235,17 +261,17 @@ impl Upstreams {
 impl Upstream {
     /// Takes over the servers of a newer table. Returns true if the connection was decided by an older table, whose
     /// servers were others.
-    fn take_over(&mut self, choice: &Choice, next_number: &mut u64) -> bool {
-        let is_same = Arc::ptr_eq(&self.servers, &choice.servers) || self.servers == choice.servers;
-        if choice.generation < self.generation {
+    fn take_over(&mut self, servers: &Arc<Servers>, generation: u64, next_number: &mut u64) -> bool {
+        let is_same = Arc::ptr_eq(&self.servers, servers) || self.servers == *servers;
+        if generation < self.generation {
             return !is_same;
         }
-        self.generation = choice.generation;
+        self.generation = generation;
         if !is_same {
-            self.reconcile(&choice.servers, next_number);
+            self.reconcile(servers, next_number);
         }
         // Also if they are the same: the next comparison is then one of two pointers.
-        self.servers = Arc::clone(&choice.servers);
+        self.servers = Arc::clone(servers);
         false
     }
 

@@ -48,14 +48,16 @@ pub(super) struct Attempt {
 }
 
 /// The address of a server, in the form of the kernel.
-enum Target {
+pub(super) enum Target {
+    /// A port of a host.
     Tcp(SocketAddr),
+    /// A UNIX socket.
     Unix(UnixAddr),
 }
 
 impl Target {
     /// The address of a server in a table; `None` for one that names a host.
-    fn parse(address: &Address) -> Option<Self> {
+    pub(super) fn parse(address: &Address) -> Option<Self> {
         if let Address::Network { host, port } = address
             && let Ok(ip) = host.parse::<IpAddr>()
         {
@@ -72,7 +74,8 @@ impl Target {
         }
     }
 
-    fn connect(&self) -> io::Result<Stream> {
+    /// Begins to connect.
+    pub(super) fn connect(&self) -> io::Result<Stream> {
         match self {
             Target::Tcp(address) => Stream::connect_tcp(*address),
             Target::Unix(address) => Stream::connect_unix(address),
@@ -80,7 +83,7 @@ impl Target {
     }
 
     /// The address of TCP.
-    fn address(&self) -> Option<SocketAddr> {
+    pub(super) fn address(&self) -> Option<SocketAddr> {
         match self {
             Target::Tcp(address) => Some(*address),
             Target::Unix(_) => None,
@@ -333,7 +336,7 @@ impl Stage {
 }
 
 /// Returns the side to which an error of connecting belongs.
-fn fault(error: &io::Error) -> ConnectFault {
+pub(super) fn fault(error: &io::Error) -> ConnectFault {
     match (error.raw_os_error().map(Errno::from_raw), error.kind()) {
         (
             Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EADDRNOTAVAIL | Errno::ENOSPC),

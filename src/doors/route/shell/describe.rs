@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::super::core::health::Health;
 use super::super::core::life;
 use super::carrying::Traffic;
 use super::routes::Route;
@@ -24,7 +25,7 @@ impl RouteDoor {
         }
         let backends = upstreams.views().map(|view| {
             let (service, address, weight, active) = (view.service, view.address, view.weight, view.active);
-            let state = if view.health.is_out() { "out" } else { "up" };
+            let state = state_name(&view.health);
             format!(
                 "backend of {service:?}: address = {address}, weight = {weight}, active = {active}, state = {state}"
             )
@@ -53,6 +54,14 @@ impl Route {
             "route {number}: state = {stage}, connected for = {since}, client = {origin}, server = {server}, \
              in = {input}, out = {output}, {mode}name = {name:?}"
         )
+    }
+}
+
+fn state_name(health: &Health) -> &'static str {
+    match health {
+        Health::Up { .. } => "up",
+        Health::Out(_) => "out",
+        Health::Failing { .. } => "out by its checks",
     }
 }
 

@@ -61,6 +61,8 @@ impl RouteDoor {
             local_ports: LocalPorts::read(),
             names: Names::new(options.resolve_interval),
             resolver: Resolver::default(),
+            probes: GenerationalSlab::default(),
+            checks_alarm: Alarm::default(),
             pipes: Pipes::new(Arc::clone(&prepared.pipes)),
             pipes_alarm: Alarm::default(),
             store: None,
@@ -115,6 +117,8 @@ impl Door for RouteDoor {
 
     fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.follow_store(cx);
+        self.router.replace_checks(&self.options.checks, cx.now());
+        self.check_servers(cx);
         Ok(())
     }
 
@@ -158,6 +162,9 @@ impl Door for RouteDoor {
         self.replace_programs(prepared, cx.now());
         self.follow_orders(cx);
         self.follow_store_again(cx, before.store.as_ref());
+        self.router.replace_checks(&self.options.checks, cx.now());
+        self.log_notices(cx);
+        self.check_servers(cx);
         drop_on_a_thread((table, before));
         Ok(())
     }
@@ -171,6 +178,7 @@ impl Door for RouteDoor {
     /// The store is not followed any more; its table stays for the clients that are still there.
     fn shutdown(&mut self, cx: &mut Context<'_>, how: Shutdown) {
         self.leave_store(cx);
+        self.stop_checks(cx);
         match how {
             Shutdown::Drain { hasten: None } => {}
             Shutdown::Drain { hasten: Some(by) } => self.tell_all(cx, Event::Stop(by)),
@@ -214,6 +222,7 @@ impl Door for RouteDoor {
             names: self.options.table.len(),
             store: self.store_counts(now),
             backends: (upstreams.known(), upstreams.out()),
+            checked: self.router.checked(),
             programs: (self.router.program_counts(), self.programs_running()),
             pipes: self.pipes.budget().open(),
             shortages: self.pipes.shortages(),

@@ -5,7 +5,7 @@
 //! adds, finds and closes it; `opening` reads its first bytes; `names` waits for the addresses of its server,
 //! `connecting` connects to it, `heading` makes the header that it gets first, and `asking` asks it for TLS as
 //! PostgreSQL does; `carrying` passes bytes both ways, in per-request mode by way of `filtering`; `answering` refuses, and
-//! closes; `handing` hands clients over to other doors, and `securing` lets them make their TLS
+//! closes; `checking` asks servers whether they are there; `handing` hands clients over to other doors, and `securing` lets them make their TLS
 //! handshakes with this one; `end` is one end of the relay; `programs` runs the programs behind
 //! servers, which `launching` prepares; `store` follows the store of further services; `notes` writes the log, `describe`
 //! the dump, and `lifecycle` starts, reloads and stops the door.
@@ -18,6 +18,7 @@
 mod answering;
 mod asking;
 mod carrying;
+mod checking;
 mod connecting;
 mod describe;
 mod end;
@@ -53,6 +54,7 @@ use crate::reactor::{Alarm, Context, Key, Readiness, Service, Source, SourceKind
 use crate::relay::pipes::Pipes;
 
 pub(super) use carrying::Traffic;
+use checking::Probe;
 pub use launching::{Prepared, prepare};
 use routes::Route;
 use securing::Securing;
@@ -75,6 +77,10 @@ pub struct RouteDoor {
     starts: usize,
     /// The ports at which a connection to a server may be one to itself.
     local_ports: LocalPorts,
+    /// The servers that are being asked whether they are there.
+    probes: GenerationalSlab<Probe>,
+    /// The alarm of the next check.
+    checks_alarm: Alarm,
     /// The addresses of servers that are named by their hosts.
     names: Names<SocketAddr>,
     resolver: Resolver,
@@ -95,6 +101,8 @@ source_kinds! {
         Client,
         Server,
         Route,
+        Probe,
+        Checks,
         Program,
         Output,
         Exit,
@@ -112,11 +120,13 @@ impl Service for RouteDoor {
             Some(RouteSource::Arrival) => self.arrival_ready(cx, source.key, readiness),
             Some(RouteSource::Client) => self.client_ready(cx, source.key, readiness),
             Some(RouteSource::Server) => self.server_ready(cx, source.key, readiness),
+            Some(RouteSource::Probe) => self.probe_ready(cx, source.key, readiness),
             Some(RouteSource::Output) => self.program_writes(cx, source.key, true),
             Some(RouteSource::Exit) => self.program_exited(cx, source.key),
             // These sources are never registered with the poll.
             Some(
                 RouteSource::Route
+                | RouteSource::Checks
                 | RouteSource::Program
                 | RouteSource::Ending
                 | RouteSource::Pipes
@@ -132,6 +142,8 @@ impl Service for RouteDoor {
             Some(RouteSource::Listener) => self.retry_accepting(cx, source.key),
             Some(RouteSource::Arrival) => self.arrival_timeout(cx, source.key),
             Some(RouteSource::Route) => self.route_timeout(cx, source.key),
+            Some(RouteSource::Probe) => self.probe_timeout(cx, source.key),
+            Some(RouteSource::Checks) => self.check_servers(cx),
             Some(RouteSource::Program) => self.program_timeout(cx, source.key),
             Some(RouteSource::Ending) => self.program_kill_timeout(cx, source.key),
             Some(RouteSource::Pipes) => self.close_idle_pipes(cx),
@@ -153,6 +165,8 @@ impl Service for RouteDoor {
             Some(
                 RouteSource::Client
                 | RouteSource::Server
+                | RouteSource::Probe
+                | RouteSource::Checks
                 | RouteSource::Exit
                 | RouteSource::Ending
                 | RouteSource::Pipes

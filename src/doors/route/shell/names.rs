@@ -41,14 +41,7 @@ impl RouteDoor {
         let Address::Network { host, port } = server else {
             return failed;
         };
-        let mut reply = self.names.ask(host, cx.now());
-        if let Reply::LookUp(name) = reply {
-            if let Err(error) = self.resolver.look_up(cx, &name) {
-                self.enter_name(cx, &name, Err(error));
-            }
-            reply = self.names.ask(host, cx.now());
-        }
-        match reply {
+        match self.ask_name(cx, host) {
             Reply::Known(mut addresses) => {
                 for address in &mut addresses {
                     address.set_port(*port);
@@ -64,6 +57,19 @@ impl RouteDoor {
             }
             // A look-up has just been begun, or has failed.
             Reply::Failed | Reply::LookUp(_) => failed,
+        }
+    }
+
+    /// Asks for the addresses of a host, and begins its look-up if that is due.
+    pub(super) fn ask_name(&mut self, cx: &mut Context<'_>, host: &str) -> Reply<SocketAddr> {
+        match self.names.ask(host, cx.now()) {
+            Reply::LookUp(name) => {
+                if let Err(error) = self.resolver.look_up(cx, &name) {
+                    self.enter_name(cx, &name, Err(error));
+                }
+                self.names.ask(host, cx.now())
+            }
+            reply @ (Reply::Known(_) | Reply::Wait(_) | Reply::Failed) => reply,
         }
     }
 

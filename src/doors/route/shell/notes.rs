@@ -8,7 +8,7 @@ use log::Level;
 use super::super::access_log::Record;
 use super::super::core::ending::{Ending, Phase, Refusal};
 use super::super::core::event::{Side, Step};
-use super::super::core::health::HealthChange;
+use super::super::core::health::{HealthChange, MISSES, PASSES};
 use super::super::core::life::{self, Life};
 use super::super::report;
 use super::routes::Route;
@@ -93,7 +93,11 @@ impl RouteDoor {
                     self.front.note(cx, Level::Error, report::SERVER, line);
                 }
                 HealthChange::Out { delay: None } => {
-                    let line = format_args!("service {service:?}: server {server} is out until its checks pass");
+                    let why = notice.why.as_deref().unwrap_or("its checks have failed");
+                    let line = format_args!(
+                        "service {service:?}: server {server} is out: {MISSES} checks in a row have failed ({why}); it gets \
+                         no connections until {PASSES} have passed"
+                    );
                     self.front.note(cx, Level::Error, report::SERVER, line);
                 }
                 HealthChange::Back { after } => {
