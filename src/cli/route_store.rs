@@ -317,7 +317,7 @@ fn server(servers: Option<&Servers>) -> Result<Option<(&str, u16)>, String> {
     match &*servers.list {
         [server] => match &server.address {
             Address::Network { host, port } => Ok(Some((host, *port))),
-            Address::Unix(_) => Err("a store cannot name a UNIX socket".to_owned()),
+            Address::Unix(_) | Address::Tunnel(_) => Err("a store cannot name a UNIX socket".to_owned()),
         },
         _ => Err("an entry of a store has one server".to_owned()),
     }

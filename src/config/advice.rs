@@ -91,7 +91,7 @@ const ADVICE: &[Advice] = &[
                --key",
     },
     Advice {
-        words: "tls ssl https cert certificate tls-cert tls-key ssl-cert ssl-key key ca cafile client-ca min-tls",
+        words: "tls ssl https certificate tls-cert tls-key ssl-cert ssl-key ca cafile",
         about: "tls-listen",
         text: "TLS goes through to the servers, which have the certificates, or ends by the `tls` of a service",
     },

@@ -242,6 +242,12 @@ impl Session {
         }
     }
 
+    /// The time at which the ping was sent whose answer is awaited, if one is.
+    #[must_use]
+    pub fn asked_at(&self) -> Option<Instant> {
+        self.core.asked_at().filter(|_| self.end.is_none())
+    }
+
     /// The time that the last answered ping took.
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {

@@ -48,8 +48,6 @@ pub struct Made<T> {
     pub table: T,
     /// The entries that are not in it, by their names.
     pub faults: Faults<Box<str>>,
-    /// The number of services that end in a tunnel.
-    pub tunnels: usize,
 }
 
 /// A report of the thread.

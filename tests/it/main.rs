@@ -200,6 +200,8 @@ mod route_system_calls;
 #[cfg(test)]
 mod route_tls;
 #[cfg(test)]
+mod route_tunnel;
+#[cfg(test)]
 mod self_connection;
 #[cfg(test)]
 mod session_standstill;
@@ -225,6 +227,8 @@ mod tls_renewal;
 mod tls_slow_keys;
 #[cfg(test)]
 mod tls_wire;
+#[cfg(test)]
+mod tunnel_peers;
 #[cfg(test)]
 mod unresponsive_file_system;
 #[cfg(test)]

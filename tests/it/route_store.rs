@@ -117,7 +117,7 @@ fn an_entry_that_cannot_be_used_costs_itself_alone_and_is_told_without_its_value
         "long.example of the store cannot be used: it is longer than",
         "list.example of the store cannot be used: it is no text",
         "a..b of the store cannot be used: a name has",
-        "1 services of the store end in a tunnel",
+        "services of the store have a client-secret, but no tunnel client can connect",
     ] {
         daemon.stderr_wait(told);
     }

@@ -590,6 +590,7 @@ impl World {
                 client.waits = Waits::Answer;
                 self.check_end(id, before);
             }
+            Step::OpenStream(session) => panic!("there is no tunnel, and no {session:?}"),
             Step::Secure(server) => panic!("no TLS ends here, not even that of {server}"),
             Step::HandOver(door) => panic!("there is no door {door}"),
             Step::Close { .. } => {

@@ -32,9 +32,6 @@ pub(super) const STORE: &str = "store";
 /// The kinds of stores that are known and not served.
 const OTHER_STORES: [&str; 3] = ["etcd", "boltdb", "consul"];
 
-/// The keys of a door that have no effect yet.
-pub(super) const LATER: [&str; 1] = ["tunnel-listen"];
-
 /// Everything that services have beside their rules.
 #[derive(Default)]
 struct Beside {
@@ -105,7 +102,6 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Opt
             Vec::new()
         }
     };
-    let any_later = refuse_later(&mut own, &LATER, report);
     let section = Section::new(section.name, &own);
     let (mut spec, keys) = Keys::read_with_others::<RouteSpec>(&section, &[SERVICES, STORE], report);
     let of_flags = flags.overlay_onto(&mut spec);
@@ -117,13 +113,16 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Opt
     if let Some(needs) = &mut found.needs {
         let files = beside.files.iter();
         files.for_each(|(place, spec)| needs.add_identities_at(*place, spec));
+        needs.add_identities(&keys, &spec.tls);
     }
     let report = &mut found.report;
-    warn_of_tunnels(&table, &names, report);
+    if !lower::service_defaults(&spec).listens_for_tunnels() {
+        warn_of_tunnels(&table, &names, report);
+    }
     if found.needs.is_some() {
         warn_of_coalescing(&table, names, report);
     }
-    let is_whole = is_whole && keys.all_read() && !any_later;
+    let is_whole = is_whole && keys.all_read();
     let services = lower::Services {
         table,
         tls: beside.tls,
@@ -182,19 +181,6 @@ fn store(
             None
         }
     }
-}
-
-/// Removes the keys that have no effect yet, and reports them. Returns true if there was one.
-fn refuse_later(table: &mut DeTable<'_>, later: &[&str], report: &mut Report<'_>) -> bool {
-    let mut any = false;
-    for key in later {
-        if let Some((key, _)) = table.remove_entry(*key) {
-            any = true;
-            let text = format!("{} is not served yet; leave it out", Quoted(key.get_ref()));
-            report.add(key.span().start, text);
-        }
-    }
-    any
 }
 
 /// Returns the tables below `services`.
@@ -309,11 +295,11 @@ fn table(
     (table, names, beside)
 }
 
-/// Warns once of the services that a tunnel client is to serve.
+/// Warns once of the services that tunnel clients are to serve, where no such client can connect.
 fn warn_of_tunnels(table: &Table, names: &[(usize, Pattern)], report: &mut Report<'_>) {
     let mut tunnels = names.iter().filter(|(_, name)| {
         let rules = table.get(name).map(|service| &service.rules);
-        rules.is_some_and(|rules| rules.iter().any(|rule| rule.target == Target::Tunnel))
+        rules.is_some_and(|rules| rules.iter().any(|rule| matches!(rule.target, Target::Tunnel(_))))
     });
     let Some((place, first)) = tunnels.next() else { return };
     let others = match tunnels.count() {
@@ -324,7 +310,10 @@ fn warn_of_tunnels(table: &Table, names: &[(usize, Pattern)], report: &mut Repor
     report.add_ignored(*place, || {
         let first = first.to_string();
         let first = Quoted(&first);
-        format!("client-secret: no tunnel client is served yet, so clients of {first}{others} are refused")
+        format!(
+            "client-secret: no tunnel client can connect, so clients of {first}{others} are refused; write tunnel-listen as \
+             well, for example \"*:18000\""
+        )
     });
 }
 

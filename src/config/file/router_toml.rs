@@ -17,7 +17,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::definition::Spec;
 use super::keys::Section;
 use super::report::Report;
-use super::route::{self, DoorParts, LATER, SERVICES, STORE};
+use super::route::{self, DoorParts, SERVICES, STORE};
 use super::spelling::{add_address, port_number};
 use super::{Collected, check_unique, door};
 use crate::config::quote::Quoted;
@@ -39,25 +39,25 @@ const TOKEN: &str = "token";
 struct Port {
     key: &'static str,
     example: u16,
-    /// The key of the addresses that the port is one of; `None` for a listener that is not served yet.
-    listen: Option<&'static str>,
+    /// The key of the addresses that the port is one of.
+    listen: &'static str,
 }
 
 const PORTS: [Port; 3] = [
     Port {
         key: "port",
         example: 443,
-        listen: Some("tls-listen"),
+        listen: "tls-listen",
     },
     Port {
         key: "httpport",
         example: 80,
-        listen: Some("http-listen"),
+        listen: "http-listen",
     },
     Port {
         key: "clientsport",
         example: 18000,
-        listen: None,
+        listen: "tunnel-listen",
     },
 ];
 
@@ -115,7 +115,7 @@ pub(super) fn read(
 /// Returns the usual name of a key of the table, if it is known.
 fn own_name(key: &str) -> Option<&'static str> {
     let ports = PORTS.iter().map(|port| port.key);
-    let others = [ADDR, BACKEND, STORE, SERVICES].into_iter().chain(ports).chain(LATER);
+    let others = [ADDR, BACKEND, STORE, SERVICES].into_iter().chain(ports);
     known::<RouteSpec>(key, others)
 }
 
@@ -216,12 +216,13 @@ fn listen_at_ports(
     let host = host(table, report);
     let mut is_whole = true;
     for Port { key, example, listen } in PORTS {
-        let Some((name, port)) = table.remove_entry(key) else {
-            let is_listening = match listen {
-                Some("tls-listen") => !flags.tls_listen.is_empty() || table.contains_key("tls-listen"),
-                Some(listen) => !flags.http_listen.is_empty() || table.contains_key(listen),
-                None => table.contains_key("tunnel-listen"),
+        let Some(port) = table.remove(key) else {
+            let by_flags = match listen {
+                "tls-listen" => &flags.tls_listen,
+                "http-listen" => &flags.http_listen,
+                _ => &flags.tunnel_listen,
             };
+            let is_listening = !by_flags.is_empty() || table.contains_key(listen);
             if !is_listening {
                 is_whole = false;
             }
@@ -231,17 +232,14 @@ fn listen_at_ports(
             }
             continue;
         };
-        match (port_number(port.get_ref()), listen) {
-            (None, _) => {
+        match port_number(port.get_ref()) {
+            None => {
                 is_whole = false;
                 let text = format!("{key}: this is not the number of a port; write a value from 0 to 65535");
                 report.add(port.span().start, text);
             }
-            (Some(0), _) => {}
-            (Some(_), None) => report.add_ignored(name.span().start, || {
-                format!("{key}: no tunnel is served yet, so nothing listens there; write {key} = 0 until one is")
-            }),
-            (Some(number), Some(listen)) => add_address(table, listen, port.span(), format!("{host}:{number}")),
+            Some(0) => {}
+            Some(number) => add_address(table, listen, port.span(), format!("{host}:{number}")),
         }
     }
     is_whole

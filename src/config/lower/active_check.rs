@@ -36,7 +36,7 @@ pub(super) fn check(
     let question = question(mistakes, text)?;
     let Target::Servers { tls, http } = target else {
         // A door has said so for each key of servers.
-        if matches!(target, Target::Tunnel) {
+        if matches!(target, Target::Tunnel(_)) {
             let text = "the tunnel is checked by pings, whatever is written here";
             mistakes.add(KeyRef::key("check"), text, "leave it out");
         }

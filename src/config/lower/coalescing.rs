@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use crate::config::quote::Quoted;
-use crate::doors::route::options::{Pattern, Servers, Service, Table, Target, Way};
+use crate::doors::route::options::{Pattern, Servers, Service, Table, Target, TunnelSecret, Way};
 
 /// HTTP/2 over TLS, as clients offer it.
 const HTTP_2: &[u8] = b"h2";
@@ -27,8 +27,8 @@ struct Group<'t> {
 #[derive(Clone, PartialEq)]
 enum End<'t> {
     Servers(&'t Arc<Servers>),
-    /// A tunnel client, which may have several names.
-    Tunnel,
+    /// The tunnel clients with this secret, which may have several names.
+    Tunnel(&'t TunnelSecret),
 }
 
 /// Finds names that one certificate may cover and that go to different servers. `names` are those of `table`, in the
@@ -73,7 +73,7 @@ fn end(service: &Service) -> Option<End<'_>> {
     match &rule.target {
         // No door speaks HTTP/2.
         Target::Servers { .. } | Target::Door(_) => rule.servers(way).map(End::Servers),
-        Target::Tunnel => Some(End::Tunnel),
+        Target::Tunnel(tunnel) => Some(End::Tunnel(&tunnel.secret)),
     }
 }
 

@@ -96,7 +96,7 @@ pub(super) fn listening(
 ) -> Listening {
     add_addresses(mistakes, &mut addresses, "listen", &spec.listen);
     let (access, proxies) = (access(mistakes, &spec.access), proxies(mistakes, &spec.access));
-    let tls = tls(mistakes, &spec.tls, &spec.listen, &addresses, &proxies);
+    let tls = tls(mistakes, &spec.tls, ("listen", &spec.listen), &addresses, &proxies);
     Listening {
         addresses,
         tls,

@@ -14,24 +14,30 @@ use super::listen::{
 use super::pool::TIMEOUT;
 use super::service::{ServiceDefaults, acme, add_without_tls, judges_each_request, rule_of_store, send_proxy};
 use super::start::Programs;
+use super::tls::tls;
 use super::{KeyRef, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT};
 use crate::config::spec::route::RouteSpec;
 use crate::doors::front::options::TlsOptions;
-use crate::doors::route::options::{HTTP, Options, StoreOptions, StoreSettings, TLS, Table, Target, subjects};
+use crate::doors::route::options::{HTTP, Options, StoreOptions, StoreSettings, TLS, TUNNEL, Table, Target, subjects};
 use crate::net::addr::{Listen, Mark, Transport};
 
 const DEFAULT_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const DEFAULT_RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
+const DEFAULT_TUNNEL_PING: Duration = Duration::from_secs(30);
+const DEFAULT_TUNNEL_PING_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_OLD_GENERATION_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A client whose hello takes longer holds memory for nothing.
 const HELLO_TIMEOUT: RangeInclusive<Duration> = SHORTEST_TIMEOUT..=Duration::from_secs(600);
+/// Pings that are more frequent would be traffic of their own.
+const TUNNEL_PING: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// The keys of the listeners.
 const TLS_LISTEN: &str = "tls-listen";
 const HTTP_LISTEN: &str = "http-listen";
+const TUNNEL_LISTEN: &str = "tunnel-listen";
 
 /// The services of a route door, which are lowered before it.
 #[derive(Debug, Default)]
@@ -58,10 +64,11 @@ pub fn route(
     is_whole: bool,
 ) -> Result<Lowered<Options>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
-    let written = [&spec.tls_listen[..], &spec.http_listen].concat();
+    let written = [&spec.tls_listen[..], &spec.http_listen, &spec.tunnel_listen].concat();
+    let addresses = addresses(&mut mistakes, spec, is_whole);
     let listening = Listening {
-        addresses: addresses(&mut mistakes, spec, is_whole),
-        tls: None,
+        tls: tls_of_tunnels(&mut mistakes, spec, &addresses),
+        addresses,
         unix_socket: unix_socket(&mut mistakes, &spec.sockets, TLS_LISTEN, &written),
         backlog: backlog(&mut mistakes, &spec.sockets, &MACHINE),
         access: access(&mut mistakes, &spec.access),
@@ -72,6 +79,8 @@ pub fn route(
     let stop_timeout = mistakes.time("stop-timeout", spec.stop_timeout, &TIMEOUT);
     let old_generation_timeout = mistakes.time("old-generation-timeout", spec.old_generation_timeout, &TIMEOUT);
     let resolve_interval = mistakes.time("resolve-interval", spec.resolve_interval, &TIMEOUT);
+    let tunnel_ping = mistakes.time("tunnel-ping", spec.tunnel_ping, &TUNNEL_PING);
+    let tunnel_ping_timeout = mistakes.time("tunnel-ping-timeout", spec.tunnel_ping_timeout, &TIMEOUT);
     let rule = rule_of_store(&defaults(&mut mistakes, spec));
     if spec.redirect_https && spec.tls_listen.is_empty() && is_whole {
         add_without_tls(&mut mistakes);
@@ -90,6 +99,8 @@ pub fn route(
         store: services.store.map(|settings| StoreOptions { settings, rule }),
         hello_timeout: hello_timeout.unwrap_or(DEFAULT_HELLO_TIMEOUT),
         resolve_interval: resolve_interval.unwrap_or(DEFAULT_RESOLVE_INTERVAL),
+        tunnel_ping: tunnel_ping.unwrap_or(DEFAULT_TUNNEL_PING),
+        tunnel_ping_timeout: tunnel_ping_timeout.unwrap_or(DEFAULT_TUNNEL_PING_TIMEOUT),
         log_connections: spec.log_connections,
         debug: spec.debug,
     };
@@ -107,7 +118,7 @@ fn targets(table: &Table) -> BTreeSet<Arc<str>> {
     let rules = table.services().flat_map(|service| &service.rules);
     let doors = rules.filter_map(|rule| match &rule.target {
         Target::Door(door) => Some(Arc::clone(door)),
-        Target::Servers { .. } | Target::Tunnel => None,
+        Target::Servers { .. } | Target::Tunnel(_) => None,
     });
     doors.collect()
 }
@@ -122,6 +133,7 @@ fn defaults(mistakes: &mut Mistakes, spec: &RouteSpec) -> ServiceDefaults {
         acme: acme(mistakes, spec.acme_addr.as_deref()),
         listens_for_tls: !spec.tls_listen.is_empty(),
         listens_for_http: !spec.http_listen.is_empty(),
+        listens_for_tunnels: !spec.tunnel_listen.is_empty(),
         send_proxy: send_proxy(spec.send_proxy, None),
     }
 }
@@ -133,9 +145,12 @@ fn addresses(mistakes: &mut Mistakes, spec: &RouteSpec, is_whole: bool) -> Vec<(
     let first = addresses.len();
     add_addresses(mistakes, &mut addresses, HTTP_LISTEN, &spec.http_listen);
     mark(&mut addresses, first, HTTP);
+    let first = addresses.len();
+    add_addresses(mistakes, &mut addresses, TUNNEL_LISTEN, &spec.tunnel_listen);
+    mark(&mut addresses, first, TUNNEL);
     for (origin, listen) in addresses
         .iter()
-        .filter(|(_, listen)| listen.transport == Transport::Tls)
+        .filter(|(_, listen)| listen.transport == Transport::Tls && listen.mark != TUNNEL)
     {
         let text = format!(
             "with tls: in front the TLS of {} would end at the door, which has no certificate",
@@ -158,6 +173,15 @@ fn addresses(mistakes: &mut Mistakes, spec: &RouteSpec, is_whole: bool) -> Vec<(
         );
     }
     addresses
+}
+
+/// Returns the settings of TLS for tunnel clients. Those of other clients pass the door in their own TLS.
+fn tls_of_tunnels(mistakes: &mut Mistakes, spec: &RouteSpec, addresses: &[(KeyRef, Listen)]) -> Option<TlsOptions> {
+    let of_tunnels = addresses.iter().filter(|(_, listen)| listen.mark == TUNNEL);
+    let of_tunnels: Vec<_> = of_tunnels.cloned().collect();
+    let proxies = proxies(&mut Mistakes::default(), &spec.access);
+    let written = (TUNNEL_LISTEN, &spec.tunnel_listen[..]);
+    tls(mistakes, &spec.tls, written, &of_tunnels, &proxies)
 }
 
 /// Gives the listeners from this one on a mark.

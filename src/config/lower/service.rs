@@ -19,7 +19,8 @@ use crate::config::spec::route::{self, HttpMode, SendProxy, ServerSpec, ServiceS
 use crate::config::units::Whole;
 use crate::doors::front::options::TlsOptions;
 use crate::doors::route::options::{
-    Address, Balance, CATCH_ALL, EndedTls, Pattern, ProxyVersion, Rule, Server, Servers, Target,
+    Address, Balance, CATCH_ALL, EndedTls, LONGEST_SECRET, Pattern, ProxyVersion, Rule, Server, Servers, Target,
+    Tunnel, TunnelSecret,
 };
 use crate::net::addr::{ServerAddr, ServerAddrError};
 
@@ -27,8 +28,6 @@ const PORT: RangeInclusive<u16> = 1..=u16::MAX;
 /// The longest name of a protocol (RFC 7301 §3.1).
 const LONGEST_PROTOCOL: usize = 255;
 const DEFAULT_WEIGHT: u16 = 1;
-/// The longest secret of a tunnel client, in bytes, as in a store.
-const LONGEST_SECRET: usize = 4_096;
 
 /// The settings of a door that count for its services without such a setting.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +46,8 @@ pub struct ServiceDefaults {
     pub(super) listens_for_tls: bool,
     /// True if the door listens for HTTP.
     pub(super) listens_for_http: bool,
+    /// True if the door listens for tunnel clients.
+    pub(super) listens_for_tunnels: bool,
     /// The header in front of each connection to a server.
     pub(super) send_proxy: Option<ProxyVersion>,
 }
@@ -56,6 +57,12 @@ impl ServiceDefaults {
     #[must_use]
     pub fn listens_for_http(&self) -> bool {
         self.listens_for_http
+    }
+
+    /// Returns true if the door listens for tunnel clients.
+    #[must_use]
+    pub fn listens_for_tunnels(&self) -> bool {
+        self.listens_for_tunnels
     }
 }
 
@@ -99,7 +106,7 @@ pub(super) fn rule_of_store(defaults: &ServiceDefaults) -> Rule {
     Rule {
         alpn: None,
         tls: None,
-        target: Target::Tunnel,
+        target: Target::Servers { tls: None, http: None },
         acme: defaults.acme.clone(),
         redirects_to_https: defaults.redirects_to_https,
         judges_each_request: defaults.judges_each_request,
@@ -132,6 +139,10 @@ pub fn service(
     let connect_timeout = mistakes.time("connect-timeout", spec.connect_timeout, &TIMEOUT);
     if spec.redirect_https == Some(true) && !defaults.listens_for_tls && is_whole {
         add_without_tls(&mut mistakes);
+    }
+    if spec.replace.is_some() && spec.client_secret.is_none() && is_whole {
+        let remedy = format!("write {KEY}client-secret as well, or leave it out");
+        mistakes.add(KeyRef::key("replace"), "no tunnel client serves this name", remedy);
     }
     let target = target(&mut mistakes, spec, is_whole);
     let rule = Rule {
@@ -251,10 +262,18 @@ fn target(mistakes: &mut Mistakes, spec: &ServiceSpec, is_whole: bool) -> Target
             check_idle(mistakes, spec, door);
             Target::Door(door.as_str().into())
         }
-        (None, Some(secret)) => {
-            check_secret(mistakes, secret);
-            Target::Tunnel
-        }
+        (None, Some(secret)) => match TunnelSecret::new(secret.as_bytes()) {
+            Some(secret) => Target::Tunnel(Tunnel {
+                secret,
+                takes_newest_alone: spec.replace.unwrap_or(false),
+            }),
+            None => {
+                // Without the text.
+                let text = format!("a secret has 1 to {LONGEST_SECRET} bytes");
+                mistakes.add(KeyRef::key("client-secret"), text, "write that of the tunnel client");
+                Target::Servers { tls: None, http: None }
+            }
+        },
         (None, None) => to_servers(mistakes, spec, is_whole),
     }
 }
@@ -267,6 +286,7 @@ fn check_idle(mistakes: &mut Mistakes, spec: &ServiceSpec, door: &str) {
         ("tls-port", spec.tls_port.is_some()),
         ("http-port", spec.http_port.is_some()),
         ("client-secret", spec.client_secret.is_some()),
+        ("replace", spec.replace.is_some() && spec.client_secret.is_some()),
         ("balance", spec.balance.is_some()),
         ("connect-timeout", spec.connect_timeout.is_some()),
         ("idle-timeout", spec.idle_timeout.is_some()),
@@ -341,14 +361,6 @@ fn example_of_port(spec: &ServiceSpec) -> &'static str {
     match spec.tls {
         Some(_) => "http-port = 80",
         None => "tls-port = 443",
-    }
-}
-
-/// Adds a mistake for a text that is no secret, without the text.
-fn check_secret(mistakes: &mut Mistakes, secret: &str) {
-    if secret.is_empty() || secret.len() > LONGEST_SECRET {
-        let text = format!("a secret has 1 to {LONGEST_SECRET} bytes");
-        mistakes.add(KeyRef::key("client-secret"), text, "write that of the tunnel client");
     }
 }
 

@@ -127,7 +127,7 @@ fn addresses(mistakes: &mut Mistakes, spec: &ServiceSpec, rule: &Rule) -> BTreeS
     let addresses: BTreeSet<Address> = all.map(|server| server.address.clone()).collect();
     let is_elsewhere = |address: &Address| match address {
         Address::Network { host, .. } => &**host != "localhost" && host.split('%').next().is_none_or(is_no_ip),
-        Address::Unix(_) => false,
+        Address::Unix(_) | Address::Tunnel(_) => false,
     };
     if let Some(elsewhere) = addresses.iter().find(|address| is_elsewhere(address)) {
         let text = format!("{elsewhere} is named by its host, and a server that is started is on this machine");

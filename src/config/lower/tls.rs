@@ -13,12 +13,12 @@ use crate::net::tls::Version;
 use crate::net::tls::files::{ClientRule, IdentityFiles};
 use crate::net::tls::subjects::Subjects;
 
-/// Lowers the settings of TLS. `listen` are the addresses as written, and `addresses` are all that the door listens on,
+/// Lowers the settings of TLS. `listen` are the addresses as written under `key`, and `addresses` are all that the door listens on,
 /// except addresses with a mistake.
 pub(super) fn tls(
     mistakes: &mut Mistakes,
     spec: &TlsSpec,
-    listen: &[String],
+    (key, listen): (&'static str, &[String]),
     addresses: &[(KeyRef, Listen)],
     proxies: &TrustedProxies,
 ) -> Option<TlsOptions> {
@@ -26,7 +26,7 @@ pub(super) fn tls(
     // An address with a mistake, which is reported elsewhere, was meant to have TLS as well.
     let is_wanted = listen.iter().any(|text| text.starts_with(Transport::Tls.prefix()));
     if !is_wanted {
-        check_unused(mistakes, spec);
+        check_unused(mistakes, spec, key);
         return None;
     }
     let identities = identities(mistakes, spec);
@@ -194,7 +194,7 @@ fn times(count: usize) -> String {
 
 /// Adds a mistake for each setting of TLS without an address for it: an operator who has written one expects clients to
 /// speak TLS.
-fn check_unused(mistakes: &mut Mistakes, spec: &TlsSpec) {
+fn check_unused(mistakes: &mut Mistakes, spec: &TlsSpec, listen: &str) {
     let said = [
         ("cert", !spec.cert.is_empty()),
         ("key", !spec.key.is_empty()),
@@ -203,12 +203,22 @@ fn check_unused(mistakes: &mut Mistakes, spec: &TlsSpec) {
         ("min-tls", spec.min_tls.is_some()),
     ];
     for (key, _) in said.into_iter().filter(|(_, said)| *said) {
-        let remedy = format!("give for example {}, or leave it out", setting("listen", "tls:*:9443"));
-        mistakes.add(
-            KeyRef::key(key),
-            "no address has tls: in front, so no client speaks TLS",
-            remedy,
-        );
+        let (text, remedy) = match listen {
+            "listen" => (
+                "no address has tls: in front, so no client speaks TLS",
+                format!("give for example {}, or leave it out", setting(listen, "tls:*:9443")),
+            ),
+            // Those of a route door.
+            _ => (
+                "no address of tunnel clients has tls: in front",
+                format!(
+                    "give for example {}, or leave it out: the TLS of other clients goes through to the servers, which have \
+                     the certificates, or ends by the `tls` of a service",
+                    setting(listen, "tls:*:18000")
+                ),
+            ),
+        };
+        mistakes.add(KeyRef::key(key), text, remedy);
     }
 }
 
@@ -224,7 +234,7 @@ mod tests {
         let options = tls(
             &mut mistakes,
             &spec.tls,
-            &spec.listen,
+            ("listen", &spec.listen),
             &addresses,
             &TrustedProxies::default(),
         );

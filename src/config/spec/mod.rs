@@ -19,4 +19,5 @@ mod overlay;
 pub mod pool;
 pub mod process;
 pub mod route;
+pub mod store;
 pub mod yes_no;

@@ -50,7 +50,7 @@ pub(super) fn overlay_access(said: &mut Vec<&'static str>, over: AccessSpec, und
     overlay(said, "max-connections-per-ip", max_connections_per_ip, per_ip);
 }
 
-fn overlay_tls(said: &mut Vec<&'static str>, over: TlsSpec, under: &mut TlsSpec) {
+pub(super) fn overlay_tls(said: &mut Vec<&'static str>, over: TlsSpec, under: &mut TlsSpec) {
     let TlsSpec {
         cert,
         key,

@@ -7,8 +7,9 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::listen::{AccessSpec, MinTls, SocketSpec, TlsSpec};
-use super::overlay::{overlay, overlay_access, overlay_sockets};
+use super::overlay::{overlay, overlay_access, overlay_sockets, overlay_tls};
 use super::process::ProcessSpec;
+pub use super::store::{StoreKind, StoreSpec};
 use crate::config::units::{Time, Whole};
 
 /// All settings of a route door, except its services.
@@ -38,6 +39,16 @@ pub struct RouteSpec {
     )]
     pub http_listen: Vec<String>,
 
+    /// The addresses of tunnel clients; each in the syntax of `net::addr`.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        help_heading = "Where clients connect",
+        help = "Listen here for tunnel clients, which serve the names with their client-secret; may be repeated. Written \
+                as for --tls-listen, for example *:18000; with tls: in front, as in tls:*:18000, they speak TLS there"
+    )]
+    pub tunnel_listen: Vec<String>,
+
     /// The settings of the sockets.
     #[command(flatten)]
     #[serde(flatten)]
@@ -46,6 +57,10 @@ pub struct RouteSpec {
     #[command(flatten)]
     #[serde(flatten)]
     pub access: AccessSpec,
+    /// The settings of the `tls:` addresses, which are those of tunnel clients.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub tls: TlsSpec,
 
     /// How long a client may take until the name of its server has come [default: 10s]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
@@ -62,6 +77,12 @@ pub struct RouteSpec {
     /// The header of the PROXY protocol in front of each connection to a server, which names the client [default: none]
     #[arg(long, value_name = "VERSION", help_heading = "Connections")]
     pub send_proxy: Option<SendProxy>,
+    /// How often a tunnel client is asked for a sign of life through its tunnel [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Connections")]
+    pub tunnel_ping: Option<Time>,
+    /// A tunnel whose client does not answer for this time is given up [default: 10s]
+    #[arg(long, value_name = "TIME", help_heading = "Connections")]
+    pub tunnel_ping_timeout: Option<Time>,
     /// How long connections may go on once the daemon is told to stop [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
     pub stop_timeout: Option<Time>,
@@ -94,13 +115,17 @@ impl RouteSpec {
         let RouteSpec {
             tls_listen,
             http_listen,
+            tunnel_listen,
             sockets,
             access,
+            tls,
             hello_timeout,
             connect_timeout,
             resolve_interval,
             idle_timeout,
             send_proxy,
+            tunnel_ping,
+            tunnel_ping_timeout,
             stop_timeout,
             old_generation_timeout,
             http,
@@ -113,8 +138,10 @@ impl RouteSpec {
         let of_old = &mut under.old_generation_timeout;
         overlay(&mut said, "tls-listen", tls_listen, &mut under.tls_listen);
         overlay(&mut said, "http-listen", http_listen, &mut under.http_listen);
+        overlay(&mut said, "tunnel-listen", tunnel_listen, &mut under.tunnel_listen);
         overlay_sockets(&mut said, sockets, &mut under.sockets);
         overlay_access(&mut said, access, &mut under.access);
+        overlay_tls(&mut said, tls, &mut under.tls);
         overlay(&mut said, "hello-timeout", hello_timeout, &mut under.hello_timeout);
         overlay(
             &mut said,
@@ -142,8 +169,14 @@ impl RouteSpec {
             &mut under.log_connections,
         );
         overlay(&mut said, "debug", debug, &mut under.debug);
+        overlay_pings(&mut said, (tunnel_ping, tunnel_ping_timeout), under);
         said
     }
+}
+
+fn overlay_pings(said: &mut Vec<&'static str>, over: (Option<Time>, Option<Time>), under: &mut RouteSpec) {
+    overlay(said, "tunnel-ping", over.0, &mut under.tunnel_ping);
+    overlay(said, "tunnel-ping-timeout", over.1, &mut under.tunnel_ping_timeout);
 }
 
 /// All settings of one service. They are never flags; the clap definition lists the known keys.
@@ -171,9 +204,13 @@ pub struct ServiceSpec {
     /// The port of the servers for HTTP [default: the port in the address]
     #[arg(long, value_name = "PORT")]
     pub http_port: Option<Whole>,
-    /// In place of a server, the secret of the tunnel client that serves the name; there is no such client yet
+    /// In place of a server, the secret of the tunnel clients that serve the name
     #[arg(long, value_name = "SECRET")]
     pub client_secret: Option<String>,
+    /// The tunnel client that has come last serves alone, as with tcprouter [default: all with the secret share the
+    /// connections]
+    #[arg(long, value_name = "TRUE")]
+    pub replace: Option<bool>,
     /// The protocol that a client must offer (ALPN) to come here; the others come to the next entry of the same name
     /// [default: any]
     #[arg(long, value_name = "PROTOCOL")]
@@ -227,73 +264,6 @@ pub struct ServiceSpec {
     #[command(flatten)]
     #[serde(flatten)]
     pub process: ProcessSpec,
-}
-
-/// All settings of the store of a door. They are never flags; the clap definition lists the known keys.
-#[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-pub struct StoreSpec {
-    /// The kind of store [default: redis]
-    #[arg(long = "type", value_name = "KIND")]
-    #[serde(rename = "type")]
-    pub kind: Option<StoreKind>,
-    /// The store: HOST, HOST:PORT or unix:PATH [default: 127.0.0.1]
-    #[arg(long, value_name = "ADDR")]
-    pub addr: Option<String>,
-    /// Its port [default: the port in the address, or 6379]
-    #[arg(long, value_name = "PORT")]
-    pub port: Option<Whole>,
-    /// The user [default: none]
-    #[arg(long, value_name = "NAME")]
-    pub username: Option<String>,
-    /// The password [default: none]
-    #[arg(long, value_name = "PASSWORD")]
-    pub password: Option<String>,
-    /// The file whose first line is the password [default: none]
-    #[arg(long, value_name = "FILE")]
-    pub password_file: Option<String>,
-    /// The number of the database [default: 0]
-    #[arg(long, value_name = "NUMBER")]
-    pub database: Option<Whole>,
-    /// How often all entries are read [default: 5s]
-    #[arg(long, value_name = "TIME")]
-    pub refresh: Option<Time>,
-    /// The file that keeps the last good table for a start without the store [default: none]
-    #[arg(long, value_name = "FILE")]
-    pub table_cache: Option<String>,
-    /// Speak TLS with the store
-    #[arg(long)]
-    pub tls: bool,
-    /// The authorities of its certificate, in PEM [default: those of the system]
-    #[arg(long, value_name = "FILE")]
-    pub ca: Option<String>,
-    /// The certificate that is shown to the store, in PEM [default: none]
-    #[arg(long, value_name = "FILE")]
-    pub cert: Option<String>,
-    /// The key of that certificate, in PEM [default: in the file of cert]
-    #[arg(long, value_name = "FILE")]
-    pub key: Option<String>,
-}
-
-/// The value of [`kind`](StoreSpec::kind).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StoreKind {
-    /// Redis, or a server that speaks its protocol.
-    Redis,
-}
-
-/// Not derived, for the reason given at [`HalfClose`](super::pool::HalfClose).
-impl ValueEnum for StoreKind {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Redis]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            Self::Redis => "redis",
-        }))
-    }
 }
 
 /// The value of [`tls`](ServiceSpec::tls): what the flags of a listener with TLS say.
@@ -497,6 +467,7 @@ mod tests {
                 "socket-mode" => Some("0660"),
                 "send-proxy" => Some("v2"),
                 "http" => Some("per-request"),
+                "min-tls" => Some("1.3"),
                 _ => Some("7"),
             };
             let flag = value.map_or_else(|| format!("--{name}"), |value| format!("--{name}={value}"));

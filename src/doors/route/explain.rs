@@ -166,6 +166,9 @@ fn decided(told: &mut String, decision: &Decision<'_>, is_http: bool) -> std::fm
         (Way::Tls, "TLS")
     };
     match (decision.choice(way), &decision.rule.target) {
+        (Some(choice), _) if choice.tunnel().is_some() => told.push_str(
+            "the client goes to one of its tunnel clients; which of them are connected, the daemon alone knows",
+        ),
         (Some(choice), _) => {
             told.push_str(&goes_to(&choice.servers));
             if decision.rule.program.is_some() {
@@ -177,8 +180,9 @@ fn decided(told: &mut String, decision: &Decision<'_>, is_http: bool) -> std::fm
             told,
             "the client is refused, because the door {door} takes no TLS and there is no tls to end it here"
         )?,
-        (None, Target::Tunnel) => told.push_str("no client of its tunnel is connected, so the client is refused"),
-        (None, Target::Servers { .. }) => write!(told, "it has no port for {port}, so the client is refused")?,
+        (None, Target::Servers { .. } | Target::Tunnel(_)) => {
+            write!(told, "it has no port for {port}, so the client is refused")?
+        }
     }
     Ok(())
 }

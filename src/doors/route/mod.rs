@@ -32,5 +32,6 @@ pub mod options;
 mod report;
 mod shell;
 mod stored;
+mod tunnel_report;
 
 pub use shell::{Prepared, RouteDoor, prepare};

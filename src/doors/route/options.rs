@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::core::checks;
 pub use super::core::checks::{Check, Question, Subject, subjects};
+pub use super::core::secrets::{LONGEST_SECRET, Secret as TunnelSecret, Tunnel};
 use super::core::starter::Plan;
 pub use super::core::table::{
     Address, Balance, CATCH_ALL, EndedTls, Pattern, ProxyVersion, Rule, Server, Servers, Service, Table, Target, Way,
@@ -20,12 +21,14 @@ pub use crate::store::place::{Password, Place as StorePlace, Secret, Settings as
 pub const TLS: Mark = Mark(0);
 /// The mark of listeners for HTTP.
 pub const HTTP: Mark = Mark(1);
+/// The mark of listeners for tunnel clients.
+pub const TUNNEL: Mark = Mark(2);
 
 /// One route door, ready to be built.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// The options that every door has. None of the listeners has TLS: that of a client goes through to its server, or
-    /// ends by a rule of the table, whose server is among those with names.
+    /// The options that every door has. Only listeners for tunnel clients may have TLS: that of other clients goes through
+    /// to its server, or ends by a rule of the table, whose TLS server is among those with names.
     pub front: Arc<FrontOptions>,
     /// The services of the file, whose doors all exist and take connections. The time-outs of a connection to a server are those of its rule.
     pub table: Arc<Table>,
@@ -41,6 +44,10 @@ pub struct Options {
     pub hello_timeout: Duration,
     /// The time for which the addresses of a server's host are good.
     pub resolve_interval: Duration,
+    /// The time from one sign of life of a tunnel client to the next question for one.
+    pub tunnel_ping: Duration,
+    /// The time without an answer after which its session is over.
+    pub tunnel_ping_timeout: Duration,
     /// True if each connection is logged at its end.
     pub log_connections: bool,
     /// True if each step of a connection is logged.

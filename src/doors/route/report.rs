@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::core::counters::Counters;
 use super::core::starter;
 use super::shell::Traffic;
+use super::tunnel_report::TunnelCounts;
 use crate::doors::front::{Front, Topic};
 use crate::relay::pipes::Shortage;
 use crate::stats::histogram::Latency;
@@ -23,6 +24,10 @@ pub(super) const HAND_OVER: Topic = Topic::new("connections that another door co
 pub(super) const STORE: Topic = Topic::new("remarks on the store");
 pub(super) const ENTRY: Topic = Topic::new("remarks on entries of the store");
 pub(super) const PROGRAM: Topic = Topic::new("programs of servers that have failed");
+pub(super) const TUNNEL: Topic = Topic::new("remarks on tunnel clients");
+pub(super) const TUNNEL_BEGUN: Topic = Topic::new("tunnel clients that have connected");
+pub(super) const TUNNEL_ENDED: Topic = Topic::new("tunnel clients that have left");
+pub(super) const TUNNEL_REFUSED: Topic = Topic::new("refused tunnel clients");
 pub(super) const CONNECT: Topic = Topic::new("connections whose server was not reached");
 
 const HELLO_TIMES: Labels = [
@@ -40,6 +45,14 @@ const CONNECT_TIMES: Labels = [
     "connect max ms",
 ];
 
+const PING_TIMES: Labels = [
+    "ping p50 ms",
+    "ping p90 ms",
+    "ping p99 ms",
+    "ping p99.9 ms",
+    "ping max ms",
+];
+
 /// The times that connections took.
 #[derive(Debug, Default)]
 pub(super) struct Times {
@@ -47,12 +60,15 @@ pub(super) struct Times {
     pub(super) hello: Latency,
     /// From then on until a server was connected.
     pub(super) connect: Latency,
+    /// From a ping through a tunnel to its answer.
+    pub(super) ping: Latency,
 }
 
 impl Times {
     fn report(&self, snapshot: &mut Snapshot) {
         snapshot.latency(HELLO_TIMES, &self.hello);
         snapshot.latency(CONNECT_TIMES, &self.connect);
+        snapshot.latency(PING_TIMES, &self.ping);
     }
 }
 
@@ -77,6 +93,9 @@ pub(super) struct Gauges {
     pub(super) names_looked_up: (u64, u64),
     pub(super) traffic: Traffic,
     pub(super) store: StoreCounts,
+    /// The sessions of tunnel clients, and the streams that connections have of them.
+    pub(super) tunnels: (usize, usize),
+    pub(super) tunnel_counts: TunnelCounts,
 }
 
 /// The numbers of the store.
@@ -112,6 +131,8 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, fron
         ("programs started", gauges.programs.0.started),
         ("programs running", as_count(gauges.programs.1)),
         ("programs failed", gauges.programs.0.failed),
+    ];
+    let others = [
         ("relay idle", counters.relay_idle),
         ("relay cut client", counters.relay_cut_client),
         ("relay cut server", counters.relay_cut_server),
@@ -139,6 +160,7 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, fron
         ("refused max-conn", refused.over_total + refused.over_address),
     ];
     let mut snapshot = Snapshot::default();
+    let rows = rows.into_iter().chain(of_tunnels(gauges)).chain(others);
     for (label, value) in decided(counters, gauges).into_iter().chain(rows) {
         snapshot.count(label, value);
     }
@@ -171,6 +193,26 @@ fn decided(counters: &Counters, gauges: &Gauges) -> [(Label, u64); 20] {
         ("head bad", counters.head_bad),
         ("head slow", counters.head_slow),
         ("name unknown", counters.name_unknown),
+    ]
+}
+
+/// The statistics of tunnel clients.
+fn of_tunnels(gauges: &Gauges) -> [(Label, u64); 13] {
+    let tunnels = &gauges.tunnel_counts;
+    [
+        ("tunnels", as_count(gauges.tunnels.0)),
+        ("tunnel streams", as_count(gauges.tunnels.1)),
+        ("tunnels total", tunnels.total),
+        ("tunnels refused", tunnels.refused),
+        ("tunnels closed", tunnels.closed),
+        ("tunnels lost", tunnels.lost),
+        ("tunnels silent", tunnels.silent),
+        ("tunnels faulty", tunnels.faulty),
+        ("streams total", tunnels.streams),
+        ("streams reset", tunnels.resets),
+        ("streams evicted", tunnels.evicted),
+        ("tunnel bytes in", tunnels.input),
+        ("tunnel bytes out", tunnels.output),
     ]
 }
 

@@ -6,6 +6,7 @@
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
+use super::core::secrets::{Secret, Tunnel};
 use super::core::table::{Address, Balance, CATCH_ALL, Pattern, Rule, Server, Servers, Table, Target};
 use crate::store::entry::{self, Entry};
 use crate::store::faults::Faults;
@@ -14,11 +15,10 @@ use crate::store::reading::Listing;
 
 /// Makes the table of a listing. `rule` is that of each service but for its target.
 pub(super) fn table(listing: &Listing, rule: &Rule) -> Made<Arc<Table>> {
-    let (mut table, mut faults, mut tunnels) = (Table::default(), Faults::default(), 0);
+    let (mut table, mut faults) = (Table::default(), Faults::default());
     for entry in &**listing {
         match pattern(&entry.name) {
             Ok(pattern) => {
-                tunnels += usize::from(matches!(entry.target, entry::Target::Tunnel(_)));
                 table.insert(pattern, [rule_of(entry, rule)]);
             }
             Err(fault) => faults.note(entry.name.clone(), fault),
@@ -27,7 +27,6 @@ pub(super) fn table(listing: &Listing, rule: &Rule) -> Made<Arc<Table>> {
     Made {
         table: Arc::new(table),
         faults,
-        tunnels,
     }
 }
 
@@ -52,7 +51,14 @@ fn rule_of(entry: &Entry, rule: &Rule) -> Rule {
             tls: tls_port.map(|port| server(host, port)),
             http: http_port.map(|port| server(host, port)),
         },
-        entry::Target::Tunnel(_) => Target::Tunnel,
+        // The reading of an entry has seen to its length.
+        entry::Target::Tunnel(secret) => match Secret::new(secret.reveal().as_bytes()) {
+            Some(secret) => Target::Tunnel(Tunnel {
+                secret,
+                takes_newest_alone: false,
+            }),
+            None => Target::Servers { tls: None, http: None },
+        },
     };
     Rule { target, ..rule.clone() }
 }
@@ -80,7 +86,7 @@ mod tests {
         Rule {
             alpn: None,
             tls: None,
-            target: Target::Tunnel,
+            target: Target::Servers { tls: None, http: None },
             acme: None,
             redirects_to_https: true,
             judges_each_request: false,
@@ -104,7 +110,7 @@ mod tests {
             ("*.example", r#"{"addr":"10.0.0.5:8443"}"#),
             ("CATCH_ALL", r#"{"addr":"::1","httpport":80}"#),
         ]);
-        assert_eq!((made.table.len(), made.faults.len(), made.tunnels), (3, 0, 0));
+        assert_eq!((made.table.len(), made.faults.len()), (3, 0));
         let mut tables = Tables::default();
         _ = tables.replace(Source::Store, made.table);
         let servers = |name, way| {
@@ -133,8 +139,16 @@ mod tests {
     #[test]
     fn a_service_with_a_secret_ends_in_a_tunnel() {
         let made = made(&[("a.example", r#"{"clientsecret":"TB2pb"}"#)]);
-        assert_eq!(made.tunnels, 1);
+        let secret = Secret::new(b"TB2pb").unwrap();
+        assert!(made.table.secrets().names(&secret).is_some());
         let service = made.table.services().next().unwrap();
-        assert_eq!(service.rules[0].target, Target::Tunnel);
+        let takes_newest_alone = false;
+        assert_eq!(
+            service.rules[0].target,
+            Target::Tunnel(Tunnel {
+                secret,
+                takes_newest_alone
+            })
+        );
     }
 }

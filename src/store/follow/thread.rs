@@ -68,7 +68,6 @@ pub(super) struct Thread<T> {
     faults: Faults<Key>,
     /// The faults of names, which are found when a table is made.
     unfit: Faults<Box<str>>,
-    tunnels: usize,
     /// The keys that have changed and were not read since.
     changed: BTreeSet<Key>,
     must_read_all: bool,
@@ -107,7 +106,6 @@ impl<T: Send + 'static> Thread<T> {
             reading: Reading::default(),
             faults: Faults::default(),
             unfit: Faults::default(),
-            tunnels: 0,
             changed: BTreeSet::new(),
             must_read_all: false,
             gather_until: Instant::now(),
@@ -288,18 +286,11 @@ impl<T: Send + 'static> Thread<T> {
 
     /// Makes the table of a listing that is believed.
     fn make(&mut self, listing: Listing) -> Result<T, End> {
-        let Made { table, faults, tunnels } = (self.make)(&listing);
+        let Made { table, faults } = (self.make)(&listing);
         for line in faults.lines(&self.unfit) {
             self.news.send(News::Fault(line))?;
         }
-        if tunnels > 0 && self.tunnels == 0 {
-            let line = format!(
-                "{tunnels} services of the store end in a tunnel (clientsecret), which is not served yet: their clients \
-                 are refused"
-            );
-            self.news.send(News::Remark(line))?;
-        }
-        (self.unfit, self.tunnels) = (faults, tunnels);
+        self.unfit = faults;
         self.good = Some(listing);
         self.kept.is_old = true;
         Ok(table)

@@ -404,7 +404,22 @@ fn each_mistake_in_a_door_is_told_at_its_position() {
         ),
         (
             "tls-listen = '*:443'\ncert = '/x'",
-            "3:1: there is no key `cert`; TLS goes through to the servers, which have the certificates, or ends by the `tls` of a service",
+            "3:8: cert: no address of tunnel clients has tls: in front; give for example tunnel-listen = \"tls:*:18000\", or \
+             leave it out: the TLS of other clients goes through to the servers, which have the certificates, or ends by the \
+             `tls` of a service",
+        ),
+        (
+            "tls-listen = '*:443'\ntunnel-ping = '10ms'",
+            "3:15: tunnel-ping: 10ms is out of range; write a value from 1s to 1h",
+        ),
+        (
+            "tls-listen = '*:443'\ntunnel-listen = '*:443'",
+            "3:17: tunnel-listen: *:443 and *:443 are in each other's way; leave out one of the two",
+        ),
+        (
+            "tls-listen = '*:443'\ntunnel-listen = 'tls:*:18000'",
+            "3:17: tunnel-listen: tls:*:18000 has no certificate to show to clients; name the file of one with cert, and that \
+             of its key with key, or leave out tls:",
         ),
         (
             "http-listen = '*:80'\nredirect-https = true",
@@ -426,7 +441,7 @@ fn each_mistake_in_a_door_is_told_at_its_position() {
         ),
         (
             "tunnel-listen = '*:80'",
-            "2:1: `tunnel-listen` is not served yet; leave it out",
+            "1:8: tls-listen: there is no address to listen on; write for example *:443",
         ),
         (
             "tls-listen = '*:443'\nstore = 'redis'",
@@ -456,11 +471,27 @@ fn each_mistake_in_a_door_is_told_at_its_position() {
 }
 
 #[test]
+fn a_service_for_tunnel_clients_says_which_of_them_serve_and_needs_their_secret() {
+    let options = with("a = { client-secret = 's', replace = true }\nb = { client-secret = 's' }").unwrap();
+    for (name, takes_newest_alone) in [("a", true), ("b", false)] {
+        let rule = &options.table.get(&name.parse().unwrap()).unwrap().rules[0];
+        let Target::Tunnel(tunnel) = &rule.target else {
+            panic!("{rule:?}")
+        };
+        assert_eq!(tunnel.takes_newest_alone, takes_newest_alone, "{name}");
+    }
+    assert_eq!(
+        told("a = { addr = '10.0.0.5:443', replace = true }"),
+        ["replace: no tunnel client serves this name; write client-secret as well, or leave it out"]
+    );
+}
+
+#[test]
 fn a_service_with_a_secret_is_for_a_tunnel_client_and_no_mistake_shows_the_secret() {
     let options = with("a = { client-secret = 's3cret' }\nb = { client-secret = 's', addr = '10.0.0.5' }").unwrap();
     for name in ["a", "b"] {
         let rule = &options.table.get(&name.parse().unwrap()).unwrap().rules[0];
-        assert_eq!(rule.target, Target::Tunnel);
+        assert!(matches!(rule.target, Target::Tunnel(_)), "{rule:?}");
     }
     assert!(!format!("{options:?}").contains("s3cret"));
     let too_long = "s3cret".repeat(1000);

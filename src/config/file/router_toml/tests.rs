@@ -48,7 +48,7 @@ fn the_settings_of_tcprouter_keep_their_meaning() {
     )
     .unwrap();
     assert_eq!(options.front.name.to_string(), "route");
-    assert_eq!(listening(&options), ["127.0.0.1:443"]);
+    assert_eq!(listening(&options), ["127.0.0.1:443", "127.0.0.1:18000"]);
     assert_eq!(server(&options, "www.example.org"), "151.101.1.178:443");
     assert_eq!(server(&options, "CATCH_ALL"), "10.0.0.5:8443");
 }

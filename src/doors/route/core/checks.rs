@@ -145,6 +145,7 @@ fn host_of(address: &Address) -> &str {
     match address {
         Address::Network { host, .. } => host,
         Address::Unix(path) => path,
+        Address::Tunnel(from) => from,
     }
 }
 

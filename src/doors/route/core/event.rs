@@ -8,6 +8,7 @@ use super::exchange::{Fault, Given};
 use super::health::HealthChange;
 use super::opening::NoTls;
 use super::table::Address;
+use super::tunnels::SessionId;
 
 /// A route, named by the shell. The router only hands it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,7 +68,8 @@ pub enum Event<'a> {
     Called,
     /// The server is connected.
     Connected,
-    /// The server could not be connected to, or is lost before it has answered a request for TLS.
+    /// The server could not be connected to, or is lost before it has answered a request for TLS; or the client of a tunnel
+    /// has reset its stream although the client of the route has got nothing by it.
     ConnectFailed(ConnectFault),
     /// The server has answered a request for TLS.
     Replied(Result<(), NoTls>),
@@ -114,6 +116,10 @@ pub enum Step {
     /// [`Life::routed`](super::life::Life::routed), and report [`Event::Connected`] or [`Event::ConnectFailed`]. A server
     /// that is [asked for TLS](super::life::Asked::starts_tls) gets the request with that.
     Connect,
+    /// Drop the connection to the server, if there is one. Open a stream of this session, by which the bytes leave first
+    /// that are held, and report [`Event::Connected`] or [`Event::ConnectFailed`]. A server that is
+    /// [asked for TLS](super::life::Asked::starts_tls) gets the request with that.
+    OpenStream(SessionId),
     /// Wait for the answer of the server to the request for TLS, and report [`Event::Replied`] or
     /// [`Event::ConnectFailed`]. The bytes that are held are not sent before.
     Ask,

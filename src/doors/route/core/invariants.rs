@@ -7,7 +7,7 @@ impl Router {
     pub(super) fn check_invariants(&self, life: &Life) {
         let census = &self.census;
         assert_eq!(
-            self.upstreams.active(),
+            self.upstreams.active() + self.tunnels.streams(),
             census.connecting + census.asking + census.relaying,
             "each route that connects, asks or relays holds one server"
         );
@@ -41,7 +41,8 @@ impl Router {
             "{:?} has a deadline",
             life.stage()
         );
-        let is_of_its_table = |routed: &Routed| routed.choice.servers.has(&routed.server);
+        let is_of_its_table =
+            |routed: &Routed| routed.choice.tunnel().is_some() || routed.choice.servers.has(&routed.server);
         assert!(
             life.routed().is_none_or(is_of_its_table),
             "the server is in the table that has decided"

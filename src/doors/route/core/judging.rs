@@ -281,8 +281,7 @@ impl<'a> Wish<'a> {
                 Some(_) | None => Destination::Servers(choice),
             },
             (None, Target::Door(door)) if is_plain || ended.is_some() => Destination::Door(Arc::clone(door)),
-            (None, Target::Servers { .. } | Target::Door(_)) => return refused(Refusal::ClosedWay),
-            (None, Target::Tunnel) => return Outcome::End(Ending::NoServer),
+            (None, Target::Servers { .. } | Target::Door(_) | Target::Tunnel(_)) => return refused(Refusal::ClosedWay),
         };
         let server = ended.filter(|_| !is_plain).map(|tls| Arc::clone(&tls.server));
         Outcome::Go(destination, server)

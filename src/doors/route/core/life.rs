@@ -27,9 +27,10 @@ use super::event::Side;
 use super::hello::Alpn;
 use super::name::{self, Name};
 use super::opening::{Entrance, Progress};
+use super::share::Share;
 use super::starter::{Place, ProgramId};
 use super::table::{Address, Choice};
-use super::upstreams::BackendId;
+use super::tunnels::SessionId;
 use crate::doors::waiters::Ticket;
 
 /// The longest time without a byte of the other side after one side has ended, also if the operator has allowed more.
@@ -146,7 +147,7 @@ pub(super) struct Waiting {
 /// The end to which a client goes.
 #[derive(Debug)]
 pub(super) enum Destination {
-    /// One of these servers.
+    /// One of these servers, or of the tunnel clients of the service.
     Servers(Choice),
     /// The door of this name.
     Door(Arc<str>),
@@ -172,18 +173,18 @@ pub(super) struct Starting {
 #[derive(Debug)]
 pub(super) struct Connecting {
     pub(super) routed: Routed,
-    pub(super) backend: BackendId,
+    pub(super) share: Share,
     /// The program of the server.
     pub(super) program: Option<ProgramId>,
     /// The server of the attempt before.
-    pub(super) tried: Option<BackendId>,
+    pub(super) tried: Option<Share>,
     pub(super) until: Instant,
 }
 
 #[derive(Debug)]
 pub(super) struct Relaying {
     pub(super) routed: Routed,
-    pub(super) backend: BackendId,
+    pub(super) share: Share,
     /// The program of the server.
     pub(super) program: Option<ProgramId>,
     /// The side that has ended, and when.
@@ -268,6 +269,21 @@ impl Life {
     pub fn is_filtered(&self) -> bool {
         self.routed()
             .is_some_and(|routed| self.asked.is_filtered(&routed.choice))
+    }
+
+    /// Returns the session of which the route is to have a stream, which was not opened yet.
+    pub fn opens_stream_of(&self) -> Option<SessionId> {
+        match &self.state {
+            State::Connecting(connecting) => connecting.share.session(),
+            State::Opening(_)
+            | State::Waiting(_)
+            | State::Securing(_)
+            | State::Starting(_)
+            | State::Asking(_)
+            | State::Relaying(_)
+            | State::Answering(_)
+            | State::Over(_) => None,
+        }
     }
 
     /// Returns the name of the state.

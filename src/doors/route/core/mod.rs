@@ -10,6 +10,8 @@
 //!   apart, and [`body`] finds the end of one.
 //! - [`upstreams`] has the servers of the services that are in use: [`balance`] chooses one, and [`health`] knows which
 //!   are out; [`checks`] has the questions that servers are asked meanwhile. [`names`] has the addresses of servers that are named by their hosts.
+//! - [`tunnels`] has the sessions of tunnel clients, and chooses one: [`handshake`] reads the secret of a client, and
+//!   [`secrets`] knows which services have it.
 //! - [`starter`] has the programs that are started by the first connection to their server; `serving` is the part of the
 //!   router that asks it, `reaching` the one that connects.
 //! - [`answer`] has what the router itself answers, and [`counters`] the numbers of a door.
@@ -25,6 +27,7 @@ pub mod ending;
 pub mod event;
 pub mod exchange;
 pub mod filter;
+pub mod handshake;
 pub mod head;
 pub mod health;
 pub mod hello;
@@ -38,8 +41,11 @@ pub mod opening;
 pub mod pattern;
 mod reaching;
 pub mod router;
+pub mod secrets;
 mod serving;
+mod share;
 pub mod starter;
 pub mod table;
+pub mod tunnels;
 mod turn;
 pub mod upstreams;

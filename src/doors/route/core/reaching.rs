@@ -98,7 +98,7 @@ impl Router {
         let ending = match event {
             Event::Replied(Ok(())) => return self.relay(life, connecting, now),
             Event::Replied(Err(reason)) => {
-                self.report(&connecting.routed, connecting.backend, HealthEvent::Connected, now);
+                self.report(&connecting.routed, connecting.share, HealthEvent::Connected, now);
                 Ending::NoTls(reason)
             }
             Event::ConnectFailed(ConnectFault::Absent | ConnectFault::Server) => {

@@ -5,7 +5,8 @@
 //! route is in [`life`](super::life); the shell keeps it, reports events, and takes the steps that are returned.
 //!
 //! The invariants, which `invariants` checks after each event in debug builds:
-//! - A server has as many connections as there are routes in Connecting, Asking or Relaying that were given it.
+//! - A server, or the session of a tunnel client, has as many connections as there are routes in Connecting, Asking or
+//!   Relaying that were given it.
 //! - A route that waits has a place in the list, and no server; no other route has a place.
 //! - A route has only ever a server that is in the table by which it was decided.
 //! - A program counts each route that waits for it, and each that connects or relays by it.
@@ -25,6 +26,7 @@ use super::life::{Answering, Asked, Census, Connecting, Life, Opening, Over, Rel
 use super::opening::{Entrance, Progress};
 use super::starter::Starter;
 use super::table::{Source, Table, Tables};
+use super::tunnels::Tunnels;
 use super::turn::{Turn, answering, over};
 use super::upstreams::Upstreams;
 use crate::doors::waiters::Waiters;
@@ -39,6 +41,7 @@ pub struct Router {
     /// The first reading of the store has not ended yet.
     pub(super) is_store_awaited: bool,
     pub(super) upstreams: Upstreams,
+    pub(super) tunnels: Tunnels,
     pub(super) starter: Starter,
     pub(super) checker: Checker,
     /// The routes that wait for the first reading of the store.
@@ -61,6 +64,7 @@ impl Router {
             tables: Tables::default(),
             is_store_awaited: false,
             upstreams: Upstreams::new(seed),
+            tunnels: Tunnels::default(),
             starter: Starter::new(seed),
             checker: Checker::new(seed),
             waiting: Waiters::default(),
@@ -115,6 +119,16 @@ impl Router {
     /// Returns the servers in use.
     pub fn upstreams(&self) -> &Upstreams {
         &self.upstreams
+    }
+
+    /// Returns the sessions of tunnel clients.
+    pub fn tunnels(&self) -> &Tunnels {
+        &self.tunnels
+    }
+
+    /// Returns the sessions of tunnel clients, to be changed by the events of these.
+    pub fn tunnels_mut(&mut self) -> &mut Tunnels {
+        &mut self.tunnels
     }
 
     /// Returns the counters.
@@ -254,6 +268,11 @@ impl Router {
                 return (State::Relaying(relaying), Step::Nothing);
             }
             (Event::Lost(side), _) => Ending::Cut(side),
+            // A tunnel client does not reach its server: the client of the route has got nothing yet.
+            (Event::ConnectFailed(_), _) if relaying.share.session().is_some() => {
+                self.counters.connect_failed += 1;
+                Ending::ServerFailed
+            }
             (Event::Bytes(bytes), _) if life.asked.is_filtered(&relaying.routed.choice) => {
                 return self.judge_next(life, relaying, bytes, now);
             }
@@ -345,24 +364,18 @@ impl Router {
             }
             State::Connecting(connecting) | State::Asking(connecting) => {
                 let Connecting {
-                    routed,
-                    backend,
-                    program,
-                    ..
+                    routed, share, program, ..
                 } = connecting;
                 // After a verdict about the attempt this changes nothing.
-                self.report(&routed, backend, HealthEvent::Abandoned, now);
-                self.upstreams.release(backend, now);
+                self.report(&routed, share, HealthEvent::Abandoned, now);
+                self.give_back(share, now);
                 self.release_program(program, now);
                 Some(routed)
             }
             State::Relaying(Relaying {
-                routed,
-                backend,
-                program,
-                ..
+                routed, share, program, ..
             }) => {
-                self.upstreams.release(backend, now);
+                self.give_back(share, now);
                 self.release_program(program, now);
                 Some(routed)
             }

@@ -55,8 +55,8 @@ impl Router {
 
     /// Connects to a server, of which this program was asked for leave.
     fn connect_to_server(&mut self, life: &Life, choice: Choice, program: Option<ProgramId>, now: Instant) -> Turn {
-        match self.upstreams.choose(&choice, life.client, None, now) {
-            Some((backend, server)) => connecting_to(Routed { choice, server }, backend, program, None, now),
+        match self.choose(life, &choice, None, now) {
+            Some((share, server)) => connecting_to(Routed { choice, server }, share, program, None, now),
             None => {
                 self.release_program(program, now);
                 self.end(life, Ending::NoServer, None, now)

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::checks::Check;
 pub use super::pattern::{CATCH_ALL, Pattern, PatternError};
+use super::secrets::{Secret, Secrets, Tunnel};
 
 /// The protocol that the authority of a certificate offers for a challenge of ACME (RFC 8737).
 pub const ACME: &[u8] = b"acme-tls/1";
@@ -34,6 +35,8 @@ pub enum Address {
     },
     /// The path of a UNIX socket.
     Unix(Box<str>),
+    /// The client of a tunnel that has connected from here. Never in a table.
+    Tunnel(Box<str>),
 }
 
 impl fmt::Display for Address {
@@ -42,6 +45,7 @@ impl fmt::Display for Address {
             Address::Network { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Address::Network { host, port } => write!(f, "{host}:{port}"),
             Address::Unix(path) => write!(f, "unix:{path}"),
+            Address::Tunnel(from) => write!(f, "tunnel:{from}"),
         }
     }
 }
@@ -106,8 +110,8 @@ pub enum Target {
     },
     /// Another door of the process, by its name: it is handed the connection.
     Door(Arc<str>),
-    /// The client of a tunnel, which presents the secret of the service. Such a client is never connected so far.
-    Tunnel,
+    /// A client that has opened a tunnel to the door.
+    Tunnel(Tunnel),
 }
 
 /// TLS that ends at the door, before a connection goes on.
@@ -158,13 +162,21 @@ pub enum ProxyVersion {
 }
 
 impl Rule {
+    /// Returns the tunnel clients that connections of this way go to, or `None` if they go elsewhere.
+    pub fn tunnel(&self, way: Way) -> Option<&Tunnel> {
+        match (&self.target, way) {
+            (Target::Tunnel(tunnel), Way::Tls | Way::Http) => Some(tunnel),
+            (Target::Tunnel(_) | Target::Servers { .. } | Target::Door(_), _) => None,
+        }
+    }
+
     /// Returns the servers that are reached this way, or `None` if the way is closed, or ends elsewhere than at a server.
     pub fn servers(&self, way: Way) -> Option<&Arc<Servers>> {
         match (&self.target, way) {
             (_, Way::Acme) => self.acme.as_ref(),
             (Target::Servers { tls, .. }, Way::Tls) => tls.as_ref(),
             (Target::Servers { http, .. }, Way::Http) => http.as_ref(),
-            (Target::Door(_) | Target::Tunnel, Way::Tls | Way::Http) => None,
+            (Target::Door(_) | Target::Tunnel(_), Way::Tls | Way::Http) => None,
         }
     }
 }
@@ -178,6 +190,16 @@ pub struct Service {
     pub rules: Box<[Arc<Rule>]>,
 }
 
+impl Service {
+    /// The secrets of the tunnel clients that its rules lead to.
+    fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.rules.iter().filter_map(|rule| match &rule.target {
+            Target::Tunnel(tunnel) => Some(&tunnel.secret),
+            Target::Servers { .. } | Target::Door(_) => None,
+        })
+    }
+}
+
 /// The services of one source, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Table {
@@ -186,6 +208,8 @@ pub struct Table {
     catch_all: Option<Arc<Service>>,
     /// The length in bytes of the longest key of `suffixes`.
     longest_suffix: usize,
+    /// The services that tunnel clients serve.
+    secrets: Secrets,
 }
 
 impl Table {
@@ -195,14 +219,25 @@ impl Table {
             name: pattern.to_string().into(),
             rules: rules.into_iter().map(Arc::new).collect(),
         });
-        match pattern {
+        let added = Arc::clone(&service);
+        let before = match pattern {
             Pattern::Exact(name) => self.exact.insert(name, service),
             Pattern::Suffix(suffix) => {
                 self.longest_suffix = self.longest_suffix.max(suffix.len());
                 self.suffixes.insert(suffix, service)
             }
             Pattern::CatchAll => self.catch_all.replace(service),
+        };
+        if let Some(before) = &before {
+            self.secrets.remove(&before.name, before.secrets());
         }
+        self.secrets.add(&added.name, added.secrets());
+        before
+    }
+
+    /// Returns the secrets of its services.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     /// Returns the service with exactly this name in the table.
@@ -286,14 +321,18 @@ pub struct Decision<'t> {
 
 impl Decision<'_> {
     /// Returns the decision for one connection that has come this way, which may outlive the table, or `None` if the
-    /// rule has no servers for it.
+    /// rule has neither servers nor tunnel clients for it.
     pub fn choice(&self, way: Way) -> Option<Choice> {
         let way = if self.is_for_acme { Way::Acme } else { way };
+        let servers = match self.rule.servers(way) {
+            Some(servers) => Arc::clone(servers),
+            None => self.rule.tunnel(way).map(|_| Arc::default())?,
+        };
         Some(Choice {
             service: Arc::clone(&self.service.name),
             number: self.number,
             rule: Arc::clone(self.rule),
-            servers: Arc::clone(self.rule.servers(way)?),
+            servers,
             way,
             why: self.why,
             source: self.source,
@@ -311,7 +350,7 @@ pub struct Choice {
     pub number: usize,
     /// The rule.
     pub rule: Arc<Rule>,
-    /// The servers.
+    /// The servers; none if they are [tunnel clients](Self::tunnel).
     pub servers: Arc<Servers>,
     /// The way to them.
     pub way: Way,
@@ -324,6 +363,11 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// Returns the tunnel clients that the connection goes to, if it goes to such.
+    pub fn tunnel(&self) -> Option<&Tunnel> {
+        self.rule.tunnel(self.way)
+    }
+
     /// Returns true if this decision leads to the same service in the same way, whatever servers it has now.
     pub fn is_same_service(&self, other: &Choice) -> bool {
         self.service == other.service && self.way == other.way
@@ -366,6 +410,20 @@ impl Tables {
             Source::Store => &mut self.store,
         };
         std::mem::replace(place, table)
+    }
+
+    /// Returns the service that tunnel clients with this secret serve, and the number of others that they serve as well;
+    /// `None` if the secret is unknown.
+    pub fn served_with(&self, secret: &Secret) -> Option<(&Arc<str>, usize)> {
+        let names = [&self.file, &self.store].map(|table| table.secrets.names(secret));
+        let first = names.iter().flatten().find_map(|names| names.first())?;
+        let all: usize = names.iter().flatten().map(|names| names.len()).sum();
+        Some((first, all.saturating_sub(1)))
+    }
+
+    /// Returns true if a service is served by tunnel clients.
+    pub fn have_secrets(&self) -> bool {
+        !self.file.secrets.is_empty() || !self.store.secrets.is_empty()
     }
 
     /// Returns the number of tables that were replaced so far.
@@ -517,7 +575,7 @@ pub(super) mod tests {
         Rule {
             alpn: alpn.map(|protocol| protocol.as_bytes().into()),
             tls: None,
-            target: Target::Tunnel,
+            target: Target::Servers { tls: None, http: None },
             acme: None,
             redirects_to_https: false,
             judges_each_request: false,

@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::ending::Ending;
 use super::event::Step;
 use super::life::{ANSWER_PATIENCE, Answering, Connecting, Over, Routed, State};
+use super::share::Share;
 use super::starter::ProgramId;
-use super::upstreams::BackendId;
 
 /// The next state of a route, and the step that leads into it.
 pub(super) type Turn = (State, Step);
@@ -32,17 +32,21 @@ pub(super) fn over(ending: Ending, routed: Option<Routed>) -> Turn {
 /// `program` is behind the server.
 pub(super) fn connecting_to(
     routed: Routed,
-    backend: BackendId,
+    share: Share,
     program: Option<ProgramId>,
-    tried: Option<BackendId>,
+    tried: Option<Share>,
     now: Instant,
 ) -> Turn {
+    let step = match share {
+        Share::Backend(_) => Step::Connect,
+        Share::Stream(session) => Step::OpenStream(session),
+    };
     let connecting = Connecting {
         until: now + routed.choice.rule.connect_timeout,
         routed,
-        backend,
+        share,
         program,
         tried,
     };
-    (State::Connecting(connecting), Step::Connect)
+    (State::Connecting(connecting), step)
 }

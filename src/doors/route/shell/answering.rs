@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::super::core::event::{Event, Side};
 use super::super::core::life;
 use super::carrying::Traffic;
-use super::end::End;
+use super::end::{End, Server};
 use super::routes::{Route, Stage};
+use super::streams::{Drained, Lingering};
 use super::{RouteDoor, RouteSource};
 use crate::net::conn::{CloseStep, LingerLimits, Sent};
 use crate::reactor::{Context, Key, SourceKind};
@@ -23,8 +24,44 @@ const LINGER: LingerLimits = LingerLimits {
 pub(super) struct Closing {
     /// The bytes that were passed on before.
     pub(super) traffic: Traffic,
-    /// `None` if the side is the client, which its route has.
-    pub(super) server: Option<Box<End>>,
+    side: ClosingSide,
+}
+
+/// The side that is being closed.
+#[derive(Debug)]
+enum ClosingSide {
+    /// The client, which its route has.
+    Client,
+    /// A server.
+    Server(Box<End>),
+    /// A server behind a tunnel.
+    Stream(Lingering),
+}
+
+impl Closing {
+    /// The connection to the server, if that is the side.
+    pub(super) fn server(&mut self) -> Option<&mut End> {
+        match &mut self.side {
+            ClosingSide::Server(end) => Some(end),
+            ClosingSide::Client | ClosingSide::Stream(_) => None,
+        }
+    }
+
+    /// The same connection, of which the other side is closed with it.
+    pub(super) fn into_server(self) -> Option<End> {
+        match self.side {
+            ClosingSide::Server(end) => Some(*end),
+            ClosingSide::Client | ClosingSide::Stream(_) => None,
+        }
+    }
+
+    /// The stream of the server, if that is the side.
+    pub(super) fn lingering(&mut self) -> Option<&mut Lingering> {
+        match &mut self.side {
+            ClosingSide::Stream(lingering) => Some(lingering),
+            ClosingSide::Client | ClosingSide::Server(_) => None,
+        }
+    }
 }
 
 impl RouteDoor {
@@ -41,13 +78,19 @@ impl RouteDoor {
     /// to send.
     pub(super) fn begin_closing(&mut self, cx: &mut Context<'_>, key: Key, side: Side) {
         self.leave_name(key);
+        if side == Side::Client {
+            self.leave_stream(key);
+        }
         let Some(route) = self.routes.get_mut(key) else { return };
         let traffic = route.stage.traffic();
-        let server = match (side, std::mem::replace(&mut route.stage, Stage::Held(Vec::new()))) {
-            (Side::Server, Stage::Relaying(relay)) => Some(Box::new(relay.server)),
-            (Side::Client | Side::Server, _) => None,
+        let side = match (side, std::mem::replace(&mut route.stage, Stage::Held(Vec::new()))) {
+            (Side::Server, Stage::Relaying(relay)) => match relay.server {
+                Server::Socket(end) => ClosingSide::Server(Box::new(end)),
+                Server::Stream(stream) => ClosingSide::Stream(Lingering::new(stream, cx.now())),
+            },
+            (Side::Client | Side::Server, _) => ClosingSide::Client,
         };
-        route.stage = Stage::Closing(Closing { traffic, server });
+        route.stage = Stage::Closing(Closing { traffic, side });
         self.go_on_closing(cx, key);
     }
 
@@ -60,6 +103,13 @@ impl RouteDoor {
                 0 if conn.is_closing() => conn.go_on_closing(),
                 0 => conn.begin_close(true, LINGER, cx.now()),
                 _more => CloseStep::Waiting,
+            };
+            self.take_step(cx, key, step);
+        } else {
+            let step = match self.drain_stream(cx, key) {
+                Drained::Waiting => CloseStep::Waiting,
+                Drained::MoreLater => CloseStep::MoreLater,
+                Drained::Done => CloseStep::Done,
             };
             self.take_step(cx, key, step);
         }
@@ -98,7 +148,19 @@ impl Route {
     /// The side that is being closed.
     fn closing_end(&mut self) -> Option<&mut End> {
         match &mut self.stage {
-            Stage::Closing(closing) => Some(closing.server.as_deref_mut().unwrap_or(&mut self.client)),
+            Stage::Closing(closing) => match &mut closing.side {
+                ClosingSide::Client => Some(&mut self.client),
+                ClosingSide::Server(end) => Some(end),
+                ClosingSide::Stream(_) => None,
+            },
+            Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Asking(_) | Stage::Relaying(_) => None,
+        }
+    }
+
+    /// The stream whose input is thrown away, if one is.
+    pub(super) fn lingering(&mut self) -> Option<&mut Lingering> {
+        match &mut self.stage {
+            Stage::Closing(closing) => closing.lingering(),
             Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Asking(_) | Stage::Relaying(_) => None,
         }
     }
@@ -106,7 +168,11 @@ impl Route {
     /// The time at which a lingering close is over, whatever the peer does.
     pub(super) fn close_deadline(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Closing(closing) => closing.server.as_deref().unwrap_or(&self.client).conn.close_deadline(),
+            Stage::Closing(closing) => match &closing.side {
+                ClosingSide::Client => self.client.conn.close_deadline(),
+                ClosingSide::Server(end) => end.conn.close_deadline(),
+                ClosingSide::Stream(lingering) => Some(lingering.until),
+            },
             Stage::Held(_) | Stage::Naming(_) | Stage::Connecting(_) | Stage::Asking(_) | Stage::Relaying(_) => None,
         }
     }

@@ -2,16 +2,19 @@
 
 use log::Level;
 
-use super::super::core::event::{Event, Side, Step};
+use super::super::core::event::{ConnectFault, Event, Side, Step};
 use super::super::core::filter::{Filter, Finding};
 use super::super::core::head::Head;
 use super::super::report;
-use super::end::End;
+use super::end::{End, Server};
 use super::routes::{Route, Stage};
+use super::streams::Stream;
+use super::tunnels::Sessions;
 use super::{RouteDoor, RouteSource, filtering, id};
 use crate::reactor::{Context, Key, Readiness, SourceKind};
 use crate::relay::carrier::{Carrier, Tools};
 use crate::relay::conversation::{self, Conversation, Outcome, Standing};
+use crate::relay::pipes::Pipe;
 
 /// The numbers of bytes that were passed on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,25 +31,76 @@ pub(in super::super) struct Traffic {
 #[derive(Debug)]
 pub(super) struct Relay {
     conversation: Conversation,
-    pub(super) server: End,
+    pub(super) server: Server,
     /// In per-request mode the bytes of both sides go through it.
     filter: Option<Box<Filter>>,
     /// The number of bytes that the server got before the conversation began.
     first: u64,
+    /// The number of bytes of a header that the conversation begins with, which count for nothing.
+    header: u64,
     /// The bytes that the statistics of the door have already.
     counted: Traffic,
 }
 
 impl Relay {
     /// A relay to a server that has got the first `sent` bytes; `rest` was held as well, and is still to be sent.
-    pub(super) fn new(server: End, sent: usize, rest: Vec<u8>, filter: Option<Box<Filter>>) -> Self {
+    pub(super) fn new(server: Server, sent: usize, rest: Vec<u8>, filter: Option<Box<Filter>>) -> Self {
         Relay {
             conversation: Conversation::new(rest, Vec::new()),
             server,
             filter,
             first: u64::try_from(sent).unwrap_or(u64::MAX),
+            header: 0,
             counted: Traffic::default(),
         }
+    }
+
+    /// The same relay, whose rest begins with a header of this length.
+    pub(super) fn behind_header(self, length: usize) -> Self {
+        Relay {
+            header: u64::try_from(length).unwrap_or(u64::MAX),
+            ..self
+        }
+    }
+
+    /// Takes in an event of the poll for the connection to the server.
+    pub(super) fn note_server(&mut self, readiness: Readiness) {
+        if let Server::Socket(end) = &mut self.server {
+            end.note(readiness);
+            self.note(Side::Server, readiness);
+        }
+    }
+
+    /// Takes in that the stream of the server is to be looked at.
+    pub(super) fn note_stream(&mut self) {
+        let all = Readiness {
+            readable: true,
+            writable: true,
+            read_closed: false,
+            hung_up: false,
+        };
+        self.note(Side::Server, all);
+    }
+
+    /// The stream of the server, if it has one, with what was to be written to it next. The relay must not be run again.
+    pub(super) fn take_stream(&mut self) -> Option<(Stream, Option<Pipe>)> {
+        match self.server {
+            Server::Stream(stream) => Some((stream, self.conversation.take_rest(conversation::Side::Server))),
+            Server::Socket(_) => None,
+        }
+    }
+
+    /// The connection to the server, if it has one.
+    pub(super) fn into_socket(self) -> Option<End> {
+        match self.server {
+            Server::Socket(end) => Some(end),
+            Server::Stream(_) => None,
+        }
+    }
+
+    /// Returns true if a server behind a tunnel was lost before anything of it came.
+    fn is_unanswered(&self) -> bool {
+        matches!(self.server, Server::Stream(_)) && self.conversation.down().direction().delivered() == 0
     }
 
     /// Takes in an event of the poll for one side.
@@ -62,19 +116,33 @@ impl Relay {
     pub(super) fn traffic(&self) -> Traffic {
         let (up, down) = (self.conversation.up(), self.conversation.down());
         Traffic {
-            input: self.first + up.direction().delivered(),
+            input: (self.first + up.direction().delivered()).saturating_sub(self.header),
             output: down.direction().delivered(),
             spliced: up.spliced() + down.spliced(),
         }
     }
 
     /// Moves bytes both ways. `admits` is asked about the head of each request, if these are judged.
-    fn run(&mut self, client: &mut End, admits: &mut dyn FnMut(&Head<'_>) -> bool, tools: &mut Tools<'_>) -> Standing {
-        match &mut self.filter {
-            None => self.conversation.run(client, &mut self.server, tools),
-            Some(filter) => {
-                let ends = [client, &mut self.server];
-                filtering::run(&mut self.conversation, filter, admits, ends, tools)
+    fn run(
+        &mut self,
+        client: &mut End,
+        sessions: &mut Sessions,
+        admits: &mut dyn FnMut(&Head<'_>) -> bool,
+        tools: &mut Tools<'_>,
+    ) -> Standing {
+        let (conversation, filter) = (&mut self.conversation, self.filter.as_deref_mut());
+        match &mut self.server {
+            Server::Socket(end) => run(conversation, filter, admits, (client, end), tools),
+            Server::Stream(stream) => {
+                sessions.touch(stream.session);
+                match sessions.list.get_mut(stream.session) {
+                    Some(tunnel) => {
+                        let mut end = tunnel.session.end_of(stream.id);
+                        run(conversation, filter, admits, (client, &mut end), tools)
+                    }
+                    // A session stays until its last stream is released.
+                    None => Standing::Over(Outcome::Failed(conversation::Side::Server)),
+                }
             }
         }
     }
@@ -124,6 +192,7 @@ impl RouteDoor {
             router,
             pipes,
             traffic,
+            sessions,
             ..
         } = self;
         let Some(Route {
@@ -141,7 +210,7 @@ impl RouteDoor {
             pipes,
             now,
         };
-        let standing = relay.run(client, &mut |head| router.admits(life, head), &mut tools);
+        let standing = relay.run(client, sessions, &mut |head| router.admits(life, head), &mut tools);
         cx.return_buffer(scratch);
         let more = relay.take_uncounted();
         traffic.add(more);
@@ -156,6 +225,7 @@ impl RouteDoor {
         let ended = relay.ended();
         let is_deserted = relay.is_deserted();
         let finding = relay.finding();
+        let is_unanswered = relay.is_unanswered();
         self.tend_pipes(cx);
         if let Some(finding) = finding {
             return self.tell_finding(cx, key, finding);
@@ -169,6 +239,9 @@ impl RouteDoor {
             Standing::MoreLater => cx.resume_later(RouteSource::Route.at(key)),
             // Both ends were reported.
             Standing::Over(Outcome::Complete) => {}
+            Standing::Over(Outcome::Failed(conversation::Side::Server)) if is_unanswered => {
+                self.tell(cx, key, Event::ConnectFailed(ConnectFault::Server));
+            }
             Standing::Over(Outcome::Failed(side)) => self.tell(cx, key, Event::Lost(side_of(side))),
             // The other side may be about to send.
             Standing::Over(Outcome::Closed(side)) => self.begin_closing(cx, key, side_of(side).other()),
@@ -219,6 +292,20 @@ impl RouteDoor {
         cx.clear_alarm(&mut self.pipes_alarm);
         let next = self.pipes.close_idle(cx.now());
         cx.set_alarm(&mut self.pipes_alarm, RouteSource::Pipes.only(), next);
+    }
+}
+
+/// Runs a conversation, through a filter if there is one.
+fn run<S: filtering::Strainable>(
+    conversation: &mut Conversation,
+    filter: Option<&mut Filter>,
+    admits: &mut dyn FnMut(&Head<'_>) -> bool,
+    (client, server): (&mut End, &mut S),
+    tools: &mut Tools<'_>,
+) -> Standing {
+    match filter {
+        None => conversation.run(client, server, tools),
+        Some(filter) => filtering::run(conversation, filter, admits, (client, server), tools),
     }
 }
 

@@ -256,7 +256,7 @@ fn host(subject: &Subject) -> Arc<str> {
     let is_one_name = !subject.service.starts_with("*.") && &*subject.service != CATCH_ALL;
     match &*subject.address {
         _ if is_one_name => Arc::clone(&subject.service),
-        Address::Unix(_) => "localhost".into(),
+        Address::Unix(_) | Address::Tunnel(_) => "localhost".into(),
         address @ Address::Network { .. } => address.to_string().into(),
     }
 }

@@ -16,7 +16,7 @@ use super::super::core::opening::SSL_REQUEST;
 use super::super::core::table::Address;
 use super::asking::Asking;
 use super::carrying::Relay;
-use super::end::End;
+use super::end::{End, Server};
 use super::routes::{Stage, register};
 use super::{RouteDoor, RouteSource};
 use crate::net::addr::{ConnectAddr, UnixAddr};
@@ -330,7 +330,12 @@ impl Stage {
             let rest = first.get(sent..).unwrap_or_default().to_vec();
             // The header counts for nothing in the statistics.
             let sent = sent.saturating_sub(header);
-            *self = Stage::Relaying(Box::new(Relay::new(End::server(conn), sent, rest, filter)));
+            *self = Stage::Relaying(Box::new(Relay::new(
+                Server::Socket(End::server(conn)),
+                sent,
+                rest,
+                filter,
+            )));
         }
     }
 }

@@ -31,6 +31,7 @@ impl RouteDoor {
             )
         });
         dump.list(FIRST, upstreams.known(), backends);
+        dump.list(FIRST, self.sessions.list.len(), self.describe_sessions(now));
         dump.list(FIRST, self.programs.len(), self.describe_programs(now));
         let routes = self.routes.iter().map(|(key, route)| route.describe(key, now));
         dump.list(FIRST, self.routes.len(), routes);

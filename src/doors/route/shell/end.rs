@@ -3,10 +3,20 @@
 use std::io::{ErrorKind, IoSlice};
 use std::os::fd::BorrowedFd;
 
+use super::streams::Stream;
 use crate::net::conn::{Conn, Received, Sent};
 use crate::reactor::Readiness;
 use crate::relay::direction::Event;
 use crate::relay::endpoint::Endpoint;
+
+/// The server of a relay.
+#[derive(Debug)]
+pub(super) enum Server {
+    /// A connection to it.
+    Socket(End),
+    /// A stream of the session of a tunnel client.
+    Stream(Stream),
+}
 
 /// A connection to a client or to a server.
 #[derive(Debug)]

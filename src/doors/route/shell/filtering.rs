@@ -11,6 +11,7 @@ use super::super::core::exchange::Given;
 use super::super::core::filter::{Filter, Finding};
 use super::super::core::head::Head;
 use super::end::End;
+use crate::mux::stream::StreamEnd;
 use crate::net::stream::PeerState;
 use crate::relay::carrier::Tools;
 use crate::relay::conversation::{self, Conversation, Standing};
@@ -23,31 +24,56 @@ struct Sieve<'a> {
     admits: &'a mut dyn FnMut(&Head<'_>) -> bool,
 }
 
+/// An end that may stand behind a filter.
+pub(super) trait Strainable: Endpoint {
+    /// Returns true if the peer is known to have gone, also behind bytes that were not read.
+    fn has_gone(&self) -> bool;
+}
+
+impl Strainable for End {
+    fn has_gone(&self) -> bool {
+        self.conn.socket().peer_state() == PeerState::Gone
+    }
+}
+
+impl Strainable for StreamEnd<'_> {
+    /// The bytes that its peer has sent before are delivered first.
+    fn has_gone(&self) -> bool {
+        false
+    }
+}
+
 /// The end of one side, of which only the bytes are read that go through the filter.
-struct Strained<'a> {
-    end: &'a mut End,
+struct Strained<'a, E> {
+    end: &'a mut E,
     side: Side,
     sieve: &'a RefCell<Sieve<'a>>,
 }
 
 /// Runs a conversation whose bytes go through a filter.
-pub(super) fn run(
+pub(super) fn run<S: Strainable>(
     conversation: &mut Conversation,
     filter: &mut Filter,
     admits: &mut dyn FnMut(&Head<'_>) -> bool,
-    [client, server]: [&mut End; 2],
+    (client, server): (&mut End, &mut S),
     tools: &mut Tools<'_>,
 ) -> Standing {
     if filter.take_client_due() {
         conversation.wake(conversation::Side::Client);
     }
     let sieve = RefCell::new(Sieve { filter, admits });
-    let strained = |end, side| Strained {
-        end,
+    let (side, sieve) = (Side::Client, &sieve);
+    let mut client = Strained {
+        end: client,
         side,
-        sieve: &sieve,
+        sieve,
     };
-    let (mut client, mut server) = (strained(client, Side::Client), strained(server, Side::Server));
+    let side = Side::Server;
+    let mut server = Strained {
+        end: server,
+        side,
+        sieve,
+    };
     let standing = conversation.run(&mut client, &mut server, tools);
     match standing {
         Standing::Waiting if sieve.borrow().filter.is_client_due() => Standing::MoreLater,
@@ -64,18 +90,18 @@ pub(super) fn ripe(conversation: &Conversation, filter: &Filter) -> Option<Findi
         .filter(|_| is_delivered || filter.given() == Given::Part)
 }
 
-impl Strained<'_> {
+impl<E: Strainable> Strained<'_, E> {
     /// The event of a side that is not read, since enough of it is held. A client that has gone must be noticed all the
     /// same; from a server that has gone the client gets what went through.
     fn unread(&self) -> Event {
-        match (self.side, self.end.conn.socket().peer_state()) {
-            (Side::Client, PeerState::Gone) => Event::Failed,
-            (Side::Client | Side::Server, _) => Event::SourceEmpty,
+        match self.side {
+            Side::Client if self.end.has_gone() => Event::Failed,
+            Side::Client | Side::Server => Event::SourceEmpty,
         }
     }
 }
 
-impl Endpoint for Strained<'_> {
+impl<E: Strainable> Endpoint for Strained<'_, E> {
     fn read(&mut self, to: &mut [u8]) -> Result<usize, Event> {
         loop {
             let mut sieve = self.sieve.borrow_mut();

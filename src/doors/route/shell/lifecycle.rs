@@ -13,10 +13,12 @@ use super::super::core::event::Event;
 use super::super::core::names::Names;
 use super::super::core::router::{HTTPS_PORT, Router};
 use super::super::core::table::Source;
-use super::super::options::{Options, TLS};
+use super::super::options::{Options, TLS, TUNNEL};
 use super::super::report::{self, Gauges, Times};
+use super::super::tunnel_report::TunnelCounts;
 use super::carrying::Traffic;
 use super::launching::Prepared;
+use super::tunnels::Sessions;
 use super::{RouteDoor, RouteSource};
 use crate::doors::front::{Front, FrontKind, OverLimit};
 use crate::doors::{self, Door, HandedConnection, Listeners, Shutdown};
@@ -56,6 +58,8 @@ impl RouteDoor {
             routes: GenerationalSlab::default(),
             securing: GenerationalSlab::default(),
             handed: VecDeque::new(),
+            sessions: Sessions::default(),
+            tunnel_counts: TunnelCounts::default(),
             programs: BTreeMap::new(),
             starts: 0,
             local_ports: LocalPorts::read(),
@@ -124,6 +128,7 @@ impl Door for RouteDoor {
 
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
         match self.front.count_in(&origin) {
+            Ok(()) if origin.mark == TUNNEL => self.add_session(cx, conn, origin),
             Ok(()) => self.add_route(cx, conn, origin),
             Err(over) => self.turn_away(cx, conn, &origin, over),
         }
@@ -157,6 +162,8 @@ impl Door for RouteDoor {
         self.router.keep_protocols(options.log_connections);
         self.names.set_interval(options.resolve_interval);
         let table = self.router.replace_table(Source::File, Arc::clone(&options.table));
+        self.sessions.has_new_secrets = true;
+        self.look_at_secrets(cx);
         self.local_ports = LocalPorts::read();
         let before = std::mem::replace(&mut self.options, options);
         self.replace_programs(prepared, cx.now());
@@ -185,6 +192,7 @@ impl Door for RouteDoor {
             Shutdown::Stop | Shutdown::Abort => {
                 self.give_up_all_securing(cx);
                 self.tell_all(cx, Event::Abort);
+                self.drop_sessions(cx);
             }
         }
         // A program ends behind the last connection that uses it.
@@ -193,10 +201,16 @@ impl Door for RouteDoor {
         if how == Shutdown::Abort {
             self.kill_programs(cx);
         }
+        // No turn follows before the next event.
+        self.flush_sessions(cx);
     }
 
     fn is_idle(&self) -> bool {
-        self.routes.len() == 0 && self.securing.len() == 0 && self.handed.is_empty() && self.has_no_program()
+        self.routes.len() == 0
+            && self.sessions.list.len() == 0
+            && self.securing.len() == 0
+            && self.handed.is_empty()
+            && self.has_no_program()
     }
 
     fn go_on_with_secured(&mut self, cx: &mut Context<'_>) {
@@ -228,6 +242,8 @@ impl Door for RouteDoor {
             shortages: self.pipes.shortages(),
             names_looked_up: self.names.counts,
             traffic: self.traffic,
+            tunnels: (self.sessions.list.len(), self.router.tunnels().streams()),
+            tunnel_counts: self.tunnel_counts,
         };
         report::snapshot(self.router.counters(), &gauges, &self.times, &self.front, now)
     }

@@ -6,7 +6,8 @@
 //! `connecting` connects to it, `heading` makes the header that it gets first, and `asking` asks it for TLS as
 //! PostgreSQL does; `carrying` passes bytes both ways, in per-request mode by way of `filtering`; `answering` refuses, and
 //! closes; `checking` asks servers whether they are there; `handing` hands clients over to other doors, and `securing` lets them make their TLS
-//! handshakes with this one; `end` is one end of the relay; `programs` runs the programs behind
+//! handshakes with this one; `end` is one end of the relay; `tunnels` keeps the sessions of tunnel clients, `strangers` reads
+//! their secrets, and `streams` has the routes that go over them; `programs` runs the programs behind
 //! servers, which `launching` prepares; `store` follows the store of further services; `notes` writes the log, `describe`
 //! the dump, and `lifecycle` starts, reloads and stops the door.
 //!
@@ -34,6 +35,9 @@ mod programs;
 mod routes;
 mod securing;
 mod store;
+mod strangers;
+mod streams;
+mod tunnels;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -44,6 +48,7 @@ use super::core::router::Router;
 use super::core::starter::ProgramId;
 use super::options::Options;
 use super::report::Times;
+use super::tunnel_report::TunnelCounts;
 use crate::doors::front::Front;
 use crate::doors::{Door, HandedConnection};
 use crate::net::listening::Accepting;
@@ -59,6 +64,7 @@ pub use launching::{Prepared, prepare};
 use routes::Route;
 use securing::Securing;
 use store::Stored;
+use tunnels::Sessions;
 
 /// A route door on the loop.
 #[derive(Debug)]
@@ -71,6 +77,9 @@ pub struct RouteDoor {
     securing: GenerationalSlab<Securing>,
     /// The clients that the daemon is to give to other doors.
     handed: VecDeque<Box<HandedConnection>>,
+    /// The sessions of tunnel clients.
+    sessions: Sessions,
+    tunnel_counts: TunnelCounts,
     /// The programs behind servers.
     programs: BTreeMap<ProgramId, programs::Program>,
     /// The programs that were started in this turn.
@@ -103,6 +112,7 @@ source_kinds! {
         Route,
         Probe,
         Checks,
+        Tunnel,
         Program,
         Output,
         Exit,
@@ -121,6 +131,7 @@ impl Service for RouteDoor {
             Some(RouteSource::Client) => self.client_ready(cx, source.key, readiness),
             Some(RouteSource::Server) => self.server_ready(cx, source.key, readiness),
             Some(RouteSource::Probe) => self.probe_ready(cx, source.key, readiness),
+            Some(RouteSource::Tunnel) => self.session_ready(cx, source.key, readiness),
             Some(RouteSource::Output) => self.program_writes(cx, source.key, true),
             Some(RouteSource::Exit) => self.program_exited(cx, source.key),
             // These sources are never registered with the poll.
@@ -144,6 +155,7 @@ impl Service for RouteDoor {
             Some(RouteSource::Route) => self.route_timeout(cx, source.key),
             Some(RouteSource::Probe) => self.probe_timeout(cx, source.key),
             Some(RouteSource::Checks) => self.check_servers(cx),
+            Some(RouteSource::Tunnel) => self.session_timeout(cx, source.key),
             Some(RouteSource::Program) => self.program_timeout(cx, source.key),
             Some(RouteSource::Ending) => self.program_kill_timeout(cx, source.key),
             Some(RouteSource::Pipes) => self.close_idle_pipes(cx),
@@ -159,6 +171,7 @@ impl Service for RouteDoor {
             Some(RouteSource::Listener) => self.accept(cx, source.key),
             Some(RouteSource::Arrival) => self.resume_arrival(cx, source.key),
             Some(RouteSource::Route) => self.resume_route(cx, source.key),
+            Some(RouteSource::Tunnel) => self.run_session(cx, source.key),
             Some(RouteSource::Program) => self.start_program(cx, source.key),
             Some(RouteSource::Output) => self.program_writes(cx, source.key, false),
             // These sources are never resumed.
@@ -183,9 +196,10 @@ impl Service for RouteDoor {
         self.take_news(cx);
     }
 
-    fn end_turn(&mut self, _cx: &mut Context<'_>) {
-        // Bytes are written when they come.
+    fn end_turn(&mut self, cx: &mut Context<'_>) {
+        // Bytes are written when they come, but for those of tunnels.
         self.starts = 0;
+        self.flush_sessions(cx);
     }
 }
 
@@ -209,6 +223,11 @@ impl RouteDoor {
                 Step::Reply(bytes) => next = self.reply(cx, key, bytes),
                 Step::Connect => {
                     if let Some(event) = self.connect(cx, key) {
+                        next = self.advance(cx, key, event);
+                    }
+                }
+                Step::OpenStream(session) => {
+                    if let Some(event) = self.open_stream(cx, key, session) {
                         next = self.advance(cx, key, event);
                     }
                 }

@@ -47,6 +47,10 @@ impl RouteDoor {
                 Some(routed) => format!("service {:?}, server {}", routed.choice.service, routed.server),
                 None => return,
             },
+            Step::OpenStream(_) => match route.life.routed() {
+                Some(routed) => format!("service {:?}, over {}", routed.choice.service, routed.server),
+                None => return,
+            },
             Step::Ask => "connected, and asked for TLS".to_owned(),
             Step::Relay => "connected".to_owned(),
             Step::Secure(_) => "its TLS ends here, and its handshake is awaited".to_owned(),

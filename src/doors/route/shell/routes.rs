@@ -73,8 +73,8 @@ impl Route {
     /// Closes both connections. With `breaks_off` each side learns by a reset that it has only a part.
     fn end(self, breaks_off: bool) -> Origin {
         let server = match self.stage {
-            Stage::Relaying(relay) => Some(relay.server),
-            Stage::Closing(closing) => closing.server.map(|server| *server),
+            Stage::Relaying(relay) => relay.into_socket(),
+            Stage::Closing(closing) => closing.into_server(),
             // Nothing of the client was sent to a server yet.
             Stage::Asking(_) | Stage::Connecting(_) | Stage::Naming(_) | Stage::Held(_) => None,
         };
@@ -154,7 +154,11 @@ impl RouteDoor {
                 self.tell(cx, key, Event::Lost(Side::Client));
                 return self.settle(cx, key);
             }
-            Stage::Held(_) if readiness.hung_up && route.life.stage() == life::Stage::Starting => {
+            // Its program is awaited, or room for its stream.
+            Stage::Held(_)
+                if readiness.hung_up
+                    && matches!(route.life.stage(), life::Stage::Starting | life::Stage::Connecting) =>
+            {
                 self.tell(cx, key, Event::Lost(Side::Client));
                 return self.settle(cx, key);
             }
@@ -176,17 +180,16 @@ impl RouteDoor {
     pub(super) fn server_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
         let Some(route) = self.routes.get_mut(key) else { return };
         match &mut route.stage {
-            Stage::Relaying(relay) => {
-                relay.server.note(readiness);
-                relay.note(Side::Server, readiness);
-            }
+            Stage::Relaying(relay) => relay.note_server(readiness),
             Stage::Connecting(attempt) => attempt.conn.note(readiness),
-            Stage::Asking(asking) => asking.conn.note(readiness),
-            Stage::Closing(Closing {
-                server: Some(server), ..
-            }) => server.note(readiness),
-            // An event of a server that was given up.
-            Stage::Held(_) | Stage::Naming(_) | Stage::Closing(_) => return,
+            Stage::Asking(asking) => asking.note(readiness),
+            Stage::Closing(closing) => match closing.server() {
+                Some(server) => server.note(readiness),
+                // An event of a server that was given up.
+                None => return,
+            },
+            // The same.
+            Stage::Held(_) | Stage::Naming(_) => return,
         }
         self.go_on(cx, key);
     }
@@ -269,6 +272,7 @@ impl RouteDoor {
     /// Closes a route, and gives its place back.
     pub(super) fn close(&mut self, cx: &mut Context<'_>, key: Key, breaks_off: bool) {
         self.leave_name(key);
+        self.leave_stream(key);
         let Some(mut route) = self.routes.remove(key) else {
             return;
         };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::super::core::table::{Source, Table};
-use super::super::options::StoreOptions;
+use super::super::options::{StoreOptions, TUNNEL};
 use super::super::report::{ENTRY, STORE, StoreCounts};
 use super::super::stored;
 use super::{RouteDoor, RouteSource};
@@ -28,6 +28,8 @@ pub(super) struct Stored {
     counts: StoreCounts,
     /// The time of which the table is known to be that of the store.
     as_of: Option<Instant>,
+    /// True if it has services for tunnel clients, and none can connect.
+    is_unserved: bool,
 }
 
 /// The state of the connection to the store.
@@ -61,6 +63,7 @@ impl RouteDoor {
             state: State::Awaited,
             counts: StoreCounts::default(),
             as_of: None,
+            is_unserved: false,
         });
     }
 
@@ -185,6 +188,7 @@ impl RouteDoor {
         if let Some(table) = report.table {
             let names = table.len();
             self.take_table(table);
+            self.note_unserved(cx);
             let line = format_args!("the store has {names} names");
             let level = if is_first { Level::Info } else { Level::Debug };
             self.front.note(cx, level, STORE, line);
@@ -192,9 +196,23 @@ impl RouteDoor {
         self.await_store_no_longer(cx);
     }
 
+    /// Tells the log once that the store has services for tunnel clients, where none can connect.
+    fn note_unserved(&mut self, cx: &mut Context<'_>) {
+        let listens = self.options.front.listen.iter().any(|listen| listen.mark == TUNNEL);
+        let is_unserved = !listens && !self.router.tables().get(Source::Store).secrets().is_empty();
+        let Some(stored) = &mut self.store else { return };
+        let was_told = std::mem::replace(&mut stored.is_unserved, is_unserved);
+        if is_unserved && !was_told {
+            let line = "services of the store have a client-secret, but no tunnel client can connect, so their clients are \
+                        refused; write tunnel-listen as well";
+            self.front.note(cx, Level::Warn, STORE, format_args!("{line}"));
+        }
+    }
+
     /// Puts a table in the place of the last one of the store.
     fn take_table(&mut self, table: Arc<Table>) {
         let names = table.len();
+        self.sessions.has_new_secrets = true;
         let before = self.router.replace_table(Source::Store, table);
         if let Some(stored) = &mut self.store {
             stored.counts.names = names;
@@ -207,6 +225,8 @@ impl RouteDoor {
     /// Lets the routes go on that have waited for the first table.
     fn await_store_no_longer(&mut self, cx: &mut Context<'_>) {
         self.router.stop_awaiting_store();
+        self.judge_undecided_clients(cx);
+        self.look_at_secrets(cx);
         while let Some(route) = self.router.woken() {
             cx.resume_later(RouteSource::Route.at(Key::from_bits(route.0)));
         }

@@ -1,0 +1,322 @@
+//! The tunnel clients that serve names: each has a session, over which the door opens a stream for each connection.
+//!
+//! The life of a session here: it [enters](Tunnels::enter) when its handshake has brought the secret of a service, is
+//! chosen for connections ([`Tunnels::choose`]) until it has gone away, and [leaves](Tunnels::leave) when it is over. Each
+//! connection has a stream of its session until it gives that back ([`Tunnels::release`]).
+//!
+//! Of several sessions with one secret the one with the fewest streams is chosen, and of equals the one that has come
+//! last: it is the one whose path was proved last. One that owes an answer to a ping is suspect, and chosen only if every
+//! other one is.
+//!
+//! The invariants:
+//! - A choice costs in proportion to the sessions with its secret, and not to those with others.
+//! - A stream that was chosen is given back once. Of a session that has left nothing is left.
+//!
+//! The tables, which say which secrets are known, and the wire do not belong here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::secrets::{Secret, Tunnel};
+use super::table::Address;
+
+/// A session, named by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId(pub u64);
+
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    /// The place of its client, for the log.
+    address: Arc<Address>,
+    /// The connections that have a stream of it.
+    streams: usize,
+    /// It takes no more streams.
+    has_gone_away: bool,
+    /// It owes the answer to a ping.
+    is_suspect: bool,
+}
+
+impl Session {
+    /// The order of choice, the best first. Of equals the last in the list comes first.
+    fn rank(&self) -> (bool, usize) {
+        (self.is_suspect, self.streams)
+    }
+}
+
+/// The sessions of a door. See the module.
+#[derive(Debug, Default)]
+pub struct Tunnels {
+    /// The sessions with each secret, in the order in which they have come. No list is empty.
+    by_secret: HashMap<Secret, Vec<Session>>,
+    /// The secret of each session.
+    secrets: HashMap<SessionId, Secret>,
+    /// The streams of all sessions.
+    streams: usize,
+}
+
+impl Tunnels {
+    /// Takes in a session whose client has presented this secret. It has a new id.
+    pub fn enter(&mut self, id: SessionId, secret: Secret, address: Arc<Address>) {
+        self.secrets.insert(id, secret.clone());
+        self.by_secret.entry(secret).or_default().push(Session {
+            id,
+            address,
+            streams: 0,
+            has_gone_away: false,
+            is_suspect: false,
+        });
+    }
+
+    /// Chooses a session for a connection, which has a stream of it until [`release`](Self::release). `tried` is the one
+    /// that could not open it. Returns `None` if there is none besides that.
+    pub fn choose(&mut self, tunnel: &Tunnel, tried: Option<SessionId>) -> Option<(SessionId, Arc<Address>)> {
+        let sessions = self.by_secret.get_mut(&tunnel.secret)?;
+        let mut takes_streams = sessions.iter_mut().rev().filter(|session| !session.has_gone_away);
+        let session = if tunnel.takes_newest_alone {
+            takes_streams.next().filter(|session| Some(session.id) != tried)
+        } else {
+            takes_streams
+                .filter(|session| Some(session.id) != tried)
+                .min_by_key(|session| session.rank())
+        }?;
+        session.streams += 1;
+        self.streams += 1;
+        Some((session.id, Arc::clone(&session.address)))
+    }
+
+    /// Gives the stream of a session back. Must be called once for each choice, before the session leaves.
+    pub fn release(&mut self, id: SessionId) {
+        if let Some(session) = self.get_mut(id) {
+            session.streams = session.streams.saturating_sub(1);
+            self.streams = self.streams.saturating_sub(1);
+        }
+    }
+
+    /// Takes note that a session takes no more streams. The present ones go on.
+    pub fn note_gone_away(&mut self, id: SessionId) {
+        if let Some(session) = self.get_mut(id) {
+            session.has_gone_away = true;
+        }
+    }
+
+    /// Takes note that a session owes the answer to a ping, or has given it.
+    pub fn note_suspect(&mut self, id: SessionId, is_suspect: bool) {
+        if let Some(session) = self.get_mut(id) {
+            session.is_suspect = is_suspect;
+        }
+    }
+
+    /// Takes a session out that is over. Every connection must have given its stream back. Does nothing for a session that
+    /// has not entered.
+    pub fn leave(&mut self, id: SessionId) {
+        let Some(secret) = self.secrets.remove(&id) else { return };
+        if let Some(sessions) = self.by_secret.get_mut(&secret) {
+            if let Some(session) = sessions.iter().find(|session| session.id == id) {
+                debug_assert_eq!(session.streams, 0, "every stream was given back");
+                self.streams = self.streams.saturating_sub(session.streams);
+            }
+            sessions.retain(|session| session.id != id);
+            if sessions.is_empty() {
+                self.by_secret.remove(&secret);
+            }
+        }
+    }
+
+    /// Returns the secret of a session that has entered.
+    pub fn secret(&self, id: SessionId) -> Option<&Secret> {
+        self.secrets.get(&id)
+    }
+
+    /// Returns the number of sessions with this secret that take streams.
+    pub fn serving(&self, secret: &Secret) -> usize {
+        let sessions = self.by_secret.get(secret).into_iter().flatten();
+        sessions.filter(|session| !session.has_gone_away).count()
+    }
+
+    /// Returns the number of connections that have a stream.
+    pub fn streams(&self) -> usize {
+        self.streams
+    }
+
+    fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        let sessions = self.by_secret.get_mut(self.secrets.get(&id)?)?;
+        sessions.iter_mut().find(|session| session.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.as_bytes()).unwrap()
+    }
+
+    fn tunnel(text: &str) -> Tunnel {
+        Tunnel {
+            secret: secret(text),
+            takes_newest_alone: false,
+        }
+    }
+
+    /// Sessions 1, 2, ... with these secrets.
+    fn tunnels(secrets: &[&str]) -> Tunnels {
+        let mut tunnels = Tunnels::default();
+        for (id, text) in (1..).zip(secrets) {
+            tunnels.enter(SessionId(id), secret(text), Address::Tunnel("a".into()).into());
+        }
+        tunnels
+    }
+
+    fn chosen(tunnels: &mut Tunnels, tunnel: &Tunnel) -> Option<u64> {
+        tunnels.choose(tunnel, None).map(|(SessionId(id), _)| id)
+    }
+
+    #[test]
+    fn a_session_serves_the_names_with_its_secret_and_no_others() {
+        let mut tunnels = tunnels(&["a", "b"]);
+        assert_eq!(chosen(&mut tunnels, &tunnel("a")), Some(1));
+        assert_eq!(chosen(&mut tunnels, &tunnel("b")), Some(2));
+        assert_eq!(chosen(&mut tunnels, &tunnel("c")), None);
+        assert_eq!((tunnels.secrets.len(), tunnels.streams()), (2, 2));
+    }
+
+    #[test]
+    fn sessions_with_one_secret_share_the_streams_and_the_newest_is_first() {
+        let mut tunnels = tunnels(&["a", "a", "a"]);
+        let order: Vec<_> = (0..6).map(|_| chosen(&mut tunnels, &tunnel("a"))).collect();
+        assert_eq!(order, [3, 2, 1, 3, 2, 1].map(Some));
+        tunnels.release(SessionId(2));
+        assert_eq!(chosen(&mut tunnels, &tunnel("a")), Some(2));
+    }
+
+    #[test]
+    fn the_newest_alone_serves_a_name_that_wants_it_so() {
+        let mut tunnels = tunnels(&["a", "a"]);
+        let newest = Tunnel {
+            takes_newest_alone: true,
+            ..tunnel("a")
+        };
+        for _ in 0..3 {
+            assert_eq!(chosen(&mut tunnels, &newest), Some(2));
+        }
+        assert!(tunnels.choose(&newest, Some(SessionId(2))).is_none());
+        tunnels.note_gone_away(SessionId(2));
+        assert_eq!(chosen(&mut tunnels, &newest), Some(1));
+    }
+
+    #[test]
+    fn a_suspect_session_is_chosen_last_and_one_that_has_gone_away_is_not() {
+        let mut tunnels = tunnels(&["a", "a"]);
+        tunnels.note_suspect(SessionId(2), true);
+        assert_eq!(chosen(&mut tunnels, &tunnel("a")), Some(1));
+        assert_eq!(chosen(&mut tunnels, &tunnel("a")), Some(1));
+        tunnels.note_gone_away(SessionId(1));
+        assert_eq!(chosen(&mut tunnels, &tunnel("a")), Some(2));
+        assert_eq!(tunnels.serving(&secret("a")), 1);
+        tunnels.note_gone_away(SessionId(2));
+        assert_eq!(chosen(&mut tunnels, &tunnel("a")), None);
+    }
+
+    #[test]
+    fn another_session_is_tried_after_one_that_has_failed() {
+        let mut tunnels = tunnels(&["a", "a"]);
+        assert_eq!(chosen(&mut tunnels, &tunnel("a")), Some(2));
+        let other = tunnels.choose(&tunnel("a"), Some(SessionId(2)));
+        assert_eq!(other.map(|(id, _)| id), Some(SessionId(1)));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Deed {
+        Enter(u8),
+        Choose(u8),
+        Release(usize),
+        GoAway(usize),
+        Suspect(usize, bool),
+        Leave(usize),
+    }
+
+    fn deed() -> impl Strategy<Value = Deed> {
+        prop_oneof![
+            (0..3u8).prop_map(Deed::Enter),
+            (0..3u8).prop_map(Deed::Choose),
+            (0..3u8).prop_map(Deed::Choose),
+            any::<usize>().prop_map(Deed::Release),
+            any::<usize>().prop_map(Deed::GoAway),
+            (any::<usize>(), any::<bool>()).prop_map(|(index, is)| Deed::Suspect(index, is)),
+            any::<usize>().prop_map(Deed::Leave),
+        ]
+    }
+
+    /// A session of the model: its secret, its streams, and what was noted.
+    #[derive(Debug, Clone)]
+    struct Shadow {
+        id: SessionId,
+        secret: u8,
+        streams: usize,
+        has_gone_away: bool,
+        is_suspect: bool,
+    }
+
+    proptest! {
+        /// Against a list of all sessions, in which each is looked for from the end.
+        #[test]
+        fn the_best_session_is_chosen_and_every_stream_is_counted(deeds in prop::collection::vec(deed(), 0..80)) {
+            let mut tunnels = Tunnels::default();
+            let mut model: Vec<Shadow> = Vec::new();
+            let text = |secret: u8| secret.to_string();
+            for (next, deed) in deeds.into_iter().enumerate() {
+                let index = |at: usize| (!model.is_empty()).then(|| at % model.len().max(1));
+                match deed {
+                    Deed::Enter(of) => {
+                        let id = SessionId(u64::try_from(next).unwrap());
+                        tunnels.enter(id, secret(&text(of)), Address::Tunnel("a".into()).into());
+                        model.push(Shadow { id, secret: of, streams: 0, has_gone_away: false, is_suspect: false });
+                    }
+                    Deed::Choose(of) => {
+                        let candidates = model.iter_mut().rev().filter(|shadow| shadow.secret == of && !shadow.has_gone_away);
+                        let best = candidates.min_by_key(|shadow| (shadow.is_suspect, shadow.streams));
+                        let chosen = tunnels.choose(&tunnel(&text(of)), None).map(|(id, _)| id);
+                        prop_assert_eq!(chosen, best.as_ref().map(|shadow| shadow.id));
+                        if let Some(best) = best {
+                            best.streams += 1;
+                        }
+                    }
+                    Deed::Release(at) => {
+                        if let Some(shadow) = index(at).map(|at| &mut model[at]).filter(|shadow| shadow.streams > 0) {
+                            shadow.streams -= 1;
+                            tunnels.release(shadow.id);
+                        }
+                    }
+                    Deed::GoAway(at) => {
+                        if let Some(at) = index(at) {
+                            model[at].has_gone_away = true;
+                            tunnels.note_gone_away(model[at].id);
+                        }
+                    }
+                    Deed::Suspect(at, is_suspect) => {
+                        if let Some(at) = index(at) {
+                            model[at].is_suspect = is_suspect;
+                            tunnels.note_suspect(model[at].id, is_suspect);
+                        }
+                    }
+                    Deed::Leave(at) => {
+                        if let Some(at) = index(at) {
+                            let shadow = model.remove(at);
+                            (0..shadow.streams).for_each(|_| tunnels.release(shadow.id));
+                            tunnels.leave(shadow.id);
+                        }
+                    }
+                }
+                prop_assert_eq!(tunnels.secrets.len(), model.len());
+                prop_assert_eq!(tunnels.streams(), model.iter().map(|shadow| shadow.streams).sum::<usize>());
+                let lists: usize = tunnels.by_secret.values().map(Vec::len).sum();
+                prop_assert_eq!(lists, model.len());
+                prop_assert!(tunnels.by_secret.values().all(|list| !list.is_empty()));
+            }
+        }
+    }
+}
