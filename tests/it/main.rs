@@ -202,6 +202,8 @@ mod route_tls;
 #[cfg(test)]
 mod route_tunnel;
 #[cfg(test)]
+mod route_tunnel_kinds;
+#[cfg(test)]
 mod self_connection;
 #[cfg(test)]
 mod session_standstill;

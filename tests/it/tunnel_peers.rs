@@ -352,6 +352,14 @@ impl TunnelClient {
         poll(&mut wanted, PollTimeout::from(milliseconds)).expect("poll a connection") == 1
     }
 
+    /// Takes in what has come. Returns true if it has opened no stream.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        while self.has_input_within(50) && self.opened.is_empty() {
+            self.more("a frame");
+        }
+        self.opened.is_empty()
+    }
+
     /// The credit of a stream.
     pub(crate) fn credit(&self, stream: u32) -> u32 {
         self.streams[&stream].credit

@@ -8,11 +8,11 @@
 //! the place of the oldest.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use log::Level;
 
 use super::super::core::life::TABLE_PATIENCE;
-use super::super::core::secrets::Secret;
 use super::super::core::table::Address;
 use super::super::report;
 use super::tunnels::{State, Tunnel, session_id};
@@ -34,7 +34,8 @@ enum Taken {
     Nothing,
     /// More may be there.
     More,
-    Secret(Secret),
+    /// The secret is complete.
+    Secret,
     Refused(String),
 }
 
@@ -55,63 +56,19 @@ impl RouteDoor {
     /// Reads the stream that brings the secret. What follows that is thrown away.
     pub(super) fn read_handshake(&mut self, cx: &mut Context<'_>, key: Key, stream: StreamId) {
         let mut piece = cx.lend_buffer();
-        let outcome = self.take_handshake(key, stream, &mut piece);
+        let taken = match self.sessions.list.get_mut(key) {
+            Some(tunnel) => tunnel.take_handshake(stream, &mut piece, cx.now() + TABLE_PATIENCE),
+            None => Taken::Nothing,
+        };
         cx.return_buffer(piece);
-        match outcome {
+        match taken {
             Taken::Nothing => {}
             Taken::More => cx.resume_later(RouteSource::Tunnel.at(key)),
-            Taken::Secret(secret) => {
-                if let Some(tunnel) = self.sessions.list.get_mut(key) {
-                    // The original closes its half, and never answers.
-                    tunnel.session.end_of(stream).say_end();
-                    let until = cx.now() + TABLE_PATIENCE;
-                    tunnel.state = State::Undecided { secret, until };
-                    // The end of the stream may lie behind it.
-                    cx.resume_later(RouteSource::Tunnel.at(key));
-                }
-                if self.router.awaits_store() && !self.is_known(key) {
-                    return;
-                }
-                self.judge_client(cx, key);
-            }
+            // It waits for the store, as long as that is awaited.
+            Taken::Secret if self.router.awaits_store() && !self.is_known(key) => {}
+            Taken::Secret => self.judge_client(cx, key),
             Taken::Refused(why) => self.turn_client_away(cx, key, &why),
         }
-    }
-
-    fn take_handshake(&mut self, key: Key, stream: StreamId, piece: &mut [u8]) -> Taken {
-        let Some(Tunnel {
-            session,
-            state,
-            handshake: place,
-            ..
-        }) = self.sessions.list.get_mut(key)
-        else {
-            return Taken::Nothing;
-        };
-        for _ in 0..READS_PER_TURN {
-            match (session.end_of(stream).read(piece), &mut *state) {
-                (Ok(count), State::Strange { handshake, .. }) => {
-                    match handshake.take(piece.get(..count).unwrap_or_default()) {
-                        Ok(None) => {}
-                        Ok(Some(secret)) => return Taken::Secret(secret),
-                        Err(fault) => return Taken::Refused(fault.to_string()),
-                    }
-                }
-                (Ok(_), _) => {}
-                (Err(Moved::SourceEmpty), _) => return Taken::Nothing,
-                (Err(outcome), state) => {
-                    *place = None;
-                    session.release(stream, None);
-                    return match state {
-                        // The session is over, which is told.
-                        _ if outcome != Moved::SourceEnded && session.is_over() => Taken::Nothing,
-                        State::Strange { handshake, .. } => Taken::Refused(handshake.end().to_string()),
-                        State::Undecided { .. } | State::Serving | State::Over => Taken::Nothing,
-                    };
-                }
-            }
-        }
-        Taken::More
     }
 
     fn is_known(&self, key: Key) -> bool {
@@ -194,6 +151,49 @@ impl RouteDoor {
 }
 
 impl Tunnel {
+    /// Reads what is there of the stream of the handshake. A client whose secret is complete is undecided from then on,
+    /// until that time at most.
+    fn take_handshake(&mut self, stream: StreamId, piece: &mut [u8], until: Instant) -> Taken {
+        let Tunnel {
+            session,
+            state,
+            handshake: place,
+            ..
+        } = self;
+        let mut is_complete = false;
+        for _ in 0..READS_PER_TURN {
+            match (session.end_of(stream).read(piece), &mut *state) {
+                (Ok(count), State::Strange { handshake, .. }) => {
+                    match handshake.take(piece.get(..count).unwrap_or_default()) {
+                        Ok(None) => {}
+                        Ok(Some(secret)) => {
+                            // The original closes its half, and never answers.
+                            session.end_of(stream).say_end();
+                            (*state, is_complete) = (State::Undecided { secret, until }, true);
+                        }
+                        Err(fault) => return Taken::Refused(fault.to_string()),
+                    }
+                }
+                (Ok(_), _) => {}
+                (Err(Moved::SourceEmpty), _) if is_complete => return Taken::Secret,
+                (Err(Moved::SourceEmpty), _) => return Taken::Nothing,
+                (Err(outcome), state) => {
+                    *place = None;
+                    session.release(stream, None);
+                    return match state {
+                        _ if is_complete => Taken::Secret,
+                        // The session is over, which is told.
+                        _ if outcome != Moved::SourceEnded && session.is_over() => Taken::Nothing,
+                        State::Strange { handshake, .. } => Taken::Refused(handshake.end().to_string()),
+                        State::Undecided { .. } | State::Serving | State::Over => Taken::Nothing,
+                    };
+                }
+            }
+        }
+        // Behind the secret nothing is wanted, so the rest is read when more comes.
+        if is_complete { Taken::Secret } else { Taken::More }
+    }
+
     /// The client has opened a stream: the first is that of its handshake, and no other is wanted.
     pub(super) fn take_stream(&mut self, stream: StreamId) {
         match &self.state {

@@ -44,6 +44,8 @@ pub(super) struct Sessions {
     touched: Vec<Key>,
     /// The secrets of the tables have changed, and it is not known yet which sessions they have left without a name.
     pub(super) has_new_secrets: bool,
+    /// The door drains, and its clients were told to go away. A session without a stream is closed from then on.
+    are_sent_away: bool,
 }
 
 /// One tunnel connection.
@@ -310,8 +312,8 @@ impl RouteDoor {
 
     /// Writes what was gathered for tunnels in this turn.
     pub(super) fn flush_sessions(&mut self, cx: &mut Context<'_>) {
-        if !self.front.is_serving() {
-            self.send_clients_away(cx);
+        if !self.front.is_serving() && !self.sessions.are_sent_away {
+            self.send_clients_away();
         }
         for key in std::mem::take(&mut self.sessions.touched) {
             let Some(tunnel) = self.sessions.list.get_mut(key) else {
@@ -325,7 +327,8 @@ impl RouteDoor {
             tunnel.is_asked = tunnel.session.asked_at().is_some();
             let more = tunnel.take_uncounted();
             self.tunnel_counts.add(&more);
-            if !is_unfinished && tunnel.session.is_over() && tunnel.session.is_empty() {
+            let is_done = tunnel.session.is_over() && tunnel.session.is_empty();
+            if !is_unfinished && (is_done || self.sessions.are_sent_away && tunnel.is_unused()) {
                 self.drop_session(cx, key);
                 continue;
             }
@@ -338,25 +341,20 @@ impl RouteDoor {
     }
 
     /// Sends the tunnel clients of a door that drains away, once no connection may need a new stream: one that knows the
-    /// word comes to the successor at once. Those without a stream are closed.
-    fn send_clients_away(&mut self, cx: &mut Context<'_>) {
+    /// word comes to the successor at once.
+    fn send_clients_away(&mut self) {
         let census = self.router.census();
         let undecided = census.opening + census.waiting + census.securing + census.starting + census.connecting;
-        if undecided > 0 || self.front.has_arrivals() || self.sessions.list.len() == 0 {
+        if undecided > 0 || self.front.has_arrivals() {
             return;
         }
+        self.sessions.are_sent_away = true;
         let keys: Vec<Key> = self.sessions.list.iter().map(|(key, _)| key).collect();
         for key in keys {
-            let Some(tunnel) = self.sessions.list.get_mut(key) else {
-                continue;
-            };
-            if !tunnel.session.is_gone_away() {
+            if let Some(tunnel) = self.sessions.list.get_mut(key) {
                 tunnel.session.go_away();
                 self.router.tunnels_mut().note_gone_away(session_id(key));
                 self.sessions.touch(key);
-            }
-            if self.sessions.list.get(key).is_some_and(|tunnel| tunnel.is_unused()) {
-                self.drop_session(cx, key);
             }
         }
     }
@@ -425,7 +423,8 @@ impl Tunnel {
             State::Serving => "serving",
             State::Over => "over",
         };
-        let (origin, counters, streams) = (&self.origin, self.session.counters(), self.session.streams());
+        let (origin, counters) = (&self.origin, self.session.counters());
+        let streams = self.session.streams() - usize::from(self.handshake.is_some());
         let up = amount::span(now.saturating_duration_since(self.begun));
         let round_trip = match self.session.round_trip() {
             Some(time) => amount::span(time).to_string(),
@@ -433,8 +432,8 @@ impl Tunnel {
         };
         let (sent, received) = (counters.sent, counters.received);
         format!(
-            "tunnel {}: state = {state}, connected for = {up}, client = {origin}, streams = {streams}, in = {sent}, \
-             out = {received}, round trip = {round_trip}",
+            "tunnel {}: state = {state}, connected for = {up}, client = {origin}, streams = {streams}, in = {received}, \
+             out = {sent}, round trip = {round_trip}",
             session_id(key).0
         )
     }

@@ -1,6 +1,7 @@
 //! The router, driven by events alone.
 
 mod programs;
+mod tunnels;
 
 use std::collections::BTreeMap;
 
