@@ -26,6 +26,10 @@ const OLD_FLAGS: [&str; 9] = [
     "alarm-interval",
 ];
 
+/// The flags of tcprouter's server, and those of its client.
+const OF_TCPROUTER: [&str; 1] = ["config"];
+const OF_TRC: [&str; 5] = ["remote", "secret", "local", "local-tls", "backoff"];
+
 /// A command line for clap.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
@@ -35,7 +39,7 @@ pub(super) struct Line {
 }
 
 /// Reads the words of a command line, the first of which is the program's name. The words of commands other than `pool`
-/// are left as they are, except one flag of `route`.
+/// are left as they are, except some flags of `route` and `tunnel`.
 ///
 /// # Errors
 /// The message about an abbreviation that could be one of several flags.
@@ -53,7 +57,14 @@ pub(super) fn read(cli: &Command, words: Vec<OsString>) -> Result<Line, String> 
             line.words.extend(rest.next());
             take_flags(pool, rest, &mut line, |_, _| false)?;
         }
-        Some(route) if route.get_name() == "route" => line.words.extend(rest.into_iter().map(with_two_dashes)),
+        Some(route) if route.get_name() == "route" => {
+            line.words
+                .extend(rest.into_iter().map(|word| with_two_dashes(word, &OF_TCPROUTER)));
+        }
+        Some(tunnel) if tunnel.get_name() == "tunnel" => {
+            line.words
+                .extend(rest.into_iter().map(|word| with_two_dashes(word, &OF_TRC)));
+        }
         Some(_) => line.words.extend(rest),
         None => {
             let (alone, names) = (rest.len() == 1, cli.get_subcommands().map(Command::get_name));
@@ -67,10 +78,11 @@ pub(super) fn read(cli: &Command, words: Vec<OsString>) -> Result<Line, String> 
     Ok(line)
 }
 
-/// Returns a word of `route` for clap. The one flag of tcprouter may have one dash, as all flags of its language.
-fn with_two_dashes(word: OsString) -> OsString {
+/// Returns a word for clap. These flags may have one dash, as all flags of the language of the original.
+fn with_two_dashes(word: OsString, flags: &[&str]) -> OsString {
     let text = word.to_str().and_then(|text| text.strip_prefix('-'));
-    match text.filter(|text| *text == "config" || text.starts_with("config=")) {
+    let is_flag = |text: &&str| flags.contains(&text.split('=').next().unwrap_or_default());
+    match text.filter(is_flag) {
         Some(flag) => format!("--{flag}").into(),
         None => word,
     }

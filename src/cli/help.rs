@@ -71,7 +71,7 @@ mod tests {
         );
         assert_eq!(
             told("nosuch"),
-            "there is no command called `nosuch`; write one of: pool, exec, command, route, run, check, ask, call, help"
+            "there is no command called `nosuch`; write one of: pool, exec, command, route, tunnel, run, check, ask, call, help"
         );
     }
 }

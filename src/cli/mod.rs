@@ -25,6 +25,7 @@ mod route_store;
 mod run;
 mod socket;
 mod tls;
+mod tunnel;
 
 use std::env;
 use std::ffi::OsString;
@@ -108,6 +109,8 @@ enum Command {
     Named(Box<command::Flags>),
     /// Connect TLS clients to servers by name, as a router.toml describes it
     Route(Box<route::Flags>),
+    /// Serve the clients of a route door elsewhere through a tunnel that is made from here
+    Tunnel(Box<tunnel::Flags>),
     /// Run the services described in a file
     Run(run::Flags),
     /// Say what is wrong with a file, without running anything
@@ -201,7 +204,7 @@ enum Role {
 impl Role {
     const fn for_command(command: Option<&Command>) -> Self {
         match command {
-            None | Some(Command::Pool(_) | Command::Exec(_) | Command::Named(_)) => Role::Door,
+            None | Some(Command::Pool(_) | Command::Exec(_) | Command::Named(_) | Command::Tunnel(_)) => Role::Door,
             Some(Command::Route(_) | Command::Run(_)) => Role::Services,
             Some(Command::Check(_) | Command::Ask(_) | Command::Call(_) | Command::Help(_)) => Role::Tool,
         }
@@ -264,6 +267,7 @@ fn dispatch(
         Some(Command::Exec(flags)) => exec::run(&flags, log),
         Some(Command::Named(flags)) => command::run(*flags, log),
         Some(Command::Route(flags)) => route::run(*flags, log),
+        Some(Command::Tunnel(flags)) => tunnel::run(*flags, log),
         Some(Command::Run(flags)) => run::run(flags, log),
         Some(Command::Check(flags)) => check::run(flags),
         Some(Command::Ask(flags)) => ask::run(&flags),

@@ -33,7 +33,8 @@ const PROGRAM_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.1");
 const FILE_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.toml.5");
 const TLS_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd-tls.7");
 const ROUTE_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd-route.1");
-const PAGES: [&str; 4] = [PROGRAM_PAGE, FILE_PAGE, TLS_PAGE, ROUTE_PAGE];
+const TUNNEL_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd-tunnel.1");
+const PAGES: [&str; 5] = [PROGRAM_PAGE, FILE_PAGE, TLS_PAGE, ROUTE_PAGE, TUNNEL_PAGE];
 
 /// The heading under which the flags of the pool stand, with those of `iotcpd` itself.
 const POOL_HEADING: &str = ".Ss iotcpd, iotcpd pool";
@@ -315,7 +316,7 @@ fn every_key_has_its_entry_with_type_and_default_and_every_entry_its_key() {
         let heading = format!(".Ss Keys of {}", with_article(&door));
         let mut keys = keys_of(&subcommand(&door));
         // On a command line a door is alone.
-        if door != "route" {
+        if door != "route" && door != "tunnel" {
             let file_only = ("(switch)".to_owned(), Some("off".to_owned()));
             keys.insert("handed-over".to_owned(), file_only);
         }
@@ -404,8 +405,8 @@ fn every_line_of_the_statistics_of_the_other_doors_is_documented_in_its_order() 
     let file = file.to_str().unwrap();
     let certificate = Certificate::new();
     let tls = certificate.flags();
-    // The route door has a page of its own.
-    let is_on_page = |door: &String| door != "pool" && door != "route";
+    // The others have pages of their own.
+    let is_on_page = |door: &String| !["pool", "route", "tunnel"].contains(&door.as_str());
     for door in doors_with("report.rs").into_iter().filter(is_on_page) {
         let arguments = match door.as_str() {
             "exec" => &["exec", "127.0.0.1:0"][..],
@@ -419,6 +420,26 @@ fn every_line_of_the_statistics_of_the_other_doors_is_documented_in_its_order() 
         let daemon = Daemon::with(arguments).start();
         assert_eq!(told, daemon.usr1().labels(), "{heading}");
     }
+}
+
+#[test]
+fn every_line_of_the_statistics_of_a_tunnel_door_is_documented_in_its_order() {
+    let page = Page::read(TUNNEL_PAGE);
+    let told = entries(page.part(".Sh STATISTICS", &[".Sh "]));
+    let told: Vec<_> = told.iter().filter_map(|entry| entry.words_of("Li")).collect();
+    // No server is there.
+    let flags = [
+        "tunnel",
+        "--remote",
+        "127.0.0.1:1",
+        "--secret",
+        "s",
+        "--local",
+        "127.0.0.1:1",
+    ];
+    let daemon = Daemon::with(flags).spawn();
+    daemon.stderr_wait("ready");
+    assert_eq!(told, daemon.usr1().labels());
 }
 
 #[test]

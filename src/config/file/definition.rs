@@ -9,6 +9,7 @@ use crate::config::spec::exec::ExecSpec;
 use crate::config::spec::log::LogTable;
 use crate::config::spec::pool::PoolSpec;
 use crate::config::spec::route::{RouteSpec, ServiceSpec, StoreSpec};
+use crate::config::spec::tunnel::TunnelSpec;
 
 /// A spec whose keys can stand in a file.
 pub(super) trait Spec: Args {
@@ -65,6 +66,13 @@ impl Spec for ServiceSpec {
 }
 
 impl Spec for StoreSpec {
+    fn definition() -> &'static Command {
+        static MADE: OnceLock<Command> = OnceLock::new();
+        made_once::<Self>(&MADE)
+    }
+}
+
+impl Spec for TunnelSpec {
     fn definition() -> &'static Command {
         static MADE: OnceLock<Command> = OnceLock::new();
         made_once::<Self>(&MADE)

@@ -73,6 +73,9 @@ fn mistake(from: &str, door: &str, tls: &str, found: &Collected<'_>) -> Option<S
             "{name} is a route door, which takes no connections that another one hands over; describe the servers of the \
              service here"
         )),
+        Options::Tunnel(_) => Some(format!(
+            "{name} is a tunnel door, which takes the streams of its servers and no other connections; name another door"
+        )),
         Options::Exec(exec) if !exec.takes_handed => {
             Some(must_say("exec", ", and say with allow-program what may be run"))
         }

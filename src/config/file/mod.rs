@@ -24,6 +24,7 @@ mod router_toml;
 mod spelling;
 mod top_level;
 mod torc;
+mod tunnel;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -141,7 +142,7 @@ struct Door {
 }
 
 /// The doors that a file may describe.
-const DOORS: [Door; 4] = [
+const DOORS: [Door; 5] = [
     Door {
         kind: "pool",
         read: read_pool,
@@ -157,6 +158,10 @@ const DOORS: [Door; 4] = [
     Door {
         kind: "route",
         read: read_route,
+    },
+    Door {
+        kind: "tunnel",
+        read: read_tunnel,
     },
 ];
 
@@ -443,6 +448,12 @@ fn read_route(section: &Section<'_, '_>, found: &mut Collected<'_>) {
     }
 }
 
+fn read_tunnel(section: &Section<'_, '_>, found: &mut Collected<'_>) {
+    if let Some(options) = tunnel::read_table(section, found) {
+        found.services.push(Options::Tunnel(Box::new(options)));
+    }
+}
+
 /// Takes the result of lowering: records the addresses, or reports the mistakes at their positions.
 fn accept<O>(keys: &Keys<'_, '_>, lowered: Result<Lowered<O>, Vec<Mistake>>, found: &mut Collected<'_>) -> Option<O> {
     match lowered {
@@ -666,7 +677,7 @@ colour = "blue"
     fn an_unknown_door_gets_the_list_of_doors() {
         assert_eq!(
             told("[frobnicate.x]\n[pool.a]\n"),
-            ["1:2: there is no kind of service called `frobnicate`; write one of: pool, exec, command, route"]
+            ["1:2: there is no kind of service called `frobnicate`; write one of: pool, exec, command, route, tunnel"]
         );
     }
 

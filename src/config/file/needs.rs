@@ -14,6 +14,7 @@ use crate::config::spec::listen::TlsSpec;
 use crate::doors::pool::options::Options;
 use crate::doors::pool::squidguard;
 use crate::doors::route::options::{Password, StoreSettings, StoreTls};
+use crate::doors::tunnel::options::Options as TunnelOptions;
 use crate::net::tls::Version;
 use crate::net::tls::expiry::remark_on_end;
 use crate::net::tls::files::{self, IdentityFiles};
@@ -110,6 +111,19 @@ impl Needs {
         if let Some(password) = &store.place.password {
             let place = keys.place(KeyRef::key("password-file"));
             self.list.push((place, Need::Password(password.clone())));
+        }
+    }
+
+    /// Adds the files of a tunnel door: that of its secret, and those of TLS with its servers.
+    pub(super) fn add_tunnel(&mut self, keys: &Keys<'_, '_>, options: &TunnelOptions) {
+        let place = keys.place(KeyRef::key("secret-file"));
+        self.list.push((place, Need::Password(options.secret.clone())));
+        if options.remotes.iter().any(|remote| remote.name.is_some()) {
+            let tls = StoreTls {
+                authorities: options.authorities.clone(),
+                identity: options.identity.clone(),
+            };
+            self.list.push((keys.place(KeyRef::key("remote")), Need::StoreTls(tls)));
         }
     }
 

@@ -13,15 +13,17 @@ use crate::config::spec::command::CommandSpec;
 use crate::config::spec::exec::ExecSpec;
 use crate::config::spec::pool::PoolSpec;
 use crate::config::spec::route::RouteSpec;
+use crate::config::spec::tunnel::TunnelSpec;
 use crate::config::suggest::nearest;
 
 /// The kinds of service: the name of the tables, the words for people, and the keys.
-fn doors() -> [(&'static str, &'static str, &'static Command); 4] {
+fn doors() -> [(&'static str, &'static str, &'static Command); 5] {
     [
         ("pool", "a pool", PoolSpec::definition()),
         ("exec", "an exec door", ExecSpec::definition()),
         ("command", "a command door", CommandSpec::definition()),
         ("route", "a route door", RouteSpec::definition()),
+        ("tunnel", "a tunnel door", TunnelSpec::definition()),
     ]
 }
 

@@ -30,6 +30,7 @@ mod session;
 mod start;
 mod store;
 mod tls;
+mod tunnel;
 mod workers;
 
 use std::fmt;
@@ -46,6 +47,7 @@ pub use service::{LoweredService, ServiceDefaults, service, service_name};
 pub use start::{Programs, program_of_service, start};
 pub use store::store;
 pub use tls::{authorities_of, identities_of};
+pub use tunnel::tunnel;
 
 use crate::config::units::{Size, Time, Whole};
 use crate::net::addr::Listen;

@@ -147,7 +147,7 @@ fn password(mistakes: &mut Mistakes, spec: &StoreSpec) -> Option<Password> {
 }
 
 /// Returns the name of a file, if one is given.
-fn file(mistakes: &mut Mistakes, key: &'static str, name: Option<&str>) -> Option<String> {
+pub(super) fn file(mistakes: &mut Mistakes, key: &'static str, name: Option<&str>) -> Option<String> {
     let name = name?;
     if name.is_empty() {
         mistakes.add(KeyRef::key(key), "it is empty", "write the path of a file");

@@ -20,4 +20,5 @@ pub mod pool;
 pub mod process;
 pub mod route;
 pub mod store;
+pub mod tunnel;
 pub mod yes_no;

@@ -1,0 +1,127 @@
+//! The tunnel door's only I/O.
+//!
+//! The modules: `tunnels` connects to servers and runs the sessions with them, `streams` carries their streams to local
+//! services, `attempt` connects, `hosts` looks up; `local` is one end of the relay; `describe` writes the dump, and
+//! `lifecycle` starts, reloads and stops the door.
+//!
+//! Invariants: a tunnel and a stream are known by keys that are never used again. Each call from the reactor that has touched
+//! a session leaves it in the list of those whose frames are written at the end of the turn.
+
+mod attempt;
+mod describe;
+mod hosts;
+mod lifecycle;
+mod local;
+mod streams;
+mod tunnels;
+
+use std::sync::Arc;
+
+use self::hosts::Hosts;
+use self::streams::Carried;
+use self::tunnels::{Slot, Tunnel};
+use super::core::counters::Counters;
+use super::options::Options;
+use crate::doors::Door;
+use crate::doors::front::Front;
+use crate::doors::jitter::Jitter;
+use crate::net::local_ports::LocalPorts;
+use crate::reactor::slab::GenerationalSlab;
+use crate::reactor::{Alarm, Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
+use crate::relay::pipes::Pipes;
+
+pub use lifecycle::{Prepared, prepare};
+pub(super) use streams::Traffic;
+
+/// A tunnel door on the loop.
+#[derive(Debug)]
+pub struct TunnelDoor {
+    front: Front,
+    options: Options,
+    prepared: Arc<lifecycle::Credentials>,
+    remotes: GenerationalSlab<Slot>,
+    tunnels: GenerationalSlab<Tunnel>,
+    streams: GenerationalSlab<Carried>,
+    /// The tunnels whose sessions were touched in this turn.
+    touched: Vec<Key>,
+    hosts: Hosts,
+    /// The ports at which a connection may be one to itself.
+    local_ports: LocalPorts,
+    pipes: Pipes,
+    /// The alarm at which idle pipes are closed.
+    pipes_alarm: Alarm,
+    jitter: Jitter,
+    counters: Counters,
+    traffic: Traffic,
+}
+
+source_kinds! {
+    /// The kinds of sources a tunnel door has.
+    enum TunnelSource {
+        Listener,
+        Arrival,
+        Remote,
+        Tunnel,
+        Stream,
+        Pipes,
+        Upkeep,
+        Drain,
+    }
+}
+
+impl Service for TunnelDoor {
+    fn handle_ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
+        match TunnelSource::from_source(source) {
+            Some(TunnelSource::Tunnel) => self.tunnel_ready(cx, source.key, readiness),
+            Some(TunnelSource::Stream) => self.stream_ready(cx, source.key, readiness),
+            // The door listens nowhere, and the other sources are never registered with the poll.
+            Some(
+                TunnelSource::Listener
+                | TunnelSource::Arrival
+                | TunnelSource::Remote
+                | TunnelSource::Pipes
+                | TunnelSource::Upkeep
+                | TunnelSource::Drain,
+            )
+            | None => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_>, source: Source) {
+        match TunnelSource::from_source(source) {
+            Some(TunnelSource::Remote) => self.remote_timeout(cx, source.key),
+            Some(TunnelSource::Tunnel) => self.tunnel_timeout(cx, source.key),
+            Some(TunnelSource::Stream) => self.stream_timeout(cx, source.key),
+            Some(TunnelSource::Pipes) => self.close_idle_pipes(cx),
+            Some(TunnelSource::Upkeep) => self.front.sum_up(cx),
+            Some(TunnelSource::Drain) => self.drain_timeout(cx),
+            // These sources have no alarm.
+            Some(TunnelSource::Listener | TunnelSource::Arrival) | None => {}
+        }
+    }
+
+    fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
+        match TunnelSource::from_source(source) {
+            Some(TunnelSource::Tunnel) => self.run_tunnel(cx, source.key),
+            Some(TunnelSource::Stream) => self.carry(cx, source.key),
+            // These sources are never resumed.
+            Some(
+                TunnelSource::Listener
+                | TunnelSource::Arrival
+                | TunnelSource::Remote
+                | TunnelSource::Pipes
+                | TunnelSource::Upkeep
+                | TunnelSource::Drain,
+            )
+            | None => {}
+        }
+    }
+
+    fn receive_mail(&mut self, cx: &mut Context<'_>) {
+        self.take_hosts(cx);
+    }
+
+    fn end_turn(&mut self, cx: &mut Context<'_>) {
+        self.write_out(cx);
+    }
+}

@@ -1,0 +1,491 @@
+//! The streams: each is one client of the server, and is carried to a local service.
+//!
+//! The life of a stream: its first bytes are read if there are two local services, the service of its kind is connected to,
+//! and the bytes go both ways until both sides have ended. A service that takes no more while the client may still be
+//! sending is closed, and what still comes is thrown away for a moment, so that the client gets what the service has said.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use super::super::core::opening::{Local as Kind, choose};
+use super::super::report;
+use super::attempt::{Attempt, Means, Places};
+use super::hosts::{Answer, Waiter};
+use super::local::Local;
+use super::tunnels::{Stage as TunnelStage, Tunnel};
+use super::{TunnelDoor, TunnelSource};
+use crate::mux::core::StreamId;
+use crate::mux::session::Session;
+use crate::net::addr::ConnectAddr;
+use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
+use crate::relay::carrier::Tools;
+use crate::relay::conversation::{Conversation, Outcome, Side, Standing};
+use crate::relay::direction::Event;
+use crate::relay::endpoint::Endpoint;
+
+/// The longest time for the first bytes of a stream.
+const OPENING: Duration = Duration::from_secs(10);
+/// The longest time for which bytes are thrown away that a service does not take.
+const DRAINING: Duration = Duration::from_secs(2);
+/// All edges at once, for a side that has had some.
+const EDGES: Readiness = Readiness {
+    readable: true,
+    writable: true,
+    read_closed: false,
+    hung_up: false,
+};
+
+/// A stream.
+#[derive(Debug)]
+pub(super) struct Carried {
+    pub(super) tunnel: Key,
+    pub(super) stream: StreamId,
+    stage: Stage,
+    alarm: Alarm,
+    /// The time of the last byte.
+    last: Instant,
+    counted: Traffic,
+}
+
+/// The progress of a stream.
+#[derive(Debug)]
+enum Stage {
+    /// Its first bytes decide where it goes.
+    Opening(Vec<u8>),
+    /// The host of its service is being looked up.
+    Naming(Vec<u8>, Kind),
+    /// Its service is being connected to, and gets these bytes first.
+    Connecting(Box<Attempt>, Vec<u8>),
+    /// Bytes go both ways.
+    Relaying(Box<(Conversation, Local)>),
+    /// The service has ended, and what the client still sends is thrown away.
+    Draining,
+}
+
+/// The numbers of bytes that were passed on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in super::super) struct Traffic {
+    /// From clients to services.
+    pub(in super::super) input: u64,
+    /// From services to clients.
+    pub(in super::super) output: u64,
+    /// Both ways, past the memory of this process.
+    pub(in super::super) spliced: u64,
+}
+
+impl Carried {
+    /// A word for its stage.
+    pub(super) fn stage(&self) -> &'static str {
+        match self.stage {
+            Stage::Opening(_) => "opening",
+            Stage::Naming(..) => "naming",
+            Stage::Connecting(..) => "connecting",
+            Stage::Relaying(_) => "relaying",
+            Stage::Draining => "draining",
+        }
+    }
+
+    /// The bytes that were passed on so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        self.counted
+    }
+}
+
+/// The session of a tunnel.
+fn session_of(tunnel: &mut Tunnel) -> Option<&mut Session> {
+    match &mut tunnel.stage {
+        TunnelStage::Up(session) => Some(session),
+        TunnelStage::Naming | TunnelStage::Connecting(_) => None,
+    }
+}
+
+impl TunnelDoor {
+    /// Takes a stream that the server has opened.
+    pub(super) fn take_stream(&mut self, cx: &mut Context<'_>, tunnel: Key, stream: StreamId) {
+        let Some(session) = self.tunnels.get_mut(tunnel).and_then(session_of) else {
+            return;
+        };
+        let key = self.streams.insert(Carried {
+            tunnel,
+            stream,
+            stage: Stage::Opening(Vec::new()),
+            alarm: Alarm::default(),
+            last: cx.now(),
+            counted: Traffic::default(),
+        });
+        let Ok(key) = key else { return session.refuse(stream) };
+        session.accept(stream, key.to_bits());
+        self.counters.streams += 1;
+        self.trace(key, format_args!("a client has come"));
+        if self.options.local_tls.is_none() {
+            return self.reach(cx, key, Vec::new(), Kind::Plain);
+        }
+        self.set_stream_alarm(cx, key, Some(cx.now() + OPENING));
+    }
+
+    fn set_stream_alarm(&mut self, cx: &mut Context<'_>, key: Key, at: Option<Instant>) {
+        if let Some(carried) = self.streams.get_mut(key) {
+            cx.set_alarm(&mut carried.alarm, TunnelSource::Stream.at(key), at);
+        }
+    }
+
+    // ---- the first bytes ---------------------------------------------------------------------------------------
+
+    /// Reads the first bytes of a stream, until they tell where it goes.
+    fn read_opening(&mut self, cx: &mut Context<'_>, key: Key) {
+        let mut scratch = cx.lend_buffer();
+        let ended = self.fill_opening(key, &mut scratch);
+        cx.return_buffer(scratch);
+        let Some(Carried { stage, .. }) = self.streams.get_mut(key) else {
+            return;
+        };
+        let Stage::Opening(held) = stage else { return };
+        match (choose(held), ended) {
+            (Some(kind), _) => {
+                let held = std::mem::take(held);
+                self.reach(cx, key, held, kind);
+            }
+            (None, Some(Event::SourceEnded)) if !held.is_empty() => {
+                let held = std::mem::take(held);
+                self.reach(cx, key, held, Kind::Plain);
+            }
+            // A client that says nothing.
+            (None, Some(_)) => self.finish(cx, key, false),
+            (None, None) => {}
+        }
+    }
+
+    /// Returns the event that has ended the stream, if one has.
+    fn fill_opening(&mut self, key: Key, scratch: &mut [u8]) -> Option<Event> {
+        let carried = self.streams.get_mut(key)?;
+        let Stage::Opening(held) = &mut carried.stage else {
+            return None;
+        };
+        let session = self.tunnels.get_mut(carried.tunnel).and_then(session_of)?;
+        while choose(held).is_none() {
+            match session.end_of(carried.stream).read(scratch) {
+                Ok(count) => held.extend_from_slice(scratch.get(..count).unwrap_or_default()),
+                Err(Event::SourceEmpty) => return None,
+                Err(event) => return Some(event),
+            }
+        }
+        None
+    }
+
+    // ---- the local service -------------------------------------------------------------------------------------
+
+    fn address_of(&self, kind: Kind) -> ConnectAddr {
+        let local = match kind {
+            Kind::Tls => self.options.local_tls.as_ref(),
+            Kind::Plain => None,
+        };
+        local.unwrap_or(&self.options.local).clone()
+    }
+
+    /// Connects to the local service of this kind, which gets the held bytes first.
+    fn reach(&mut self, cx: &mut Context<'_>, key: Key, held: Vec<u8>, kind: Kind) {
+        self.set_stream_alarm(cx, key, Some(cx.now() + self.options.connect_timeout));
+        let address = self.address_of(kind);
+        let Some(carried) = self.streams.get_mut(key) else {
+            return;
+        };
+        carried.stage = Stage::Naming(held, kind);
+        match (Places::of(&address), &address) {
+            (Some(places), _) => self.connect_local(cx, key, places),
+            (None, ConnectAddr::Tcp { host, .. }) => match self.hosts.ask(cx, host, Waiter::Stream(key)) {
+                Answer::Known(addresses) => self.connect_local(cx, key, Places::of_host(addresses, &address)),
+                Answer::Wait => {}
+                Answer::Failed(error) => self.fail_local(cx, key, &error.to_string()),
+            },
+            (None, ConnectAddr::Unix(_)) => {}
+        }
+    }
+
+    /// Takes in the outcome of a look-up for a stream.
+    pub(super) fn stream_named(&mut self, cx: &mut Context<'_>, key: Key, found: Result<Vec<SocketAddr>, String>) {
+        let Some(Stage::Naming(_, kind)) = self.streams.get(key).map(|carried| &carried.stage) else {
+            return;
+        };
+        let address = self.address_of(*kind);
+        match found {
+            Ok(addresses) => self.connect_local(cx, key, Places::of_host(addresses, &address)),
+            Err(error) => self.fail_local(cx, key, &error),
+        }
+    }
+
+    fn connect_local(&mut self, cx: &mut Context<'_>, key: Key, places: Places) {
+        let begun = Attempt::begin(
+            places,
+            &mut Means {
+                cx,
+                local_ports: &self.local_ports,
+                source: TunnelSource::Stream.at(key),
+                engine: &mut || Ok(None),
+            },
+        );
+        let Some(carried) = self.streams.get_mut(key) else {
+            return;
+        };
+        match begun {
+            Ok(attempt) => {
+                let held = match std::mem::replace(&mut carried.stage, Stage::Draining) {
+                    Stage::Naming(held, _) => held,
+                    _ => Vec::new(),
+                };
+                carried.stage = Stage::Connecting(Box::new(attempt), held);
+                self.go_on_reaching(cx, key);
+            }
+            Err(error) => self.fail_local(cx, key, &error.to_string()),
+        }
+    }
+
+    fn go_on_reaching(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(carried) = self.streams.get_mut(key) else {
+            return;
+        };
+        let Stage::Connecting(attempt, held) = &mut carried.stage else {
+            return;
+        };
+        let outcome = attempt.go_on(&mut Means {
+            cx,
+            local_ports: &self.local_ports,
+            source: TunnelSource::Stream.at(key),
+            engine: &mut || Ok(None),
+        });
+        match outcome {
+            Ok(false) => {}
+            Ok(true) => {
+                let held = std::mem::take(held);
+                if let Stage::Connecting(attempt, _) = std::mem::replace(&mut carried.stage, Stage::Draining) {
+                    let relay = (Conversation::new(held, Vec::new()), Local::new(attempt.conn));
+                    carried.stage = Stage::Relaying(Box::new(relay));
+                }
+                carried.last = cx.now();
+                self.trace(key, format_args!("its service is connected"));
+                let idle = self.options.idle_timeout.map(|idle| cx.now() + idle);
+                self.set_stream_alarm(cx, key, idle);
+                self.carry(cx, key);
+            }
+            Err(error) => self.fail_local(cx, key, &error.to_string()),
+        }
+    }
+
+    /// The local service could not be reached: this stream ends, and no other.
+    fn fail_local(&mut self, cx: &mut Context<'_>, key: Key, why: &str) {
+        self.counters.refused += 1;
+        for local in [Some(&self.options.local), self.options.local_tls.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            if let ConnectAddr::Tcp { host, .. } = local {
+                self.hosts.forget(host);
+            }
+        }
+        let local = match (
+            self.streams.get(key).map(|carried| &carried.stage),
+            &self.options.local_tls,
+        ) {
+            (Some(Stage::Naming(_, kind)), _) => self.address_of(*kind),
+            (Some(Stage::Connecting(_, held)), Some(_)) if choose(held) == Some(Kind::Tls) => {
+                self.address_of(Kind::Tls)
+            }
+            _ => self.address_of(Kind::Plain),
+        };
+        let line = format_args!("a client was not served: the local service {local} cannot be reached: {why}");
+        self.front.note(cx, Level::Error, report::LOCAL, line);
+        self.finish(cx, key, true);
+    }
+
+    // ---- the relay ---------------------------------------------------------------------------------------------
+
+    pub(super) fn stream_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
+        match self.streams.get_mut(key).map(|carried| &mut carried.stage) {
+            Some(Stage::Connecting(attempt, _)) => {
+                attempt.conn.note(readiness);
+                self.go_on_reaching(cx, key);
+            }
+            Some(Stage::Relaying(relay)) => {
+                let (conversation, local) = &mut **relay;
+                local.note(readiness);
+                conversation.note(Side::Server, readiness);
+                self.run_relay(cx, key);
+            }
+            Some(Stage::Opening(_) | Stage::Naming(..) | Stage::Draining) | None => {}
+        }
+    }
+
+    /// Goes on with a stream for which the tunnel has something, or has room.
+    pub(super) fn carry(&mut self, cx: &mut Context<'_>, key: Key) {
+        match self.streams.get_mut(key).map(|carried| &mut carried.stage) {
+            Some(Stage::Opening(_)) => self.read_opening(cx, key),
+            Some(Stage::Relaying(relay)) => {
+                relay.0.note(Side::Client, EDGES);
+                self.run_relay(cx, key);
+            }
+            Some(Stage::Draining) => self.drain(cx, key),
+            // Whatever has come is found when the service is there.
+            Some(Stage::Naming(..) | Stage::Connecting(..)) | None => {}
+        }
+    }
+
+    fn run_relay(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(carried) = self.streams.get_mut(key) else {
+            return;
+        };
+        let Stage::Relaying(relay) = &mut carried.stage else {
+            return;
+        };
+        let Some(session) = self.tunnels.get_mut(carried.tunnel).and_then(session_of) else {
+            return;
+        };
+        let (conversation, local) = &mut **relay;
+        let mut scratch = cx.lend_buffer();
+        let mut tools = Tools {
+            scratch: &mut scratch,
+            pipes: &mut self.pipes,
+            now: cx.now(),
+        };
+        let standing = conversation.run(&mut session.end_of(carried.stream), local, &mut tools);
+        let (up, down) = (conversation.up(), conversation.down());
+        let seen = Traffic {
+            input: up.direction().delivered(),
+            output: down.direction().delivered(),
+            spliced: up.spliced() + down.spliced(),
+        };
+        let before = std::mem::replace(&mut carried.counted, seen);
+        if seen != before {
+            carried.last = cx.now();
+            self.traffic.input += seen.input - before.input;
+            self.traffic.output += seen.output - before.output;
+            self.traffic.spliced += seen.spliced - before.spliced;
+        }
+        let tunnel = carried.tunnel;
+        cx.return_buffer(scratch);
+        self.touch(tunnel);
+        self.tend_pipes(cx);
+        match standing {
+            Standing::Waiting => {}
+            Standing::MoreLater => cx.resume_later(TunnelSource::Stream.at(key)),
+            Standing::Over(Outcome::Complete) => self.finish(cx, key, false),
+            Standing::Over(Outcome::Failed(_) | Outcome::Closed(Side::Client)) => self.finish(cx, key, true),
+            Standing::Over(Outcome::Closed(Side::Server)) => self.begin_draining(cx, key),
+        }
+    }
+
+    /// The service takes no more, and the client has everything: what the client still sends is thrown away.
+    fn begin_draining(&mut self, cx: &mut Context<'_>, key: Key) {
+        if let Some(carried) = self.streams.get_mut(key) {
+            carried.stage = Stage::Draining;
+        }
+        self.set_stream_alarm(cx, key, Some(cx.now() + DRAINING));
+        self.drain(cx, key);
+    }
+
+    fn drain(&mut self, cx: &mut Context<'_>, key: Key) {
+        let mut scratch = cx.lend_buffer();
+        let is_over = self.streams.get(key).is_some_and(|carried| {
+            let session = self.tunnels.get_mut(carried.tunnel).and_then(session_of);
+            session.is_none_or(|session| {
+                let mut end = session.end_of(carried.stream);
+                loop {
+                    match end.read(&mut scratch) {
+                        Ok(_) => {}
+                        Err(Event::SourceEmpty) => return false,
+                        Err(_) => return true,
+                    }
+                }
+            })
+        });
+        cx.return_buffer(scratch);
+        if is_over {
+            self.finish(cx, key, false);
+        }
+    }
+
+    pub(super) fn stream_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(carried) = self.streams.get(key) else { return };
+        match (&carried.stage, self.options.idle_timeout) {
+            (Stage::Opening(_), _) => self.finish(cx, key, true),
+            (Stage::Naming(..) | Stage::Connecting(..), _) => {
+                self.fail_local(cx, key, "it did not answer within its connect-timeout");
+            }
+            (Stage::Relaying(_), Some(idle)) if cx.now() < carried.last + idle => {
+                let at = carried.last + idle;
+                self.set_stream_alarm(cx, key, Some(at));
+            }
+            (Stage::Relaying(_), Some(_)) => {
+                self.counters.idle += 1;
+                self.finish(cx, key, true);
+            }
+            (Stage::Relaying(_), None) => {}
+            (Stage::Draining, _) => self.finish(cx, key, false),
+        }
+    }
+
+    /// Ends a stream. With `breaks_off` each side learns by a reset that it has only a part.
+    pub(super) fn finish(&mut self, cx: &mut Context<'_>, key: Key, breaks_off: bool) {
+        let Some(mut carried) = self.streams.remove(key) else {
+            return;
+        };
+        cx.clear_alarm(&mut carried.alarm);
+        let rest = match carried.stage {
+            Stage::Relaying(relay) => {
+                let (mut conversation, local) = *relay;
+                let rest = conversation.take_rest(Side::Client);
+                if breaks_off {
+                    local.conn.reset();
+                }
+                rest
+            }
+            Stage::Opening(_) | Stage::Naming(..) | Stage::Connecting(..) | Stage::Draining => None,
+        };
+        if let Some(session) = self.tunnels.get_mut(carried.tunnel).and_then(session_of) {
+            session.release(carried.stream, rest);
+        }
+        self.touch(carried.tunnel);
+        self.tidy_later(cx, carried.tunnel);
+    }
+
+    /// Sees to it that a tunnel is looked at that has lost a stream: it may have been its last one.
+    fn tidy_later(&mut self, cx: &mut Context<'_>, key: Key) {
+        let session = self.tunnels.get_mut(key).and_then(session_of);
+        if session.is_some_and(|session| session.is_empty()) {
+            cx.resume_later(TunnelSource::Tunnel.at(key));
+        }
+    }
+
+    /// Writes one step of a stream to the log, with `debug`.
+    fn trace(&self, key: Key, words: fmt::Arguments<'_>) {
+        let Some(carried) = self.streams.get(key).filter(|_| self.options.debug) else {
+            return;
+        };
+        let tunnel = self
+            .tunnels
+            .get(carried.tunnel)
+            .map_or("a tunnel that is gone", |tunnel| &tunnel.name);
+        let (name, number) = (self.front.name(), carried.stream.0);
+        log::info!(service:% = name; "{name}: {tunnel}, stream {number}: {words}");
+    }
+
+    // ---- pipes -------------------------------------------------------------------------------------------------
+
+    /// Logs a shortage of pipes, and sees to it that idle ones are closed.
+    fn tend_pipes(&mut self, cx: &mut Context<'_>) {
+        if let Some(shortage) = self.pipes.take_shortage() {
+            let line = report::short_of_pipes(shortage);
+            self.front.note(cx, Level::Warn, report::PIPES, format_args!("{line}"));
+        }
+        if self.pipes_alarm.at().is_none() {
+            self.close_idle_pipes(cx);
+        }
+    }
+
+    pub(super) fn close_idle_pipes(&mut self, cx: &mut Context<'_>) {
+        cx.clear_alarm(&mut self.pipes_alarm);
+        let next = self.pipes.close_idle(cx.now());
+        cx.set_alarm(&mut self.pipes_alarm, TunnelSource::Pipes.only(), next);
+    }
+}
