@@ -258,6 +258,11 @@ fn client_hello() {
 }
 
 #[test]
+fn tunnel_handshake() {
+    run("tunnel_handshake");
+}
+
+#[test]
 fn http_head() {
     run("http_head");
 }

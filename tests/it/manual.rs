@@ -20,7 +20,7 @@ use iotcpd::internals::config::spec::listen::MinTls;
 use iotcpd::internals::config::spec::log::{Format, LogTable};
 use iotcpd::internals::config::spec::pool::{HalfClose, LineEnd, Mode};
 use iotcpd::internals::config::spec::route::{
-    Balance, HttpMode, SendProxy, ServerSpec, ServiceSpec, ServiceTls, StoreKind, StoreSpec,
+    Balance, Hidden, HttpMode, SendProxy, ServerSpec, ServiceSpec, ServiceTls, StoreKind, StoreSpec,
 };
 use iotcpd::internals::config::spec::yes_no::YesNo;
 use iotcpd::internals::config::units::{Escaped, FileMode, Size, Time, Whole};
@@ -305,6 +305,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<HttpMode>() => "(text)",
         _ if value == TypeId::of::<SendProxy>() || value == TypeId::of::<StoreKind>() => "(text)",
         _ if value == TypeId::of::<ServiceTls>() => "(table)",
+        _ if value == TypeId::of::<Hidden>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
     }
 }

@@ -18,7 +18,7 @@ use crate::config::advice;
 use crate::config::lower::KeyRef;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::ArgumentSpec;
-use crate::config::spec::route::{ServerSpec, ServiceTls};
+use crate::config::spec::route::{Hidden, ServerSpec, ServiceTls};
 use crate::config::suggest::nearest;
 
 /// One service in the text.
@@ -241,8 +241,8 @@ fn wrong_form(flag: &Arg, value: &DeValue<'_>) -> Option<String> {
         let known: Vec<_> = words.iter().map(|known| format!("\"{}\"", known.get_name())).collect();
         known.join(" or ")
     };
-    let is_text = flag.get_value_parser().type_id() == TypeId::of::<String>();
     let is_of_type = |it: TypeId| flag.get_value_parser().type_id() == it;
+    let is_text = is_of_type(TypeId::of::<String>()) || is_of_type(TypeId::of::<Hidden>());
     match value {
         DeValue::Boolean(_) if is_switch(flag) => None,
         _ if is_switch(flag) => Some("this is switched on or off; write true or false".to_owned()),

@@ -226,10 +226,11 @@ mod tests {
             let found = warned_of([("www.example.org", one), ("api.example.org", other)]);
             assert_eq!(found.len(), usize::from(is_warned), "{told}");
         }
-        let tunnel = ServiceSpec {
-            client_secret: Some("s".to_owned()),
+        let with_secret = |secret: &str| ServiceSpec {
+            client_secret: Some(secret.into()),
             ..ServiceSpec::default()
         };
+        let tunnel = with_secret("s");
         let through = |other| {
             warned_of([
                 ("www.example.org", vec![tunnel.clone()]),
@@ -237,6 +238,7 @@ mod tests {
             ])
         };
         assert_eq!(through(all("10.0.0.1")).len(), 1);
+        assert_eq!(through(with_secret("t")).len(), 1);
         assert_eq!(through(tunnel.clone()), []);
     }
 

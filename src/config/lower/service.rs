@@ -262,7 +262,7 @@ fn target(mistakes: &mut Mistakes, spec: &ServiceSpec, is_whole: bool) -> Target
             check_idle(mistakes, spec, door);
             Target::Door(door.as_str().into())
         }
-        (None, Some(secret)) => match TunnelSecret::new(secret.as_bytes()) {
+        (None, Some(secret)) => match TunnelSecret::new(secret.reveal().as_bytes()) {
             Some(secret) => Target::Tunnel(Tunnel {
                 secret,
                 takes_newest_alone: spec.replace.unwrap_or(false),

@@ -2,6 +2,8 @@
 //! `[server]` of a router.toml; of one of its services: a table `[route.NAME.services."www.example.org"]`; and of its
 //! store: a table `[route.NAME.store]`.
 
+use std::fmt;
+
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -206,7 +208,7 @@ pub struct ServiceSpec {
     pub http_port: Option<Whole>,
     /// In place of a server, the secret of the tunnel clients that serve the name
     #[arg(long, value_name = "SECRET")]
-    pub client_secret: Option<String>,
+    pub client_secret: Option<Hidden>,
     /// The tunnel client that has come last serves alone, as with tcprouter [default: all with the secret share the
     /// connections]
     #[arg(long, value_name = "TRUE")]
@@ -264,6 +266,32 @@ pub struct ServiceSpec {
     #[command(flatten)]
     #[serde(flatten)]
     pub process: ProcessSpec,
+}
+
+/// A text that is shown nowhere, not even for debugging.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(String);
+
+impl Hidden {
+    /// The text itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The conversion that clap requires of the type of an option.
+impl From<&str> for Hidden {
+    fn from(text: &str) -> Self {
+        Hidden(text.to_owned())
+    }
 }
 
 /// The value of [`tls`](ServiceSpec::tls): what the flags of a listener with TLS say.

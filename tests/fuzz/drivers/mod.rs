@@ -37,7 +37,7 @@ pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks, fuzz_proxy_header};
 pub use pool::fuzz_dispatcher;
 pub use process::fuzz_stderr_log;
 pub use readings::{fuzz_heads, fuzz_line_rules};
-pub use route::{fuzz_client_hello, fuzz_http_exchange, fuzz_http_head};
+pub use route::{fuzz_client_hello, fuzz_http_exchange, fuzz_http_head, fuzz_tunnel_handshake};
 pub use store::fuzz_store_entry;
 pub use tls::{fuzz_certificate_file, fuzz_tls_records, fuzz_tls_server};
 
@@ -76,6 +76,7 @@ pub const TARGETS: &[Target] = &[
     ("tls_records", fuzz_tls_records),
     ("certificate_file", fuzz_certificate_file),
     ("client_hello", fuzz_client_hello),
+    ("tunnel_handshake", fuzz_tunnel_handshake),
     ("http_head", fuzz_http_head),
     ("http_exchange", fuzz_http_exchange),
     ("store_entry", fuzz_store_entry),

@@ -6,10 +6,12 @@ use iotcpd::internals::route::core::answer;
 use iotcpd::internals::route::core::event::Side;
 use iotcpd::internals::route::core::exchange::{Exchange, Fault, FromClient, FromServer, Given};
 use iotcpd::internals::route::core::filter::{Filter, Finding};
+use iotcpd::internals::route::core::handshake::Handshake;
 use iotcpd::internals::route::core::head::{self, Head};
 use iotcpd::internals::route::core::hello::{self, Hello, Parsed};
 use iotcpd::internals::route::core::name::{self, Name};
 use iotcpd::internals::route::core::opening::{self, Entrance, Verdict};
+use iotcpd::internals::route::core::secrets::{LONGEST_SECRET, Secret};
 
 /// `hello::parse` and `opening::judge`: bytes that come one by one are judged as if they had come at once, a decision
 /// stays, no more bytes are needed than the parser says, and a hello that rustls accepts as well has the same name and
@@ -31,6 +33,33 @@ pub fn fuzz_client_hello(input: &[u8]) {
     compare_with_rustls(input, &whole);
     for entrance in [Entrance::Tls, Entrance::GssDenied, Entrance::Invited, Entrance::Http] {
         judged(entrance, input);
+    }
+}
+
+/// `Handshake::take`: bytes that come one by one end in the same secret or fault as if they had come at once, at the byte
+/// that decides; a secret is the bytes behind its length, and is not shown.
+pub fn fuzz_tunnel_handshake(input: &[u8]) {
+    let whole = Handshake::default().take(input);
+    let mut handshake = Handshake::default();
+    let mut outcome = Ok(None);
+    let mut taken = 0;
+    for byte in input {
+        outcome = handshake.take(&[*byte]);
+        taken += 1;
+        if !matches!(outcome, Ok(None)) {
+            break;
+        }
+    }
+    assert_eq!(outcome, whole, "{taken} bytes");
+    match outcome {
+        Ok(Some(secret)) => {
+            let length = usize::from(u16::from_be_bytes([input[2], input[3]]));
+            assert_eq!(taken, 4 + length);
+            assert_eq!(Some(&secret), Secret::new(&input[4..taken]).as_ref());
+            assert_eq!(format!("{secret:?}"), "***");
+        }
+        Ok(None) => assert!(input.len() < 4 + LONGEST_SECRET),
+        Err(fault) => assert!(taken <= 4 && !fault.to_string().contains(char::is_control)),
     }
 }
 
