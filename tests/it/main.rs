@@ -204,6 +204,8 @@ mod route_tunnel;
 #[cfg(test)]
 mod route_tunnel_kinds;
 #[cfg(test)]
+mod route_tunnel_real;
+#[cfg(test)]
 mod self_connection;
 #[cfg(test)]
 mod session_standstill;
