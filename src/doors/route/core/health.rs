@@ -3,13 +3,15 @@
 //! Two things are known of a server. Clients connect to it: one that fails takes the server out, for a time that grows
 //! from [`SHORTEST`] to [`LONGEST`] while it goes on failing; then one client alone tries it. An active check asks it:
 //! [`MISSES`] answers in a row that fail take it out until [`PASSES`] in a row are good. A server that fails its check
-//! is not brought back by a connection that succeeds, for it may take connections and serve none.
+//! is not brought back by a connection that succeeds, for it may take connections and serve none; and no client tries it
+//! when a time is over, also if one had found it away before its checks did.
 //!
 //! ```text
 //!          connect failed                   its time is over, one client tries
 //!   Up  ──────────────────▶  Out, At(time)  ──────────────────────────────────▶  Out, Running
-//!    │  ◀────────── connected, or checks passed ──────────  ◀── failed: At(later) ───┘
-//!    └── checks missed ──▶  Failing ── checks passed ──▶  Up
+//!    │  ◀────────── connected, or checks passed ──────────  ◀── failed: At(later) ───┘ │
+//!    └── checks missed ──▶  Failing  ◀── checks missed ────────────────────────────────┘
+//!                              └── checks passed ──▶  Up
 //! ```
 //!
 //! A server that is out may still be tried because no other is left (`upstreams`). Such an attempt moves nothing when
@@ -40,7 +42,7 @@ pub enum Health {
     Out(Outage),
     /// The active check has failed.
     Failing {
-        /// The time of the check that has taken the server out.
+        /// The time from which on the server is out: that of the last of these checks, or of a failure before it.
         since: Instant,
         /// The checks in a row that have passed.
         passes: u8,
@@ -54,6 +56,8 @@ pub struct Outage {
     pub since: Instant,
     /// The failures that have made the delay longer.
     pub failures: u32,
+    /// The checks in a row that have failed.
+    pub misses: u8,
     /// The checks in a row that have passed.
     pub passes: u8,
     /// The next attempt.
@@ -124,6 +128,15 @@ impl Health {
         }
     }
 
+    /// Returns true if checks have found something out that the next ones go by.
+    pub fn is_known_by_checks(&self) -> bool {
+        match self {
+            Health::Up { misses } => *misses > 0,
+            Health::Out(outage) => outage.misses > 0 || outage.passes > 0,
+            Health::Failing { .. } => true,
+        }
+    }
+
     /// Returns the place of the server in the order in which servers are tried if none is available. The least is
     /// first: the server whose time is next, then one that is tried already, then one that fails its check.
     pub fn last_resort(&self) -> (u8, Option<Instant>) {
@@ -155,7 +168,16 @@ fn after_up(misses: u8, event: HealthEvent, now: Instant, jitter: &mut Jitter) -
     match event {
         // An attempt is under way, or has ended well; neither says anything of the checks.
         HealthEvent::Tried | HealthEvent::Connected | HealthEvent::Abandoned => (Health::Up { misses }, None),
-        HealthEvent::Failed => out(now, 1, now, jitter),
+        HealthEvent::Failed => {
+            let first = Outage {
+                since: now,
+                failures: 0,
+                misses,
+                passes: 0,
+                trial: Trial::Running,
+            };
+            first.failed(now, jitter)
+        }
         HealthEvent::Passed | HealthEvent::Unchecked => (Health::UNTRIED, None),
         HealthEvent::Missed if misses + 1 < MISSES => (Health::Up { misses: misses + 1 }, None),
         HealthEvent::Missed => {
@@ -179,20 +201,49 @@ impl Outage {
         let with = |trial| Health::Out(Outage { trial, ..self });
         match event {
             HealthEvent::Tried if self.is_due(now) => (with(Trial::Running), None),
-            HealthEvent::Connected => back(self.since, now),
-            HealthEvent::Failed if is_running || self.is_due(now) => {
-                out(self.since, self.failures.saturating_add(1), now, jitter)
-            }
+            // That says nothing of the checks.
+            HealthEvent::Connected => back(self.misses, self.since, now),
+            HealthEvent::Failed if is_running || self.is_due(now) => self.failed(now, jitter),
             HealthEvent::Abandoned if is_running => (with(Trial::At(now)), None),
             // An attempt because no other server was left, or one from before the server was out.
             HealthEvent::Tried | HealthEvent::Failed | HealthEvent::Abandoned => (Health::Out(self), None),
             HealthEvent::Passed if self.passes + 1 < PASSES => {
-                let passes = self.passes + 1;
-                (Health::Out(Outage { passes, ..self }), None)
+                let (misses, passes) = (0, self.passes + 1);
+                let outage = Outage { misses, passes, ..self };
+                (Health::Out(outage), None)
             }
-            HealthEvent::Passed => back(self.since, now),
-            HealthEvent::Missed | HealthEvent::Unchecked => (Health::Out(Outage { passes: 0, ..self }), None),
+            HealthEvent::Passed => back(0, self.since, now),
+            HealthEvent::Missed if self.misses + 1 < MISSES => {
+                let (misses, passes) = (self.misses + 1, 0);
+                let outage = Outage { misses, passes, ..self };
+                (Health::Out(outage), None)
+            }
+            HealthEvent::Missed => {
+                let (since, passes) = (self.since, 0);
+                (
+                    Health::Failing { since, passes },
+                    Some(HealthChange::Out { delay: None }),
+                )
+            }
+            HealthEvent::Unchecked => {
+                let (misses, passes) = (0, 0);
+                let outage = Outage { misses, passes, ..self };
+                (Health::Out(outage), None)
+            }
         }
+    }
+
+    /// The server is out, from now on until a delay is over that grows with the failures.
+    fn failed(self, now: Instant, jitter: &mut Jitter) -> Moved {
+        let doublings = self.failures.min(16);
+        let delay = jitter.around_duration(SHORTEST.saturating_mul(1 << doublings).min(LONGEST));
+        let outage = Outage {
+            failures: self.failures.saturating_add(1),
+            passes: 0,
+            trial: Trial::At(now + delay),
+            ..self
+        };
+        (Health::Out(outage), Some(HealthChange::Out { delay: Some(delay) }))
     }
 }
 
@@ -202,32 +253,31 @@ fn after_failing(since: Instant, passes: u8, event: HealthEvent, now: Instant) -
         // The check decides.
         HealthEvent::Tried | HealthEvent::Connected | HealthEvent::Failed | HealthEvent::Abandoned => with(passes),
         HealthEvent::Passed if passes + 1 < PASSES => with(passes + 1),
-        HealthEvent::Passed | HealthEvent::Unchecked => back(since, now),
+        HealthEvent::Passed | HealthEvent::Unchecked => back(0, since, now),
         HealthEvent::Missed => with(0),
     }
 }
 
-/// The server is out, from now on until a delay is over that grows with the failures.
-fn out(since: Instant, failures: u32, now: Instant, jitter: &mut Jitter) -> Moved {
-    let doublings = failures.saturating_sub(1).min(16);
-    let delay = jitter.around_duration(SHORTEST.saturating_mul(1 << doublings).min(LONGEST));
-    let outage = Outage {
-        since,
-        failures,
-        passes: 0,
-        trial: Trial::At(now + delay),
-    };
-    (Health::Out(outage), Some(HealthChange::Out { delay: Some(delay) }))
-}
-
-fn back(since: Instant, now: Instant) -> Moved {
+fn back(misses: u8, since: Instant, now: Instant) -> Moved {
     let after = now.saturating_duration_since(since);
-    (Health::UNTRIED, Some(HealthChange::Back { after }))
+    (Health::Up { misses }, Some(HealthChange::Back { after }))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const EVENTS: [HealthEvent; 7] = [
+        HealthEvent::Tried,
+        HealthEvent::Connected,
+        HealthEvent::Failed,
+        HealthEvent::Abandoned,
+        HealthEvent::Passed,
+        HealthEvent::Missed,
+        HealthEvent::Unchecked,
+    ];
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -258,10 +308,12 @@ mod tests {
         }
     }
 
-    fn outage(trial: Trial, passes: u8, since: Instant) -> Health {
+    /// A server that is out. The numbers are of its last checks in a row that have failed, or have passed.
+    fn outage(trial: Trial, (misses, passes): (u8, u8), since: Instant) -> Health {
         Health::Out(Outage {
             since,
             failures: 3,
+            misses,
             passes,
             trial,
         })
@@ -274,17 +326,18 @@ mod tests {
         let now = since + 100 * SECOND;
         let up = |misses| Health::Up { misses };
         let failing = |passes| Health::Failing { since, passes };
-        let waiting = |passes| outage(Trial::At(now + SECOND), passes, since);
-        let due = outage(Trial::At(now), 0, since);
-        let running = |passes| outage(Trial::Running, passes, since);
-        let out = |failures| {
+        let waiting = |misses, passes| outage(Trial::At(now + SECOND), (misses, passes), since);
+        let due = outage(Trial::At(now), (0, 0), since);
+        let running = |misses, passes| outage(Trial::Running, (misses, passes), since);
+        let out = |failures, misses| {
             move |health: Health| match health {
                 Health::Out(Outage {
                     failures: counted,
+                    misses: kept,
                     trial: Trial::At(time),
                     passes: 0,
                     ..
-                }) => counted == failures && time > now,
+                }) => (counted, kept) == (failures, misses) && time > now,
                 _ => false,
             }
         };
@@ -293,31 +346,34 @@ mod tests {
         let rows: Vec<(Health, HealthEvent, IsExpected)> = vec![
             (up(2), Tried, Box::new(is(up(2)))),
             (up(2), Connected, Box::new(is(up(2)))),
-            (up(2), Failed, Box::new(out(1))),
+            (up(2), Failed, Box::new(out(1, 2))),
             (up(2), Abandoned, Box::new(is(up(2)))),
             (up(2), Passed, Box::new(is(up(0)))),
             (up(0), Missed, Box::new(is(up(1)))),
             (up(2), Missed, Box::new(is(Health::Failing { since: now, passes: 0 }))),
-            (waiting(1), Tried, Box::new(is(waiting(1)))),
-            (waiting(1), Connected, Box::new(is(up(0)))),
-            (waiting(1), Failed, Box::new(is(waiting(1)))),
-            (waiting(1), Abandoned, Box::new(is(waiting(1)))),
-            (waiting(0), Passed, Box::new(is(waiting(1)))),
-            (waiting(1), Passed, Box::new(is(up(0)))),
-            (waiting(1), Missed, Box::new(is(waiting(0)))),
-            (due, Tried, Box::new(is(running(0)))),
+            (waiting(0, 1), Tried, Box::new(is(waiting(0, 1)))),
+            (waiting(0, 1), Connected, Box::new(is(up(0)))),
+            (waiting(2, 0), Connected, Box::new(is(up(2)))),
+            (waiting(0, 1), Failed, Box::new(is(waiting(0, 1)))),
+            (waiting(0, 1), Abandoned, Box::new(is(waiting(0, 1)))),
+            (waiting(2, 0), Passed, Box::new(is(waiting(0, 1)))),
+            (waiting(0, 1), Passed, Box::new(is(up(0)))),
+            (waiting(0, 1), Missed, Box::new(is(waiting(1, 0)))),
+            (waiting(2, 0), Missed, Box::new(is(failing(0)))),
+            (due, Tried, Box::new(is(running(0, 0)))),
             (due, Connected, Box::new(is(up(0)))),
-            (due, Failed, Box::new(out(4))),
+            (due, Failed, Box::new(out(4, 0))),
             (due, Abandoned, Box::new(is(due))),
-            (due, Passed, Box::new(is(outage(Trial::At(now), 1, since)))),
-            (due, Missed, Box::new(is(due))),
-            (running(1), Tried, Box::new(is(running(1)))),
-            (running(1), Connected, Box::new(is(up(0)))),
-            (running(1), Failed, Box::new(out(4))),
-            (running(0), Abandoned, Box::new(is(due))),
-            (running(0), Passed, Box::new(is(running(1)))),
-            (running(1), Passed, Box::new(is(up(0)))),
-            (running(1), Missed, Box::new(is(running(0)))),
+            (due, Passed, Box::new(is(outage(Trial::At(now), (0, 1), since)))),
+            (due, Missed, Box::new(is(outage(Trial::At(now), (1, 0), since)))),
+            (running(0, 1), Tried, Box::new(is(running(0, 1)))),
+            (running(0, 1), Connected, Box::new(is(up(0)))),
+            (running(2, 0), Failed, Box::new(out(4, 2))),
+            (running(0, 0), Abandoned, Box::new(is(due))),
+            (running(1, 0), Passed, Box::new(is(running(0, 1)))),
+            (running(0, 1), Passed, Box::new(is(up(0)))),
+            (running(0, 1), Missed, Box::new(is(running(1, 0)))),
+            (running(2, 0), Missed, Box::new(is(failing(0)))),
             (failing(1), Tried, Box::new(is(failing(1)))),
             (failing(1), Connected, Box::new(is(failing(1)))),
             (failing(1), Failed, Box::new(is(failing(1)))),
@@ -326,18 +382,19 @@ mod tests {
             (failing(1), Passed, Box::new(is(up(0)))),
             (failing(1), Missed, Box::new(is(failing(0)))),
             (up(2), Unchecked, Box::new(is(up(0)))),
-            (waiting(1), Unchecked, Box::new(is(waiting(0)))),
-            (running(1), Unchecked, Box::new(is(running(0)))),
+            (waiting(0, 1), Unchecked, Box::new(is(waiting(0, 0)))),
+            (running(2, 0), Unchecked, Box::new(is(running(0, 0)))),
             (failing(1), Unchecked, Box::new(is(up(0)))),
         ];
         for (number, (before, event, is_expected)) in rows.into_iter().enumerate() {
             let mut health = before;
             let change = health.handle(event, now, &mut Jitter::new(7));
             assert!(is_expected(health), "row {number}: {before:?} {event:?} {health:?}");
-            let has_gone = health.is_out() && (event == Failed || event == Missed) && health != before;
             let is_told = matches!(change, Some(HealthChange::Out { .. }));
-            let is_new_outage = has_gone && !(before.is_out() && event == Missed);
-            assert_eq!(is_told, is_new_outage, "row {number}: {change:?}");
+            let is_failing = |health| matches!(health, Health::Failing { .. });
+            let has_failed = event == Failed && health.is_out() && health != before;
+            let is_out_by_checks = is_failing(health) && !is_failing(before);
+            assert_eq!(is_told, has_failed || is_out_by_checks, "row {number}: {change:?}");
             let is_back = before.is_out() && !health.is_out();
             let after = is_back.then_some(HealthChange::Back { after: 100 * SECOND });
             assert_eq!(change.filter(|_| !is_told), after, "row {number}");
@@ -378,11 +435,62 @@ mod tests {
         let now = Instant::now();
         let order = [
             Health::UNTRIED,
-            outage(Trial::At(now + SECOND), 0, now),
-            outage(Trial::At(now + 2 * SECOND), 0, now),
-            outage(Trial::Running, 0, now),
+            outage(Trial::At(now + SECOND), (0, 0), now),
+            outage(Trial::At(now + 2 * SECOND), (0, 0), now),
+            outage(Trial::Running, (0, 0), now),
             Health::Failing { since: now, passes: 1 },
         ];
         assert!(order.is_sorted_by_key(Health::last_resort));
+    }
+
+    #[test]
+    fn a_server_that_a_client_has_found_away_is_left_to_its_checks_when_they_fail_as_well() {
+        let mut server = Server::new();
+        let begin = server.now;
+        server.tell(HealthEvent::Missed);
+        server.fail();
+        server.tell(HealthEvent::Missed);
+        let change = server.tell(HealthEvent::Missed);
+        assert_eq!(change, Some(HealthChange::Out { delay: None }));
+        server.now += LONGEST * 2;
+        assert!(!server.health.is_available(server.now), "no client tries it");
+        server.tell(HealthEvent::Tried);
+        assert_eq!(server.tell(HealthEvent::Connected), None);
+        assert_eq!(server.tell(HealthEvent::Passed), None);
+        let after = server.now - begin;
+        assert_eq!(server.tell(HealthEvent::Passed), Some(HealthChange::Back { after }));
+    }
+
+    proptest! {
+        /// In any order of events: the checks decide once enough in a row have failed, and until enough have passed.
+        #[test]
+        fn only_checks_take_a_server_out_for_its_checks_and_only_checks_bring_it_back(
+            events in prop::collection::vec((0..EVENTS.len(), 0..100_u32), 1..300),
+        ) {
+            let mut server = Server::new();
+            let (mut misses, mut passes) = (0_u8, 0_u8);
+            for (event, seconds) in events {
+                server.now += SECOND * seconds;
+                let event = EVENTS[event];
+                let before = server.health;
+                let change = server.tell(event);
+                match event {
+                    HealthEvent::Missed => (misses, passes) = (misses.saturating_add(1), 0),
+                    HealthEvent::Passed => (misses, passes) = (0, passes.saturating_add(1)),
+                    HealthEvent::Unchecked => (misses, passes) = (0, 0),
+                    _ => {}
+                }
+                let was_failing = matches!(before, Health::Failing { .. });
+                let is_failing = matches!(server.health, Health::Failing { .. });
+                let is_told = misses >= MISSES || was_failing && passes < PASSES && event != HealthEvent::Unchecked;
+                prop_assert_eq!(is_failing, is_told, "{:?} {:?} {:?}", before, event, server.health);
+                prop_assert!(!(is_failing && server.health.is_available(server.now + 2 * LONGEST)));
+                let is_back = matches!(change, Some(HealthChange::Back { .. }));
+                prop_assert_eq!(is_back, before.is_out() && !server.health.is_out());
+                if event == HealthEvent::Unchecked {
+                    prop_assert!(!server.health.is_known_by_checks());
+                }
+            }
+        }
     }
 }

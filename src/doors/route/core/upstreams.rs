@@ -5,7 +5,7 @@
 //! how its attempt went ([`Upstreams::report`]), and gives it back ([`Upstreams::release`]). When a newer table gives
 //! other servers to the same service, the next choice takes them over: a server with the same address keeps its
 //! connections and its health, and one that is no longer there stays only until its last connection has ended. An
-//! upstream that was not used for [`IDLE`] is forgotten.
+//! upstream that was not used for [`IDLE`] is forgotten, unless checks that are further apart have told of its servers.
 //!
 //! The invariants:
 //! - A connection gets only a server that is in the table by which it was decided, also if a newer one is there.
@@ -248,7 +248,13 @@ impl Upstreams {
                 return;
             };
             self.idle_checks.pop_front();
-            let is_idle = |upstream: &Upstream| upstream.active() == 0 && upstream.used + IDLE <= now;
+            let is_idle = |upstream: &Upstream| {
+                let is_checked = upstream
+                    .backends
+                    .iter()
+                    .any(|backend| backend.health.is_known_by_checks());
+                upstream.active() == 0 && !is_checked && upstream.used + IDLE <= now
+            };
             if !self.upstreams.get(id).is_some_and(is_idle) {
                 self.idle_checks.push_back((id, now + IDLE));
             } else if let Some(upstream) = self.upstreams.try_remove(id) {
@@ -337,6 +343,7 @@ pub struct BackendView<'a> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::checks::{Check, Question};
     use super::super::health::Trial;
     use super::super::table::tests::{choice, servers};
     use super::*;
@@ -538,6 +545,59 @@ mod tests {
         let mut none = Servers::clone(&servers(&["a"]));
         none.list[0].weight = 0;
         assert_eq!(world.choose(&choice(&Arc::new(none), 2), None), None);
+    }
+
+    #[test]
+    fn a_server_that_fails_checks_which_are_far_apart_is_not_forgotten_between_them() {
+        let mut world = World::new();
+        let servers = servers(&["a", "b"]);
+        let both = choice(&servers, 1);
+        let subject = subject(&servers, both.way);
+        let tell = |world: &mut World, event| {
+            let told = &subject.told[0];
+            world.upstreams.report_check(&subject, told, 1, event, world.now)
+        };
+        let other = Choice {
+            service: "other".into(),
+            ..both.clone()
+        };
+        for _ in 0..4 {
+            tell(&mut world, HealthEvent::Missed);
+            world.now += 3 * IDLE;
+            let id = world.chosen(&other);
+            world.upstreams.release(id, world.now);
+        }
+        let ids: Vec<_> = (0..4).map(|_| world.chosen(&both)).collect();
+        assert!(ids.iter().all(|id| world.host(*id) == "b"));
+        ids.into_iter().for_each(|id| world.upstreams.release(id, world.now));
+        // Without a check it goes as any other.
+        tell(&mut world, HealthEvent::Unchecked);
+        world.now += 3 * IDLE;
+        let id = world.chosen(&other);
+        world.upstreams.release(id, world.now);
+        assert_eq!(world.upstreams.by_key.len(), 1);
+    }
+
+    /// The first of these servers as it is checked.
+    fn subject(servers: &Arc<Servers>, way: Way) -> Subject {
+        let address = Arc::new(servers.list[0].address.clone());
+        Subject {
+            service: choice(servers, 1).service,
+            number: 0,
+            check: Arc::new(Check {
+                question: Question::Tcp,
+                port: None,
+                interval: 3 * IDLE,
+                timeout: SECOND,
+            }),
+            address: Arc::clone(&address),
+            send_proxy: None,
+            told: vec![Told {
+                way,
+                servers: Arc::clone(servers),
+                address,
+            }],
+        }
     }
 
     #[derive(Debug, Clone)]
