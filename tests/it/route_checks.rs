@@ -174,6 +174,10 @@ fn clients_go_to_the_servers_whose_checks_pass() {
 fn every_way_to_fail_is_told_by_its_reason() {
     let manners = [
         (Manner::Answer(b"HTTP/1.1 500 No\r\n\r\n"), "it has answered 500"),
+        (
+            Manner::Answer(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 500 No\r\n\r\n"),
+            "it has answered 500",
+        ),
         (Manner::Answer(b"220 mail ESMTP\r\n"), "its answer is no HTTP"),
         (Manner::Answer(b""), "the connection was closed without an answer"),
         (

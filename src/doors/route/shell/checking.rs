@@ -212,17 +212,24 @@ impl Probe {
     }
 }
 
-/// Returns the outcome by the beginning of an answer, once it has its status.
+/// Returns the outcome by the beginning of an answer, once it has its status. Heads with a status of 100 to 199, but for
+/// 101, come before the one that counts (RFC 9110, section 15.2).
 fn judge(answer: &[u8]) -> Option<Outcome> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
-    let mut response = httparse::Response::new(&mut fields);
-    let outcome = response.parse(answer);
-    let no_http = || Some(Outcome::Failed("its answer is no HTTP".to_owned()));
-    match (response.code, outcome) {
-        (Some(200..=399), _) => Some(Outcome::Passed),
-        (Some(code), _) => Some(Outcome::Failed(format!("it has answered {code}"))),
-        (None, Ok(_)) if answer.len() < LONGEST_HEAD => None,
-        (None, Ok(_) | Err(_)) => no_http(),
+    let is_long = answer.len() >= LONGEST_HEAD;
+    let mut rest = answer;
+    loop {
+        let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+        let mut response = httparse::Response::new(&mut fields);
+        let outcome = response.parse(rest);
+        match (response.code, outcome) {
+            (Some(200..=399), _) => return Some(Outcome::Passed),
+            (Some(100 | 102..=199), Ok(httparse::Status::Complete(length))) => {
+                rest = rest.get(length..).unwrap_or_default();
+            }
+            (Some(100 | 102..=199) | None, Ok(_)) if !is_long => return None,
+            (Some(code), _) => return Some(Outcome::Failed(format!("it has answered {code}"))),
+            (None, Ok(_) | Err(_)) => return Some(Outcome::Failed("its answer is no HTTP".to_owned())),
+        }
     }
 }
 
@@ -271,7 +278,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_judged_by_its_status_at_every_split() {
-        let cases: [(&[u8], Option<Outcome>); 6] = [
+        let cases: [(&[u8], Option<Outcome>); 9] = [
             (b"HTTP/1.1 200 OK\r\n", Some(Outcome::Passed)),
             (b"HTTP/1.0 302 Found\r\nLocation: /x\r\n\r\n", Some(Outcome::Passed)),
             (
@@ -279,8 +286,17 @@ mod tests {
                 Some(Outcome::Failed("it has answered 503".to_owned())),
             ),
             (
-                b"HTTP/1.1 103 Early Hints\r\n\r\n",
-                Some(Outcome::Failed("it has answered 103".to_owned())),
+                b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\n",
+                Some(Outcome::Passed),
+            ),
+            (
+                b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 500 No\r\n",
+                Some(Outcome::Failed("it has answered 500".to_owned())),
+            ),
+            (b"HTTP/1.1 103 Early Hints\r\n\r\n", None),
+            (
+                b"HTTP/1.1 101 Switching Protocols\r\n",
+                Some(Outcome::Failed("it has answered 101".to_owned())),
             ),
             (
                 b"SSH-2.0-OpenSSH_9.2\r\n",
@@ -294,5 +310,7 @@ mod tests {
         }
         let endless = [&b"HTTP/1.1 "[..], &[b' '; LONGEST_HEAD]].concat();
         assert!(matches!(judge(&endless), Some(Outcome::Failed(_))));
+        let hints = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(LONGEST_HEAD / 28 + 1);
+        assert!(matches!(judge(&hints), Some(Outcome::Failed(_))));
     }
 }
