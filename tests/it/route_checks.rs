@@ -127,12 +127,14 @@ fn a_server_is_out_while_its_checks_fail_and_back_when_they_pass() {
          connections until 2 have passed",
         first.address()
     ));
-    assert!(
-        daemon
-            .usr2()
-            .iter()
-            .any(|line| line.contains("state = out by its checks"))
+    let dump = daemon.usr2();
+    let has = |part: &str| dump.iter().any(|line| line.contains(part));
+    assert!(has("state = out by its checks"), "{dump:?}");
+    let check = format!(
+        "check of \"one.example\": address = {}, check = /health, state = failed for ",
+        health.address
     );
+    assert!(has(&check) && has("(it has answered 503)"), "{dump:?}");
     // The only server, or the last of several, is tried all the same; and a connection does not bring it back.
     pair(&daemon, &first, "one.example");
     pair(&daemon, &second, "other.example");
@@ -144,6 +146,27 @@ fn a_server_is_out_while_its_checks_fail_and_back_when_they_pass() {
         first.address()
     ));
     pair(&daemon, &first, "one.example");
+}
+
+#[test]
+fn a_server_that_a_client_has_found_away_is_left_to_its_checks_when_they_fail_as_well() {
+    let gone = Backend::new();
+    let address = gone.address();
+    drop(gone);
+    let health = Health::new(Manner::Answer(GOOD));
+    let daemon = RouteFile::new("", &[("www.example", health.checks(address, ""))]).start();
+    daemon.usr1_until(|stats| stats.count("checks") >= 2);
+    let mut refused = client(&daemon, "www.example", "ping");
+    assert_eq!(refused.read_to_end(), INTERNAL_ERROR);
+    daemon.stderr_wait(&format!("service \"www.example\": server {address} is out for"));
+    health.now(Manner::Answer(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"));
+    daemon.stderr_wait("3 checks in a row have failed (it has answered 503)");
+    // It takes connections again, and the one that succeeds does not bring it back.
+    let back = Backend::at(address.port());
+    pair(&daemon, &back, "www.example");
+    out(&daemon, 1);
+    health.now(Manner::Answer(GOOD));
+    out(&daemon, 0);
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! The part of the router that checks servers: it lets [`Checker`](super::checks::Checker) ask, and tells the health of
+//! The part of the router that checks servers: it lets [`Checker`] ask, and tells the health of
 //! each server what was found out.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::checks::{CheckId, Outcome, Subject};
+use super::checks::{CheckId, Checker, Outcome, Subject};
 use super::event::Notice;
 use super::health::HealthEvent;
 use super::router::Router;
@@ -26,19 +26,17 @@ impl Router {
 
     /// Takes in the outcome of a check.
     pub fn end_check(&mut self, id: CheckId, outcome: Outcome, now: Instant) {
-        let (event, why) = match outcome {
-            Outcome::Passed => (Some(HealthEvent::Passed), None),
-            Outcome::Failed(why) => (Some(HealthEvent::Missed), Some(why)),
-            Outcome::Unknown => (None, None),
-        };
-        let Some(subject) = self.checker.end(id, event.is_some(), now).cloned() else {
+        let Some(subject) = self.checker.end(id, &outcome, now).cloned() else {
             return;
         };
-        if let Some(event) = event {
-            self.counters.checks += 1;
-            self.counters.checks_failed += u64::from(event == HealthEvent::Missed);
-            self.tell(&subject, event, why.as_deref(), now);
-        }
+        let (event, why) = match outcome {
+            Outcome::Passed => (HealthEvent::Passed, None),
+            Outcome::Failed(why) => (HealthEvent::Missed, Some(why)),
+            Outcome::Unknown => return,
+        };
+        self.counters.checks += 1;
+        self.counters.checks_failed += u64::from(event == HealthEvent::Missed);
+        self.tell(&subject, event, why.as_deref(), now);
     }
 
     /// Returns the time at which the next check may begin.
@@ -46,9 +44,9 @@ impl Router {
         self.checker.next_time()
     }
 
-    /// Returns the number of servers that are checked.
-    pub fn checked(&self) -> usize {
-        self.checker.count()
+    /// Returns the servers that are checked.
+    pub fn checker(&self) -> &Checker {
+        &self.checker
     }
 
     /// Tells the health of each server that a subject is for of an event.

@@ -75,6 +75,18 @@ pub struct Subject {
     pub told: Vec<Told>,
 }
 
+impl Subject {
+    /// Returns the subject with the servers that `other` is not for, if there are any.
+    fn without(mut self, other: &Subject) -> Option<Subject> {
+        let is_for = |subject: &Subject, told: &Told| {
+            let mut all = subject.told.iter();
+            all.any(|known| (known.way, &known.address) == (told.way, &told.address))
+        };
+        self.told.retain(|told| !is_for(other, told));
+        Some(self).filter(|subject| !subject.told.is_empty())
+    }
+}
+
 /// Returns everything that is checked for a table. It takes time in proportion to the table.
 pub fn subjects(table: &Table) -> Vec<Subject> {
     let mut all = Vec::new();
@@ -173,10 +185,29 @@ enum State {
     Asked,
 }
 
+/// The last thing that was found out about a subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The reason for which its check has failed; `None` if that has passed.
+    pub fault: Option<String>,
+    /// The time from which on its checks have passed, or have failed.
+    pub since: Instant,
+}
+
 #[derive(Debug)]
 struct Entry {
     subject: Subject,
     state: State,
+    /// `None` until something was found out.
+    found: Option<Found>,
+}
+
+impl Entry {
+    fn note(&mut self, fault: Option<String>, now: Instant) {
+        let same = |found: &&Found| found.fault.is_some() == fault.is_some();
+        let since = self.found.as_ref().filter(same).map_or(now, |found| found.since);
+        self.found = Some(Found { fault, since });
+    }
 }
 
 /// The place of a subject, which it keeps when its table is replaced.
@@ -208,8 +239,10 @@ impl Checker {
     }
 
     /// Takes these subjects in place of the others. One that was there keeps its time. Returns the ones that are not checked
-    /// any more.
+    /// any more, and those of which the outcome tells of less servers, each with the servers that it does not tell of any
+    /// more.
     pub fn replace(&mut self, subjects: &[Subject], now: Instant) -> Vec<Subject> {
+        let mut left = Vec::new();
         let mut before = std::mem::take(&mut self.places);
         for subject in subjects {
             let place = (
@@ -225,8 +258,9 @@ impl Checker {
             self.places.insert(place, id);
             match self.entries.get_mut(&id) {
                 Some(entry) => {
-                    let is_slower = entry.subject.check.interval <= subject.check.interval;
-                    entry.subject = subject.clone();
+                    let was = std::mem::replace(&mut entry.subject, subject.clone());
+                    let is_slower = was.check.interval <= subject.check.interval;
+                    left.extend(was.without(subject));
                     if !is_slower {
                         self.set_time(id, now);
                     }
@@ -235,6 +269,7 @@ impl Checker {
                     let entry = Entry {
                         subject: subject.clone(),
                         state: State::Asked,
+                        found: None,
                     };
                     self.entries.insert(id, entry);
                     self.asked += 1;
@@ -242,7 +277,8 @@ impl Checker {
                 }
             }
         }
-        before.into_values().filter_map(|id| self.remove(id)).collect()
+        left.extend(before.into_values().filter_map(|id| self.remove(id)));
+        left
     }
 
     /// Lets a subject wait for a time soon.
@@ -287,12 +323,21 @@ impl Checker {
         Some((id, &entry.subject))
     }
 
-    /// Takes in that a question has ended, and whether it has found anything out. Returns its subject, unless that is not
-    /// checked any more.
-    pub fn end(&mut self, id: CheckId, has_found: bool, now: Instant) -> Option<&Subject> {
-        let entry = self.entries.get(&id).filter(|entry| entry.state == State::Asked)?;
+    /// Takes in the outcome of a question. Returns its subject, unless that is not checked any more.
+    pub fn end(&mut self, id: CheckId, outcome: &Outcome, now: Instant) -> Option<&Subject> {
+        let entry = self.entries.get_mut(&id).filter(|entry| entry.state == State::Asked)?;
         let interval = self.jitter.around_duration(entry.subject.check.interval);
-        let pause = if has_found { interval } else { interval.min(AGAIN) };
+        let pause = match outcome {
+            Outcome::Passed => {
+                entry.note(None, now);
+                interval
+            }
+            Outcome::Failed(why) => {
+                entry.note(Some(why.clone()), now);
+                interval
+            }
+            Outcome::Unknown => interval.min(AGAIN),
+        };
         self.wait_until(id, now + pause);
         Some(&self.entries.get(&id)?.subject)
     }
@@ -301,6 +346,12 @@ impl Checker {
     pub fn next_time(&self) -> Option<Instant> {
         let first = self.waiting.first().filter(|_| self.asked < MOST);
         first.map(|(at, _)| *at)
+    }
+
+    /// Returns each subject, with the last thing that was found out about it.
+    pub fn views(&self) -> impl Iterator<Item = (&Subject, Option<&Found>)> {
+        let entries = self.entries.values();
+        entries.map(|entry| (&entry.subject, entry.found.as_ref()))
     }
 
     /// Returns the number of subjects.

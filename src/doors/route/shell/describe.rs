@@ -1,8 +1,9 @@
-//! The dump: the table, a line for each server in use, one for each program, and a line for each route. Its cost is bounded, as that of every
-//! door's dump is.
+//! The dump: the table, a line for each server in use, one for each that is checked, one for each program, and a line for
+//! each route. Its cost is bounded, as that of every door's dump is.
 
 use std::time::Instant;
 
+use super::super::core::checks::{Found, Question, Subject};
 use super::super::core::health::Health;
 use super::super::core::life;
 use super::carrying::Traffic;
@@ -31,6 +32,11 @@ impl RouteDoor {
             )
         });
         dump.list(FIRST, upstreams.known(), backends);
+        let checker = self.router.checker();
+        let checks = checker
+            .views()
+            .map(|(subject, found)| describe_check(subject, found, now));
+        dump.list(FIRST, checker.count(), checks);
         dump.list(FIRST, self.sessions.list.len(), self.describe_sessions(now));
         dump.list(FIRST, self.programs.len(), self.describe_programs(now));
         let routes = self.routes.iter().map(|(key, route)| route.describe(key, now));
@@ -56,6 +62,25 @@ impl Route {
              in = {input}, out = {output}, {mode}name = {name:?}"
         )
     }
+}
+
+fn describe_check(subject: &Subject, found: Option<&Found>, now: Instant) -> String {
+    let (service, address) = (&subject.service, &subject.address);
+    let question = match &subject.check.question {
+        Question::Tcp => "tcp",
+        Question::Http(path) => path,
+    };
+    let found = match found {
+        None => "unknown".to_owned(),
+        Some(Found { fault, since }) => {
+            let time = amount::span(now.saturating_duration_since(*since));
+            match fault {
+                None => format!("passed for {time}"),
+                Some(fault) => format!("failed for {time} ({fault})"),
+            }
+        }
+    };
+    format!("check of {service:?}: address = {address}, check = {question}, state = {found}")
 }
 
 fn state_name(health: &Health) -> &'static str {

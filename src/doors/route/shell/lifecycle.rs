@@ -236,7 +236,7 @@ impl Door for RouteDoor {
             names: self.options.table.len(),
             store: self.store_counts(now),
             backends: (upstreams.known(), upstreams.out()),
-            checked: self.router.checked(),
+            checked: self.router.checker().count(),
             programs: (self.router.program_counts(), self.programs_running()),
             pipes: self.pipes.budget().open(),
             shortages: self.pipes.shortages(),

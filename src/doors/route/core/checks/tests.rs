@@ -134,13 +134,16 @@ fn a_subject_is_asked_soon_and_then_at_its_interval() {
     assert!(checker.begin(first - Duration::from_millis(1)).is_none());
     let (id, _) = checker.begin(first).expect("a subject");
     assert!(checker.begin(first + SECOND).is_none(), "once at a time");
-    assert!(checker.end(id, true, first + SECOND).is_some());
+    assert!(checker.end(id, &Outcome::Passed, first + SECOND).is_some());
     let next = checker.next_time().expect("a time");
     assert!(next >= first + 10 * SECOND && next <= first + 12 * SECOND);
     let (id, _) = checker.begin(next).expect("a subject");
-    assert!(checker.end(id, false, next).is_some());
+    assert!(checker.end(id, &Outcome::Unknown, next).is_some());
     assert!(checker.next_time() <= Some(next + AGAIN), "nothing was found out");
-    assert!(checker.end(id, true, next).is_none(), "it is not being asked");
+    assert!(
+        checker.end(id, &Outcome::Passed, next).is_none(),
+        "it is not being asked"
+    );
 }
 
 #[test]
@@ -151,17 +154,17 @@ fn a_new_table_keeps_the_times_of_the_subjects_that_stay() {
     let later = start + 2 * SECOND;
     let (first, _) = checker.begin(later).expect("a subject");
     let (second, _) = checker.begin(later).expect("a subject");
-    checker.end(first, true, later);
+    checker.end(first, &Outcome::Passed, later);
     let time = checker.next_time();
     let gone = checker.replace(&[subject("a", 10 * SECOND), subject("c", 10 * SECOND)], later);
     assert_eq!(gone, [subject("b", 10 * SECOND)]);
     assert_eq!(checker.count(), 2);
-    let (of_a, of_b) = match checker.end(second, true, later) {
+    let (of_a, of_b) = match checker.end(second, &Outcome::Passed, later) {
         None => (first, second),
         Some(_) => (second, first),
     };
     assert!(
-        checker.end(of_b, true, later).is_none(),
+        checker.end(of_b, &Outcome::Passed, later).is_none(),
         "its outcome counts for nothing"
     );
     if of_a == first {
@@ -172,12 +175,58 @@ fn a_new_table_keeps_the_times_of_the_subjects_that_stay() {
     assert!(checker.next_time() < Some(later + FIRST));
 }
 
+#[test]
+fn a_server_that_a_newer_table_does_not_have_checked_any_more_is_given_back_although_its_host_stays() {
+    let start = Instant::now();
+    let mut checker = Checker::new(1);
+    let mut both = subject("a", SECOND);
+    let other = Told {
+        way: Way::Tls,
+        ..both.told[0].clone()
+    };
+    both.told.push(other.clone());
+    checker.replace(std::slice::from_ref(&both), start);
+    assert_eq!(checker.replace(std::slice::from_ref(&both), start), []);
+    let left = checker.replace(&[subject("a", SECOND)], start);
+    let told = vec![other];
+    assert_eq!(left, [Subject { told, ..both }]);
+}
+
+#[test]
+fn the_last_thing_found_out_stays_with_the_time_since_when_it_is_so() {
+    let start = Instant::now();
+    let mut checker = Checker::new(1);
+    checker.replace(&[subject("a", SECOND)], start);
+    let found = |checker: &Checker| checker.views().next().expect("a subject").1.cloned();
+    assert_eq!(found(&checker), None);
+    let failed = |why: &str| Outcome::Failed(why.to_owned());
+    let rows = [
+        (Outcome::Unknown, None),
+        (Outcome::Passed, Some((None, 1))),
+        (Outcome::Unknown, Some((None, 1))),
+        (failed("x"), Some((Some("x"), 3))),
+        (failed("y"), Some((Some("y"), 3))),
+        (Outcome::Passed, Some((None, 5))),
+    ];
+    for (number, (outcome, expected)) in (0_u32..).zip(rows) {
+        let now = start + 10 * SECOND * number;
+        let (id, _) = checker.begin(now + SECOND).expect("a subject");
+        checker.end(id, &outcome, now);
+        let expected = expected.map(|(fault, since): (Option<&str>, u32)| Found {
+            fault: fault.map(str::to_owned),
+            since: start + 10 * SECOND * since,
+        });
+        assert_eq!(found(&checker), expected, "row {number}");
+    }
+}
+
 proptest! {
     /// Whatever happens in whatever order, the lists agree, a few are asked at a time, and every subject gets its turn.
     #[test]
     fn every_subject_gets_its_turn(steps in prop::collection::vec((0..4_u8, any::<u16>()), 1..200)) {
         let mut checker = Checker::new(7);
         let mut now = Instant::now();
+        let outcomes = [Outcome::Passed, Outcome::Unknown, Outcome::Failed("no".to_owned())];
         let mut asked: Vec<CheckId> = Vec::new();
         for (kind, number) in steps {
             match kind {
@@ -196,7 +245,7 @@ proptest! {
                 _ if asked.is_empty() => {}
                 _ => {
                     let id = asked.swap_remove(usize::from(number) % asked.len());
-                    checker.end(id, number % 5 > 0, now);
+                    checker.end(id, &outcomes[usize::from(number % 3)], now);
                 }
             }
             let is_asked = |entry: &&Entry| entry.state == State::Asked;
@@ -206,14 +255,14 @@ proptest! {
             prop_assert_eq!(checker.places.len(), checker.count());
         }
         // All that are asked end, and then each has its turn within its interval.
-        asked.drain(..).for_each(|id| { checker.end(id, true, now); });
+        asked.drain(..).for_each(|id| { checker.end(id, &Outcome::Passed, now); });
         let mut seen = BTreeSet::new();
         let end = now + 2 * SECOND;
         while let Some(time) = checker.next_time().filter(|time| *time <= end) {
             now = now.max(time);
             let (id, _) = checker.begin(now).expect("a subject whose time has come");
             seen.insert(id);
-            checker.end(id, true, now);
+            checker.end(id, &Outcome::Passed, now);
         }
         prop_assert_eq!(seen.len(), checker.count());
     }
