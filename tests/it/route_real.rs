@@ -116,6 +116,49 @@ fn s_client_reaches_a_site_by_its_name_and_learns_that_another_is_unknown() {
     );
 }
 
+/// nginx with HTTP in the clear, behind a header of the PROXY protocol, and by TLS. It is sick while the file `sick` is
+/// there.
+#[test]
+fn nginx_is_checked_and_out_while_it_answers_that_it_is_sick_and_when_it_is_gone() {
+    let (files, home) = (Certificate::new(), temp_dir());
+    let sick = home.path().join("sick");
+    let (cert, key, file) = (files.path("cert.pem"), files.path("key.pem"), sick.display());
+    let configure = |[plain, proxied, tls]: [u16; 3]| {
+        format!(
+            "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n\
+             client_body_temp_path body;\nproxy_temp_path proxy;\nfastcgi_temp_path fastcgi;\nuwsgi_temp_path uwsgi;\n\
+             scgi_temp_path scgi;\nserver {{\nlisten 127.0.0.1:{plain};\nlisten 127.0.0.1:{proxied} proxy_protocol;\n\
+             listen 127.0.0.1:{tls} ssl;\nssl_certificate {cert};\nssl_certificate_key {key};\n\
+             location /healthz {{ if (-f {file}) {{ return 503; }} return 204; }}\n}}\n}}\n"
+        )
+    };
+    let server = Proxy::start("nginx", configure, |command, file| {
+        command.args(["-e", "stderr", "-p", ".", "-c", file]);
+    });
+    let port = |index: usize| server.addresses[index].port();
+    let service = |keys: String| format!("addr = '127.0.0.1'\ncheck-interval = '100ms'\n{keys}");
+    let http = |index, keys: &str| service(format!("http-port = {}\ncheck = '/healthz'\n{keys}", port(index)));
+    let services = [
+        ("plain.example", http(0, "")),
+        ("first.example", http(1, "send-proxy = 'v1'")),
+        ("second.example", http(1, "send-proxy = 'v2'")),
+        ("tls.example", service(format!("tls-port = {}\ncheck = 'tcp'", port(2)))),
+    ];
+    let daemon = RouteFile::new("http-listen = '127.0.0.1:0'", &services).start();
+    let out = |count| drop(daemon.usr1_until(|stats| stats.count("backends out") == count));
+    let stats = daemon.usr1_until(|stats| stats.count("checks") >= 12);
+    let counts = ["checked", "checks failed", "backends out"].map(|label| stats.count(label));
+    assert_eq!(counts, [4, 0, 0]);
+    std::fs::write(&sick, "").expect("a file");
+    out(3);
+    daemon.stderr_wait("checks in a row have failed (it has answered 503)");
+    std::fs::remove_file(&sick).expect("a file");
+    out(0);
+    drop(server);
+    out(4);
+    daemon.stderr_wait("checks in a row have failed (Connection refused");
+}
+
 /// Its hello has the key share of a post-quantum group, and is larger than what one packet of a network carries.
 #[test]
 #[ignore = "a large peer: scripts/test-peers"]
