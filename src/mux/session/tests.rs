@@ -345,7 +345,8 @@ fn a_stream_that_stalls_stalls_no_other_and_goes_on_later() {
     let mut tunnel = Tunnel::new();
     let (_, stalled_visitor, stalled_service) = tunnel.open();
     let (_, visitor, service) = tunnel.open();
-    let (stalling, flowing) = (bytes(20_000_000, 1), bytes(5_000_000, 2));
+    // More than the windows of all sockets on the way take.
+    let (stalling, flowing) = (bytes(60_000_000, 1), bytes(5_000_000, 2));
     let (mut first, mut second) = (sender(&stalled_visitor, &stalling), sender(&visitor, &flowing));
     // As much as goes in.
     let mut got = Vec::new();
