@@ -173,6 +173,8 @@ impl Door for RouteDoor {
         self.log_notices(cx);
         self.check_servers(cx);
         drop_on_a_thread((table, before));
+        // No turn follows before the next event.
+        self.flush_sessions(cx);
         Ok(())
     }
 

@@ -166,6 +166,7 @@ impl RouteDoor {
         if let Some(tunnel) = self.sessions.list.get_mut(stream.session) {
             tunnel.session.release(stream.id, rest);
             tunnel.cut += usize::from(tunnel.session.is_over());
+            tunnel.has_released = true;
             self.sessions.touch(stream.session);
         }
     }

@@ -65,6 +65,8 @@ pub(super) struct Tunnel {
     is_touched: bool,
     /// The streams that were given up because the session is over.
     pub(super) cut: usize,
+    /// A stream was given up in this turn, so that there may be room for another one.
+    pub(super) has_released: bool,
     is_suspect: bool,
     /// The answer to a ping was awaited at the end of the last turn.
     is_asked: bool,
@@ -132,6 +134,7 @@ impl RouteDoor {
             alarm: Alarm::default(),
             is_touched: false,
             cut: 0,
+            has_released: false,
             is_suspect: false,
             is_asked: false,
             counted: Counters::default(),
@@ -257,7 +260,11 @@ impl RouteDoor {
             State::Strange { .. } | State::Undecided { .. } => {
                 self.tunnel_counts.refused += 1;
                 let line = format!("refused tunnel client {origin}: {}", stranger_ended(end));
-                (Level::Warn, report::TUNNEL_REFUSED, line)
+                // Health checks connect and close.
+                let has_spoken = tunnel.session.counters().taken > 0;
+                let is_check = *end == End::Closed && !has_spoken;
+                let level = if is_check { Level::Debug } else { Level::Warn };
+                (level, report::TUNNEL_REFUSED, line)
             }
             State::Serving | State::Over => {
                 let departure = Departure::of(end);
@@ -321,7 +328,8 @@ impl RouteDoor {
             };
             tunnel.is_touched = false;
             let is_unfinished = tunnel.session.flush();
-            if is_unfinished {
+            let may_open = std::mem::take(&mut tunnel.has_released) && !tunnel.waiting.is_empty();
+            if is_unfinished || may_open {
                 cx.resume_later(RouteSource::Tunnel.at(key));
             }
             tunnel.is_asked = tunnel.session.asked_at().is_some();
