@@ -11,7 +11,7 @@
 //! A fault in the file costs the entries on its bad lines alone, and never a start: it is for a warning.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -129,15 +129,24 @@ fn lock(path: &Path) -> io::Result<Flock<File>> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open(path)?;
     let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
-    // The process that had the lock may have renamed the file after it was opened here.
-    let (locked, there) = (file.metadata()?, fs::symlink_metadata(path)?);
-    if (locked.dev(), locked.ino()) != (there.dev(), there.ino()) {
+    let locked = file.metadata()?;
+    if !is_at(&locked, path)? {
         return Err(ErrorKind::WouldBlock.into());
     }
     if !locked.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
     Ok(file)
+}
+
+/// Returns true if a file that was opened by this path is still there. The process that had its lock may have renamed it
+/// since.
+fn is_at(opened: &Metadata, path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((opened.dev(), opened.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn fill(file: &File, listing: &Listing) -> io::Result<()> {
@@ -242,6 +251,19 @@ mod tests {
         fs::create_dir_all(occupied.join("x")).unwrap();
         assert!(write(&occupied, &listing(1)).is_err());
         assert!(!beside(&occupied).exists(), "what cannot be renamed is removed");
+    }
+
+    /// The other process of an upgrade renames its file between the opening and the look: that is no fault of the disk.
+    #[test]
+    fn a_file_that_was_renamed_or_replaced_meanwhile_is_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (folder.path().join("t.new"), folder.path().join("t"));
+        let opened = File::create(&path).unwrap().metadata().unwrap();
+        assert!(is_at(&opened, &path).unwrap());
+        fs::rename(&path, &elsewhere).unwrap();
+        assert!(!is_at(&opened, &path).unwrap());
+        fs::write(&path, "").unwrap();
+        assert!(!is_at(&opened, &path).unwrap());
     }
 
     #[test]
