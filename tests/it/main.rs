@@ -232,6 +232,8 @@ mod tls_slow_keys;
 #[cfg(test)]
 mod tls_wire;
 #[cfg(test)]
+mod tunnel;
+#[cfg(test)]
 mod tunnel_peers;
 #[cfg(test)]
 mod unresponsive_file_system;

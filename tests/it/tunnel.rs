@@ -1,0 +1,297 @@
+//! The tunnel client against a server that speaks byte for byte as tcprouter's does.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Daemon, WATCHDOG, temp_dir};
+use crate::route_peers::Backend;
+use crate::tunnel_peers::{ACK, DATA, FIN, Frame, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, header};
+
+const SECRET: &str = "TB2pb-secret";
+
+/// The bytes by which a client greets.
+fn greeting(secret: &str) -> Vec<u8> {
+    let length = u16::try_from(secret.len()).expect("a length").to_be_bytes();
+    [&[0x11, 0x11], &length[..], secret.as_bytes()].concat()
+}
+
+/// A server of tunnels.
+struct Gateway {
+    listener: TcpListener,
+}
+
+/// The server's end of a tunnel.
+struct Tunnel {
+    stream: TcpStream,
+}
+
+impl Gateway {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        Self { listener }
+    }
+
+    fn address(&self) -> String {
+        self.listener.local_addr().expect("an address").to_string()
+    }
+
+    /// Starts a client of it with these flags.
+    #[track_caller]
+    fn start(&self, local: SocketAddr, flags: &[&str]) -> Daemon {
+        let (remote, local) = (self.address(), local.to_string());
+        let own = ["tunnel", "-remote", &remote, "-secret", SECRET, "-local", &local];
+        let daemon = Daemon::with(own.into_iter().chain(flags.iter().copied())).spawn();
+        daemon.stderr_wait("ready");
+        daemon
+    }
+
+    /// The next connection, whose greeting is not read yet.
+    #[track_caller]
+    fn accept(&self) -> Tunnel {
+        let (stream, _) = self.listener.accept().expect("a connection");
+        stream.set_read_timeout(Some(WATCHDOG)).expect("a watchdog");
+        Tunnel { stream }
+    }
+
+    /// The next connection, which has greeted.
+    #[track_caller]
+    fn greeted(&self) -> Tunnel {
+        let mut tunnel = self.accept();
+        tunnel.greet();
+        tunnel
+    }
+}
+
+impl Tunnel {
+    fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).expect("send");
+    }
+
+    /// The next frame that is no ping, with its payload. Pings are answered.
+    #[track_caller]
+    fn frame(&mut self) -> (Frame, Vec<u8>) {
+        loop {
+            let mut head = [0; 12];
+            self.stream.read_exact(&mut head).expect("a frame");
+            let [0, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3] = head else {
+                panic!("no frame of version 0: {head:?}");
+            };
+            let frame = Frame {
+                kind,
+                flags: u16::from_be_bytes([f0, f1]),
+                stream: u32::from_be_bytes([s0, s1, s2, s3]),
+                length: u32::from_be_bytes([l0, l1, l2, l3]),
+            };
+            let mut payload = vec![0; if kind == DATA { frame.length as usize } else { 0 }];
+            self.stream.read_exact(&mut payload).expect("its payload");
+            if kind != PING {
+                return (frame, payload);
+            }
+            if frame.flags == SYN {
+                self.send(header(PING, ACK, 0, frame.length));
+            }
+        }
+    }
+
+    /// Reads the greeting: the stream is opened, the whole of it stands in one frame, and the stream is ended.
+    #[track_caller]
+    fn greet(&mut self) {
+        let (opening, _) = self.frame();
+        assert_eq!((opening.kind, opening.flags, opening.stream), (WINDOW_UPDATE, SYN, 1));
+        let (data, payload) = self.frame();
+        assert_eq!((data.kind, data.stream), (DATA, 1));
+        assert_eq!(payload, greeting(SECRET));
+        let (end, _) = self.frame();
+        assert_eq!(
+            (end.kind, end.flags, end.stream, end.length),
+            (WINDOW_UPDATE, FIN, 1, 0)
+        );
+        self.send(header(WINDOW_UPDATE, FIN, 1, 0));
+    }
+
+    /// Opens a stream with these first bytes, in one write as the original has them.
+    fn open(&mut self, stream: u32, first: &[u8]) {
+        let data = header(DATA, 0, stream, u32::try_from(first.len()).expect("a length"));
+        self.send([&header(WINDOW_UPDATE, SYN, stream, 0)[..], &data, first].concat());
+    }
+
+    /// Reads the frames of a stream up to its end, or its reset; returns the bytes, and true for an end.
+    #[track_caller]
+    fn read_to_end_of(&mut self, stream: u32) -> (Vec<u8>, bool) {
+        let mut bytes = Vec::new();
+        loop {
+            let (frame, payload) = self.frame();
+            if frame.stream != stream {
+                continue;
+            }
+            bytes.extend(payload);
+            if frame.flags & (FIN | RST) != 0 {
+                return (bytes, frame.flags & FIN != 0);
+            }
+        }
+    }
+}
+
+/// Serves one stream whose first bytes are `ping`.
+#[track_caller]
+fn exchange(tunnel: &mut Tunnel, stream: u32, local: &Backend) {
+    tunnel.open(stream, b"ping");
+    let mut served = local.accept();
+    served.expect("ping");
+    served.send("pong");
+    drop(served);
+    assert_eq!(tunnel.read_to_end_of(stream), (b"pong".to_vec(), true));
+    tunnel.send(header(WINDOW_UPDATE, FIN, stream, 0));
+}
+
+#[test]
+fn a_client_greets_and_serves_streams_by_their_first_byte() {
+    let (gateway, plain, tls) = (Gateway::new(), Backend::new(), Backend::new());
+    let flags = ["-local-tls", &tls.address().to_string()];
+    let daemon = gateway.start(plain.address(), &flags);
+    let mut tunnel = gateway.greeted();
+    exchange(&mut tunnel, 2, &plain);
+    // Behind the header of a proxy, and in pieces of a byte.
+    let first = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n\x16\x03";
+    tunnel.send(header(WINDOW_UPDATE, SYN, 4, 0));
+    for byte in first {
+        for piece in [header(DATA, 0, 4, 1), vec![*byte]].concat() {
+            tunnel.send([piece]);
+        }
+    }
+    tunnel.send(header(WINDOW_UPDATE, FIN, 4, 0));
+    let mut served = tls.accept();
+    assert_eq!(served.read_to_end(), first);
+    served.send("answer behind the end of the client");
+    drop(served);
+    assert_eq!(
+        tunnel.read_to_end_of(4),
+        (b"answer behind the end of the client".to_vec(), true)
+    );
+    let stats = daemon.usr1_until(|stats| stats.count("streams active") == 0);
+    let counts = [
+        "remotes",
+        "remotes up",
+        "connects",
+        "connects failed",
+        "streams total",
+        "streams refused",
+    ];
+    assert_eq!(counts.map(|label| stats.count(label)), [1, 1, 1, 0, 2, 0]);
+}
+
+#[test]
+fn a_service_that_is_away_costs_its_own_stream() {
+    let (gateway, local) = (Gateway::new(), Backend::new());
+    let gone = Backend::new().address().to_string();
+    let daemon = gateway.start(local.address(), &["-local-tls", &gone]);
+    let mut tunnel = gateway.greeted();
+    tunnel.open(2, b"ping");
+    let mut served = local.accept();
+    served.expect("ping");
+    tunnel.open(4, b"\x16\x03\x01");
+    assert_eq!(tunnel.read_to_end_of(4), (Vec::new(), false));
+    daemon.stderr_wait(&format!(
+        "a client was not served: the local service {gone} cannot be reached: Connection refused"
+    ));
+    served.send("pong");
+    drop(served);
+    assert_eq!(tunnel.read_to_end_of(2), (b"pong".to_vec(), true));
+    exchange(&mut tunnel, 6, &local);
+    assert_eq!(daemon.usr1().count("streams refused"), 1);
+}
+
+#[test]
+fn a_server_that_refuses_is_tried_again_and_the_secret_is_in_no_log_and_no_dump() {
+    let (gateway, local) = (Gateway::new(), Backend::new());
+    let daemon = gateway.start(local.address(), &["-backoff", "1"]);
+    for _ in 0..2 {
+        let mut tunnel = gateway.accept();
+        tunnel.greet();
+    }
+    daemon.stderr_wait(
+        "the server has closed the tunnel, as one does that does not know the secret; it is connected to again in",
+    );
+    // Bytes that are no frames.
+    let mut tunnel = gateway.greeted();
+    tunnel.send("HTTP/1.1 400 Bad Request\r\n\r\n");
+    daemon.stderr_wait("the server has sent bytes that are no yamux frame (version 72)");
+    let mut tunnel = gateway.greeted();
+    exchange(&mut tunnel, 2, &local);
+    let told = daemon.usr2().join("\n");
+    assert!(!told.contains(SECRET), "{told}");
+    daemon.signal(Signal::SIGTERM);
+    let (status, statistics, log) = daemon.finish();
+    assert!(status.success(), "{status}");
+    assert!(
+        !statistics.contains(SECRET) && !log.contains(SECRET),
+        "{statistics}{log}"
+    );
+}
+
+#[test]
+fn a_server_that_goes_away_is_connected_to_at_once_and_its_streams_stay() {
+    let (gateway, local) = (Gateway::new(), Backend::new());
+    let daemon = gateway.start(local.address(), &[]);
+    let mut old = gateway.greeted();
+    old.open(2, b"ping");
+    let mut served = local.accept();
+    served.expect("ping");
+    old.send(header(GO_AWAY, 0, 0, 0));
+    let mut new = gateway.greeted();
+    exchange(&mut new, 2, &local);
+    served.send("pong");
+    drop(served);
+    assert_eq!(old.read_to_end_of(2), (b"pong".to_vec(), true));
+    old.send(header(WINDOW_UPDATE, FIN, 2, 0));
+    // The old connection is closed behind its last stream.
+    let mut rest = Vec::new();
+    old.stream.read_to_end(&mut rest).expect("the end of the connection");
+    assert_eq!(daemon.usr1().count("remotes up"), 1);
+}
+
+#[test]
+fn a_session_that_is_cut_in_the_middle_of_a_frame_ends_its_streams_and_comes_back() {
+    let (gateway, local) = (Gateway::new(), Backend::new());
+    let daemon = gateway.start(local.address(), &[]);
+    let mut tunnel = gateway.greeted();
+    tunnel.open(2, b"ping");
+    let mut served = local.accept();
+    served.expect("ping");
+    tunnel.send([&header(DATA, 0, 2, 1000)[..], b"a part"].concat());
+    served.expect("a part");
+    // Not closed over unread frames, which would be a reset.
+    tunnel.stream.shutdown(Shutdown::Write).expect("shutdown");
+    served.expect_reset();
+    daemon.stderr_wait("the tunnel was cut in the middle of a frame");
+    exchange(&mut gateway.greeted(), 2, &local);
+}
+
+#[test]
+fn hup_keeps_the_tunnel_and_changes_the_service_and_a_new_secret_makes_a_new_tunnel() {
+    let (gateway, first, second) = (Gateway::new(), Backend::new(), Backend::new());
+    let home = temp_dir();
+    let (file, secret) = (home.path().join("iotcpd.toml"), home.path().join("secret"));
+    fs::write(&secret, format!("{SECRET}\n")).expect("a file");
+    let write = |local: &Backend| {
+        let (remote, local, secret) = (gateway.address(), local.address(), secret.display());
+        let text = format!("[tunnel.t]\nremote = ['{remote}']\nlocal = '{local}'\nsecret-file = '{secret}'\n");
+        fs::write(&file, text).expect("a file");
+    };
+    write(&first);
+    let daemon = Daemon::with(["run", "--config", file.to_str().expect("UTF-8")]).spawn();
+    let mut tunnel = gateway.greeted();
+    exchange(&mut tunnel, 2, &first);
+    write(&second);
+    daemon.signal(Signal::SIGHUP);
+    daemon.stderr_wait("the configuration was read again");
+    exchange(&mut tunnel, 4, &second);
+    fs::write(&secret, "another\n").expect("a file");
+    daemon.signal(Signal::SIGHUP);
+    let mut new = gateway.accept();
+    let _ = new.frame();
+    assert_eq!(new.frame().1, greeting("another"));
+}
