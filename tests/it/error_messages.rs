@@ -76,7 +76,8 @@ fn help_and_version_are_found_where_people_look_for_them() {
     );
     assert!(told(&["help", "ceck"]).contains("did you mean iotcpd help check?"));
     assert!(
-        told(&["help", "nosuch"]).contains("write one of: pool, exec, command, route, run, check, ask, call, help")
+        told(&["help", "nosuch"])
+            .contains("write one of: pool, exec, command, route, tunnel, run, check, ask, call, help")
     );
     let version = concat!("iotcpd ", env!("CARGO_PKG_VERSION"));
     for line in [
