@@ -592,6 +592,50 @@ fn an_answer_that_is_none_is_replaced_by_502_or_cut() {
 }
 
 #[test]
+fn an_answer_that_is_broken_off_is_replaced_by_502_or_cut() {
+    let (daemon, [backend, _]) = door("");
+    for beginning in ["", "HTTP/1.1 200 OK\r\nContent-Le"] {
+        let mut client = connect(&daemon);
+        client.send(get("a.example", "/"));
+        let mut served = backend.accept();
+        served.expect(get("a.example", "/"));
+        served.send(beginning);
+        drop(served);
+        assert_page(&client.read_to_end(), "502 Bad Gateway");
+    }
+    for part in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nsome",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+    ] {
+        let mut client = connect(&daemon);
+        client.send(get("a.example", "/"));
+        let mut served = backend.accept();
+        served.expect(get("a.example", "/"));
+        served.send(part);
+        client.read_text(part);
+        served.half_close();
+        client.expect_reset();
+    }
+    let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!(stats.count("answers bad"), 4);
+    daemon.stderr_wait("its answer is not there, or is broken off");
+}
+
+/// The request was on its way when the server closed an idle connection. A client repeats it after an end, and would show
+/// a page.
+#[test]
+fn a_server_that_ends_between_two_requests_is_no_fault() {
+    let (daemon, [backend, _]) = door("");
+    let (mut client, mut served) = asked(&daemon, &backend);
+    client.send(get("a.example", "/next"));
+    served.expect(get("a.example", "/next"));
+    drop(served);
+    assert_eq!(client.read_to_end(), b"");
+    let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!(stats.count("answers bad"), 0);
+}
+
+#[test]
 fn another_protocol_that_the_server_agrees_to_is_not_read() {
     let (daemon, [backend, _]) = door("");
     let upgrade = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";

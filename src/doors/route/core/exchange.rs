@@ -98,6 +98,8 @@ pub enum Fault {
     Body(body::Fault),
     /// The server has sent bytes for which no request was made.
     Unasked,
+    /// The server has ended before its answer was complete.
+    BrokenOff,
     /// The server has changed the protocol before the request had ended.
     TooEarly,
     /// The server has changed the protocol to another HTTP, in which requests for other hosts would follow unseen, or
@@ -112,6 +114,7 @@ impl fmt::Display for Fault {
             Fault::Head(fault) => fault.fmt(f),
             Fault::Body(fault) => fault.fmt(f),
             Fault::Unasked => f.write_str("is not the answer to a request"),
+            Fault::BrokenOff => f.write_str("is not there, or is broken off"),
             Fault::TooEarly => f.write_str("changes the protocol before the request has ended"),
             Fault::Protocol => f.write_str("changes to HTTP/2, or to a protocol without a name"),
         }

@@ -32,6 +32,8 @@ pub struct Filter {
     found: Option<Finding>,
     /// The turn of held bytes of the client may have come.
     is_client_due: bool,
+    /// A request of this connection was answered.
+    has_answered: bool,
 }
 
 /// The bytes of one side that are held.
@@ -131,6 +133,7 @@ impl Filter {
                 FromServer::Wrong(fault) => self.found = Some(Finding::Garbled(Side::Server, fault)),
             }
         }
+        self.has_answered |= through > 0 && self.exchange.is_idle();
         let is_its_turn = self.exchange.is_idle() || self.exchange.is_raw();
         self.is_client_due |= through > 0 && is_its_turn && !self.client.bytes.is_empty();
         through
@@ -141,13 +144,19 @@ impl Filter {
         self.server.has_ended && self.exchange.is_idle()
     }
 
-    /// Must be called when this side has ended its output. The rest of a message that a server has broken off goes
-    /// through: the client sees that it is not whole.
+    /// Must be called when this side has ended its output, and no held byte of it may go through. An answer that a server
+    /// has not given, or has broken off, is a fault; but one that has answered before may have ended while the next
+    /// request was on its way, which a client knows by the end of its connection, and may repeat (RFC 9112 §9.3.1).
     pub fn end(&mut self, side: Side) {
         self.lane_mut(side).has_ended = true;
-        if side == Side::Server && self.found.is_none() {
-            self.server.through = self.server.bytes.len();
+        if side == Side::Client || self.found.is_some() {
+            return;
+        }
+        let is_untouched = self.exchange.given() == Given::Nothing && self.server.bytes.is_empty();
+        if self.exchange.may_server_end() || (self.has_answered && is_untouched) {
             self.is_client_due = true;
+        } else {
+            self.found = Some(Finding::Garbled(Side::Server, Fault::BrokenOff));
         }
     }
 

@@ -300,17 +300,66 @@ fn an_end_of_the_client_behind_a_request_that_may_not_go_through_is_none() {
 }
 
 #[test]
-fn the_end_of_a_server_comes_behind_the_rest_of_its_message_and_takes_the_turn_of_every_other_request() {
-    let mut wire = asked(&[GET, GET].concat());
-    wire.feed(Side::Server, b"HTTP/1.1 200 O");
-    assert!(wire.to_client.is_empty());
+fn an_answer_that_is_not_there_or_is_broken_off_is_a_fault() {
+    let broken = Some(Finding::Garbled(Side::Server, Fault::BrokenOff));
+    for (answer, passed, given) in [
+        (&b""[..], &b""[..], Given::Nothing),
+        (b"HTTP/1.1 200 O", b"", Given::Nothing),
+        (
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP",
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+            Given::Nothing,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
+            Given::Part,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n",
+            Given::Part,
+        ),
+    ] {
+        let mut wire = asked(&[GET, GET].concat());
+        wire.feed(Side::Server, answer);
+        wire.filter.end(Side::Server);
+        wire.take(Side::Server, 5);
+        assert_eq!(wire.to_client, passed, "{}", answer.escape_ascii());
+        assert_eq!((wire.filter.finding(), wire.filter.given()), (broken, given));
+        assert_eq!(wire.to_server, GET, "no further request");
+    }
+    // The end says that the body is complete.
+    let mut wire = asked(GET);
+    wire.feed(Side::Server, b"HTTP/1.1 200 OK\r\n\r\nall of it");
     wire.filter.end(Side::Server);
-    assert!(!wire.filter.has_ended(Side::Server));
-    wire.take(Side::Server, 5);
-    assert_eq!(wire.to_client, b"HTTP/1.1 200 O");
-    assert!(wire.filter.has_ended(Side::Server) && wire.filter.is_over());
-    wire.take(Side::Client, 100);
-    assert_eq!(wire.to_server, GET);
+    assert_eq!(
+        (wire.filter.finding(), wire.filter.has_ended(Side::Server)),
+        (None, true)
+    );
+}
+
+/// The request was on its way when the server closed an idle connection: the client may repeat it.
+#[test]
+fn the_end_of_a_server_that_has_answered_before_is_passed_on() {
+    let mut wire = asked(GET);
+    wire.feed(Side::Server, ANSWER);
+    wire.feed(Side::Client, GET);
+    wire.filter.end(Side::Server);
+    assert_eq!(
+        (wire.filter.finding(), wire.filter.has_ended(Side::Server)),
+        (None, true)
+    );
+    let mut wire = asked(GET);
+    wire.feed(Side::Server, ANSWER);
+    wire.feed(Side::Client, GET);
+    wire.feed(Side::Server, b"HTTP");
+    wire.filter.end(Side::Server);
+    assert!(wire.filter.finding().is_some());
+}
+
+#[test]
+fn the_end_of_a_server_takes_the_turn_of_every_other_request() {
     // Between two requests.
     let mut wire = asked(GET);
     wire.feed(Side::Server, ANSWER);
