@@ -133,7 +133,12 @@ impl Session {
                 }
                 return Next::Over(end.clone());
             }
-            if self.steps == STEPS_PER_TURN {
+            if self.steps >= STEPS_PER_TURN {
+                // Once a turn, or input that never ends would leave the parked ones waiting for good.
+                if self.steps == STEPS_PER_TURN && self.wake_parked() {
+                    self.steps += 1;
+                    continue;
+                }
                 return self.pause(Next::MoreLater);
             }
             self.steps += 1;

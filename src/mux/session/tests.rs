@@ -467,3 +467,42 @@ fn many_streams_live_side_by_side() {
             .all(|(at, (to, from))| to == format!("to {at}").as_bytes() && from == format!("from {at}").as_bytes())
     });
 }
+
+/// The first stream owes a frame, the second waits behind it, and from then on the tunnel is never without input.
+#[test]
+fn a_stream_that_waits_for_room_gets_its_turn_although_the_tunnel_never_rests() {
+    let (budget, (near, mut peer)) = (budget(), tcp());
+    let buffer = 32 << 10;
+    setsockopt(&near, SndBuf, &buffer).unwrap();
+    setsockopt(&peer, RcvBuf, &buffer).unwrap();
+    let mut door = Door::new(near, Role::Server, &budget);
+    let ((bulk, first), (mut small, second)) = (tcp(), tcp());
+    let sent = bytes(250_000, 1);
+    let mut sending = sender(&bulk, &sent);
+    door.open(first);
+    let end = Instant::now() + LONG;
+    while door.session.core.owed().is_none() {
+        assert!(Instant::now() < end, "nothing is owed");
+        sending.go_on();
+        door.turn();
+    }
+    door.open(second);
+    small.write_all(b"small").unwrap();
+    while door.session.parked.is_empty() {
+        assert!(Instant::now() < end, "nothing waits");
+        door.turn();
+    }
+    // Frames that mean nothing: credit for a stream that is not known.
+    let idle = [0, 1, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0].repeat(40_000);
+    let (mut rest, mut got, mut turns) = (&idle[..], Vec::new(), 0);
+    while !door.session.parked.is_empty() {
+        if let Ok(count) = peer.write(rest) {
+            rest = &rest[count..];
+        }
+        read(&peer, &mut got, usize::MAX);
+        door.session.note(ALL);
+        door.go_on();
+        turns += 1;
+        assert!(turns < 300, "it waits for the end of all input");
+    }
+}
