@@ -133,7 +133,7 @@ impl Session {
     fn take_frame(&mut self, header: Header) -> Result<(), Fault> {
         let stream = StreamId(header.stream);
         if header.flags.has(Flags::SYN) {
-            self.take_opening(stream)?;
+            self.take_opening(stream, header.flags.has(Flags::RST))?;
         }
         let is_data = header.kind == Kind::Data;
         if !self.streams.contains_key(&stream) {
@@ -181,8 +181,8 @@ impl Session {
         Ok(())
     }
 
-    /// Takes in that the peer opens a stream.
-    fn take_opening(&mut self, stream: StreamId) -> Result<(), Fault> {
+    /// Takes in that the peer opens a stream, which it may give up with the same frame.
+    fn take_opening(&mut self, stream: StreamId, is_given_up: bool) -> Result<(), Fault> {
         let is_odd = stream.0 % 2 == 1;
         if stream.0 == 0 || is_odd == (self.role == Role::Client) {
             return Err(Fault::Number(stream.0));
@@ -194,6 +194,10 @@ impl Session {
             return Err(Fault::Flood);
         }
         self.counters.taken += 1;
+        if is_given_up {
+            self.counters.resets += 1;
+            return Ok(());
+        }
         if self.we_went_away || self.of_peer >= self.settings.streams {
             self.counters.refused += 1;
             self.due.resets.push_back(stream);

@@ -320,3 +320,16 @@ fn pings_are_answered_sent_and_missed() {
 fn an_idle_stream_takes_little_memory() {
     assert!(size_of::<Stream>() <= 64, "{} bytes", size_of::<Stream>());
 }
+
+#[test]
+fn a_stream_that_is_opened_and_reset_by_one_frame_is_not_offered() {
+    let now = Instant::now();
+    let mut session = server(now);
+    let both = Flags::SYN.with(Flags::RST);
+    session.header(data(both, 1, 5), now).unwrap();
+    assert_eq!(events(&mut session), []);
+    assert_eq!(session.expected(), Some(Expected { stream: None, left: 5 }));
+    session.received(5);
+    assert_eq!((session.streams(), session.of_peer), (0, 0));
+    assert_eq!(session.header(update(both, 2, 0), now), Err(Fault::Number(2)));
+}
