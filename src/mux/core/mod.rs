@@ -243,6 +243,7 @@ impl Session {
         expected.left -= count;
         let (stream, is_last, ends) = (expected.stream, expected.left == 0, *ends);
         self.counters.received += u64::from(count);
+        self.ping.hear_payload();
         if is_last {
             self.inbound = None;
         }
@@ -318,10 +319,11 @@ impl Session {
         if now < self.ping.deadline(self.settings.ping_timeout) {
             return Ok(());
         }
-        if self.ping.asked_at().is_some() {
+        if self.ping.asked_at().is_none() {
+            self.ping_now(now);
+        } else if !self.ping.put_off(now) {
             return Err(Fault::Silent);
         }
-        self.ping_now(now);
         Ok(())
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Ping {
     next: u32,
     /// The time of the last frame of the peer.
     heard: Option<Instant>,
+    /// True if bytes of a payload have come since the last question, or since the end of the wait was put off for them.
+    has_payload: bool,
     round_trip: Option<Duration>,
 }
 
@@ -27,6 +29,7 @@ impl Ping {
             state: State::Due(due),
             next: 0,
             heard: None,
+            has_payload: false,
             round_trip: None,
         }
     }
@@ -36,8 +39,22 @@ impl Ping {
         self.heard = Some(now);
     }
 
+    /// Takes in that bytes of a payload have come: a frame may take a slow link longer than the wait for an answer.
+    pub(super) fn hear_payload(&mut self) {
+        self.has_payload = true;
+    }
+
+    /// Puts the end of the wait off, if bytes of a payload have come meanwhile. Returns false if none have.
+    pub(super) fn put_off(&mut self, now: Instant) -> bool {
+        let has_payload = std::mem::take(&mut self.has_payload);
+        if has_payload {
+            self.heard = Some(now);
+        }
+        has_payload
+    }
+
     /// Returns the time of the next question, or the end of the wait for an answer: that is put off by each frame that
-    /// comes, since an answer may be on its way behind many bytes.
+    /// comes, since an answer may be on its way behind many bytes. See [`put_off`](Self::put_off) for those of one frame.
     pub(super) fn deadline(&self, timeout: Duration) -> Instant {
         match self.state {
             State::Due(at) => at,
@@ -58,6 +75,7 @@ impl Ping {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
         self.state = State::Asked { number, at: now };
+        self.has_payload = false;
         Some(number)
     }
 

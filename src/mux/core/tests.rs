@@ -333,3 +333,25 @@ fn a_stream_that_is_opened_and_reset_by_one_frame_is_not_offered() {
     assert_eq!((session.streams(), session.of_peer), (0, 0));
     assert_eq!(session.header(update(both, 2, 0), now), Err(Fault::Number(2)));
 }
+
+#[test]
+fn a_peer_that_is_in_a_long_frame_is_not_silent() {
+    let start = Instant::now();
+    let mut session = server(start);
+    session.header(data(Flags::SYN, 1, FIRST_WINDOW), start).unwrap();
+    let mut now = session.deadline().unwrap();
+    session.timeout(now).unwrap();
+    // A slow link takes longer for the frame than the peer may be silent.
+    for _ in 0..8 {
+        now += settings().ping_timeout / 2;
+        session.received(1000);
+        session.timeout(now).unwrap();
+    }
+    now += settings().ping_timeout * 2;
+    let mut outcome = session.timeout(now);
+    if outcome.is_ok() {
+        now = session.deadline().unwrap();
+        outcome = session.timeout(now);
+    }
+    assert_eq!(outcome, Err(Fault::Silent));
+}
