@@ -52,6 +52,17 @@ impl Carried {
         }
     }
 
+    /// Takes bytes that were kept, as many as fit, and returns their number.
+    fn take_kept(&mut self, to: &mut [u8]) -> usize {
+        let count = copy(self.kept.bytes(), to);
+        self.kept.consume(count);
+        if self.kept.is_empty() {
+            // Thousands of idle streams would hold what each has needed once.
+            self.kept.clear();
+        }
+        count
+    }
+
     /// Takes in that the stream was reset: its bytes are a part of an unknown whole.
     pub(super) fn note_reset(&mut self) {
         self.is_reset = true;
@@ -129,9 +140,7 @@ impl<'a> StreamEnd<'a> {
         let Some(carried) = self.session.streams.get_mut(&self.stream) else {
             return 0;
         };
-        let count = copy(carried.kept.bytes(), to);
-        carried.kept.consume(count);
-        count
+        carried.take_kept(to)
     }
 
     /// Returns the number of bytes that a frame of this stream may have now, at least one, when nothing is owed.
@@ -314,4 +323,18 @@ fn copy(from: &[u8], to: &mut [u8]) -> usize {
         to.copy_from_slice(from);
     }
     count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_has_stalled_once_keeps_no_memory() {
+        let mut carried = Carried::new(0);
+        carried.keep(&[7; 40 << 10]);
+        let mut to = [0; 16 << 10];
+        while carried.take_kept(&mut to) > 0 {}
+        assert_eq!(carried.kept.end().capacity(), 0);
+    }
 }
