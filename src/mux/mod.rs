@@ -8,6 +8,7 @@
 //! - [`frame`]: the header of a frame.
 //! - [`core`]: the rules, without I/O: which frame may come, which bytes belong to which stream, how many may be sent, what
 //!   is answered, when a ping is due.
+//! - `queue`: the streams that wait for something, in their order.
 //! - [`session`], [`stream`], `next`, `window`: the connection's reads and writes, and a stream as one end of a
 //!   [`Conversation`](crate::relay::conversation::Conversation). Its bulk is spliced both ways.
 //!
@@ -17,6 +18,7 @@
 pub mod core;
 pub mod frame;
 mod next;
+mod queue;
 pub mod session;
 pub mod stream;
 mod window;

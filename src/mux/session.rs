@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use super::core::{self, Counters, Event, Expected, Role, Settings, StreamId};
 use super::frame::HEADER;
 pub use super::next::{End, Next};
+use super::queue::Queue;
 use super::stream::{Carried, StreamEnd};
 use super::window::Window;
 use crate::net::conn::{Conn, Received, Sent};
@@ -62,7 +63,7 @@ pub struct Session {
     /// The streams whose conversations are to be run.
     woken: VecDeque<StreamId>,
     /// The streams that wait for room in the connection.
-    parked: VecDeque<StreamId>,
+    parked: Queue,
     went_away: Option<u32>,
     end: Option<End>,
     has_told_end: bool,
@@ -82,7 +83,7 @@ impl Session {
             steps: 0,
             opened: VecDeque::new(),
             woken: VecDeque::new(),
-            parked: VecDeque::new(),
+            parked: Queue::default(),
             went_away: None,
             end: None,
             has_told_end: false,
@@ -201,7 +202,9 @@ impl Session {
             self.pay(owing, left, rest);
         }
         self.core.reset(stream);
-        self.streams.remove(&stream);
+        if let Some(mut carried) = self.streams.remove(&stream) {
+            self.parked.remove(&mut carried.parked);
+        }
     }
 
     /// Returns true if no stream is left.
@@ -311,10 +314,8 @@ impl Session {
 
     /// Lets a stream wait for room in the connection.
     pub(super) fn park(&mut self, stream: StreamId) {
-        if let Some(carried) = self.streams.get_mut(&stream)
-            && !std::mem::replace(&mut carried.is_parked, true)
-        {
-            self.parked.push_back(stream);
+        if let Some(carried) = self.streams.get_mut(&stream) {
+            self.parked.add(stream, &mut carried.parked);
         }
     }
 
@@ -328,10 +329,12 @@ impl Session {
             return false;
         }
         for _ in 0..WOKEN_AT_ONCE {
-            let Some(stream) = self.parked.pop_front() else { break };
-            if let Some(carried) = self.streams.get_mut(&stream) {
-                carried.is_parked = false;
-            }
+            let Some(stream) = self.parked.first() else { break };
+            let Some(carried) = self.streams.get_mut(&stream) else {
+                debug_assert!(false, "a stream that is released does not wait");
+                break;
+            };
+            self.parked.remove(&mut carried.parked);
             self.wake(stream);
         }
         !self.woken.is_empty()

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use nix::errno::Errno;
 
 use super::core::{Input, StreamId};
+use super::queue;
 use super::session::Session;
 use crate::buffer::Buffer;
 use crate::net::conn::Sent;
@@ -29,8 +30,8 @@ pub(super) struct Carried {
     has_said_end: bool,
     /// True if it is among the streams to be run.
     pub(super) is_woken: bool,
-    /// True if it waits for room, in the list of such streams.
-    pub(super) is_parked: bool,
+    /// Its place among the streams that wait for room.
+    pub(super) parked: queue::Place,
 }
 
 impl Carried {
@@ -42,7 +43,7 @@ impl Carried {
             is_reset: false,
             has_said_end: false,
             is_woken: false,
-            is_parked: false,
+            parked: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::StreamId;
 use super::stream::Stream;
 use crate::mux::frame::{Flags, Header, Kind};
+use crate::mux::queue::{Place, Queue};
 
 /// The frames that are due for one stream. Each is written at most once at a time, whatever has made it due.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -13,8 +14,8 @@ pub(super) struct Marks {
     pub(super) accept: bool,
     pub(super) update: bool,
     pub(super) end: bool,
-    /// True if the stream is in the list.
-    is_listed: bool,
+    /// The stream's place among those with marks.
+    place: Place,
 }
 
 impl Marks {
@@ -34,34 +35,32 @@ pub(super) struct Due {
     pub(super) resets: VecDeque<StreamId>,
     /// The code of the go-away to be sent.
     pub(super) go_away: Option<u32>,
-    /// The streams with marks; one that was reset since has none.
-    streams: VecDeque<StreamId>,
+    /// The streams with marks.
+    streams: Queue,
 }
 
 impl Due {
     /// Lists a stream that has got a mark.
     pub(super) fn add(&mut self, stream: StreamId, known: &mut Stream) {
-        if !std::mem::replace(&mut known.due.is_listed, true) {
-            self.streams.push_back(stream);
-        }
+        self.streams.add(stream, &mut known.due.place);
     }
 
     pub(super) fn next_stream(&self) -> Option<StreamId> {
-        self.streams.front().copied()
+        self.streams.first()
     }
 
     /// Goes on to the next stream, if this one has no more marks.
     pub(super) fn go_on_with(&mut self, stream: StreamId, known: &mut Stream) {
-        debug_assert_eq!(self.streams.front(), Some(&stream), "the one in front");
+        debug_assert_eq!(self.streams.first(), Some(stream), "the one in front");
         if !known.due.is_any() {
-            known.due.is_listed = false;
-            self.streams.pop_front();
+            self.drop_marks(known);
         }
     }
 
-    /// Drops a stream that is not known any more from the front.
-    pub(super) fn skip(&mut self) {
-        self.streams.pop_front();
+    /// Drops what is due for a stream that is to be forgotten.
+    pub(super) fn drop_marks(&mut self, known: &mut Stream) {
+        self.streams.remove(&mut known.due.place);
+        known.due = Marks::default();
     }
 
     /// Returns the next frame that concerns no stream and must not wait.
@@ -85,6 +84,12 @@ impl Due {
         }
         let code = self.go_away.take()?;
         Some(about_session(Kind::GoAway, Flags::default(), code))
+    }
+
+    /// Returns the number of entries for streams.
+    #[cfg(test)]
+    pub(super) fn streams(&self) -> usize {
+        self.streams.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -381,9 +381,10 @@ impl Session {
 
     /// Forgets a stream, and frees everything that is counted for it.
     fn forget(&mut self, stream: StreamId) {
-        let Some(known) = self.streams.remove(&stream) else {
+        let Some(mut known) = self.streams.remove(&stream) else {
             return;
         };
+        self.due.drop_marks(&mut known);
         self.held -= known.held;
         self.granted -= u64::from(known.window);
         match known.phase {

@@ -322,6 +322,21 @@ fn an_idle_stream_takes_little_memory() {
 }
 
 #[test]
+fn streams_that_come_and_go_unheard_leave_nothing_to_write() {
+    let now = Instant::now();
+    let mut session = server(now);
+    // The peer reads nothing, so no frame of this side leaves.
+    for _ in 0..10_000 {
+        session.header(update(Flags::SYN, 1, 0), now).unwrap();
+        session.accept(StreamId(1));
+        session.header(update(Flags::RST, 1, 0), now).unwrap();
+        events(&mut session);
+    }
+    assert_eq!(session.streams(), 0);
+    assert!(session.due.streams() <= 1, "{} are listed", session.due.streams());
+}
+
+#[test]
 fn a_stream_that_is_opened_and_reset_by_one_frame_is_not_offered() {
     let now = Instant::now();
     let mut session = server(now);
