@@ -164,7 +164,7 @@ impl Session {
     pub fn flush(&mut self) -> bool {
         self.write_out();
         let is_to_tell = self.end.is_some() && !self.has_told_end;
-        !self.woken.is_empty() || !self.opened.is_empty() || is_to_tell || (self.has_room() && !self.parked.is_empty())
+        !self.woken.is_empty() || !self.opened.is_empty() || is_to_tell || self.can_wake_parked()
     }
 
     /// Opens a stream for this owner. `None` if the peer takes no more.
@@ -319,13 +319,19 @@ impl Session {
         }
     }
 
+    /// Returns true if a parked stream may be woken: everything is written. A rest has found the connection full, so an event
+    /// follows; woken before that, a stream whose bulk wants an empty buffer would be parked again in every turn.
+    fn can_wake_parked(&self) -> bool {
+        !self.parked.is_empty() && self.has_room() && self.conn.unwritten() == 0
+    }
+
     /// Wakes some of the parked streams, if there is room. Returns true if one was woken.
     fn wake_parked(&mut self) -> bool {
         if self.parked.is_empty() {
             return false;
         }
         self.write_out();
-        if !self.has_room() {
+        if !self.can_wake_parked() {
             return false;
         }
         for _ in 0..WOKEN_AT_ONCE {
