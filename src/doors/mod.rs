@@ -14,6 +14,7 @@ mod handed;
 mod jitter;
 mod job_log;
 mod kinds;
+mod lent_pipes;
 pub mod pattern;
 pub mod pool;
 pub mod preparing;
@@ -23,6 +24,7 @@ pub mod route;
 mod run;
 #[cfg(test)]
 mod scaffold;
+mod socket_end;
 mod standstill;
 pub mod tunnel;
 pub mod waiters;

@@ -13,6 +13,7 @@ pub use super::core::table::{
     Address, Balance, CATCH_ALL, EndedTls, Pattern, ProxyVersion, Rule, Server, Servers, Service, Table, Target, Way,
 };
 use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
+use crate::doors::lent_pipes;
 use crate::net::addr::Mark;
 use crate::process::spec::ProcessSpec;
 pub use crate::store::place::{Password, Place as StorePlace, Secret, Settings as StoreSettings, StoreTls};
@@ -105,8 +106,6 @@ impl fmt::Display for ProgramOptions {
     }
 }
 
-/// The descriptors for pipes between sockets: the two ends of each.
-const PIPES: usize = 2 * 160;
 /// The descriptors for a store: two connections, the file of its table, and one of TLS or of a password.
 const STORE: usize = 4;
 /// The descriptors of a program: its pidfd, its output, and the context of its start.
@@ -131,7 +130,7 @@ impl Options {
     /// server; beside them the pipes, the programs and a reserve.
     pub fn descriptor_needs(&self) -> DescriptorNeeds {
         DescriptorNeeds {
-            beside: PIPES
+            beside: lent_pipes::DESCRIPTORS
                 + RESERVE
                 + self.checks.len().min(checks::MOST)
                 + self.store.as_ref().map_or(0, |_| STORE)

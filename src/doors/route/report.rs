@@ -7,13 +7,11 @@ use super::core::starter;
 use super::shell::Traffic;
 use super::tunnel_report::TunnelCounts;
 use crate::doors::front::{Front, Topic};
-use crate::relay::pipes::Shortage;
 use crate::stats::histogram::Latency;
 use crate::stats::{Label, Labels, Snapshot};
 
 /// The topics of log lines.
 pub(super) const SYSTEM: Topic = Topic::new("failed system calls");
-pub(super) const PIPES: Topic = Topic::new("shortages of pipes");
 pub(super) const OPENING: Topic = Topic::new("connections with bad first bytes");
 pub(super) const NAME: Topic = Topic::new("connections for unknown names");
 pub(super) const REQUEST: Topic = Topic::new("connections with bad requests");
@@ -214,15 +212,6 @@ fn of_tunnels(gauges: &Gauges) -> [(Label, u64); 13] {
         ("tunnel bytes in", tunnels.input),
         ("tunnel bytes out", tunnels.output),
     ]
-}
-
-/// Returns the line about a shortage of pipes.
-pub(super) fn short_of_pipes(shortage: Shortage) -> String {
-    let copied = "bytes are copied for a while";
-    match shortage {
-        Shortage::Pages => format!("the pipes of this user are short ({copied}): raise fs.pipe-user-pages-soft"),
-        Shortage::Failed(errno) => format!("cannot open a pipe: {errno} ({copied})"),
-    }
 }
 
 fn as_count(number: usize) -> u64 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 
 use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
+use crate::doors::lent_pipes;
 pub use crate::net::addr::{Connect, ConnectAddr};
 use crate::net::tls::files::IdentityFiles;
 pub use crate::store::place::{Password as Source, Secret};
@@ -47,8 +48,6 @@ pub struct Remote {
     pub name: Option<ServerName<'static>>,
 }
 
-/// The descriptors for pipes between sockets: the two ends of each.
-const PIPES: usize = 2 * 160;
 /// The descriptors that are in use for a moment, and a reserve.
 const RESERVE: usize = 24;
 
@@ -62,7 +61,7 @@ impl Options {
     /// Returns the descriptors that may be open at the same time: the sessions, and one for each stream.
     pub fn descriptor_needs(&self) -> DescriptorNeeds {
         DescriptorNeeds {
-            beside: PIPES + RESERVE + 2 * self.remotes.len(),
+            beside: lent_pipes::DESCRIPTORS + RESERVE + 2 * self.remotes.len(),
             per_connection: 1,
         }
     }

@@ -5,13 +5,11 @@ use std::time::{Duration, Instant};
 use super::core::counters::Counters;
 use super::shell::Traffic;
 use crate::doors::front::{Front, Topic};
-use crate::relay::pipes::Shortage;
 use crate::stats::Snapshot;
 
 /// The topics of log lines.
 pub(super) const REMOTE: Topic = Topic::new("servers that are not connected");
 pub(super) const LOCAL: Topic = Topic::new("clients whose local service was not reached");
-pub(super) const PIPES: Topic = Topic::new("shortages of pipes");
 
 /// The numbers that the door has beside its counters.
 #[derive(Debug, Clone, Copy)]
@@ -58,15 +56,6 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, front: &Front, now:
     }
     front.report(&mut snapshot, now);
     snapshot
-}
-
-/// Returns the line about a shortage of pipes.
-pub(super) fn short_of_pipes(shortage: Shortage) -> String {
-    let copied = "bytes are copied for a while";
-    match shortage {
-        Shortage::Pages => format!("the pipes of this user are short ({copied}): raise fs.pipe-user-pages-soft"),
-        Shortage::Failed(errno) => format!("cannot open a pipe: {errno} ({copied})"),
-    }
 }
 
 fn as_count(number: usize) -> u64 {

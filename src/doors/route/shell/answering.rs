@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use super::super::core::event::{Event, Side};
 use super::super::core::life;
 use super::carrying::Traffic;
-use super::end::{End, Server};
+use super::end::Server;
 use super::routes::{Route, Stage};
 use super::streams::{Drained, Lingering};
 use super::{RouteDoor, RouteSource};
+use crate::doors::socket_end::SocketEnd;
 use crate::net::conn::{CloseStep, LingerLimits, Sent};
 use crate::reactor::{Context, Key, SourceKind};
 
@@ -33,14 +34,14 @@ enum ClosingSide {
     /// The client, which its route has.
     Client,
     /// A server.
-    Server(Box<End>),
+    Server(Box<SocketEnd>),
     /// A server behind a tunnel.
     Stream(Lingering),
 }
 
 impl Closing {
     /// The connection to the server, if that is the side.
-    pub(super) fn server(&mut self) -> Option<&mut End> {
+    pub(super) fn server(&mut self) -> Option<&mut SocketEnd> {
         match &mut self.side {
             ClosingSide::Server(end) => Some(end),
             ClosingSide::Client | ClosingSide::Stream(_) => None,
@@ -48,7 +49,7 @@ impl Closing {
     }
 
     /// The same connection, of which the other side is closed with it.
-    pub(super) fn into_server(self) -> Option<End> {
+    pub(super) fn into_server(self) -> Option<SocketEnd> {
         match self.side {
             ClosingSide::Server(end) => Some(*end),
             ClosingSide::Client | ClosingSide::Stream(_) => None,
@@ -96,7 +97,7 @@ impl RouteDoor {
 
     /// Goes on with such a close.
     pub(super) fn go_on_closing(&mut self, cx: &mut Context<'_>, key: Key) {
-        if let Some(End { conn, .. }) = self.routes.get_mut(key).and_then(Route::closing_end) {
+        if let Some(SocketEnd { conn, .. }) = self.routes.get_mut(key).and_then(Route::closing_end) {
             let is_lost = conn.flush() == Sent::Failed;
             let step = match conn.unwritten() {
                 _any if is_lost => CloseStep::Done,
@@ -146,7 +147,7 @@ impl RouteDoor {
 
 impl Route {
     /// The side that is being closed.
-    fn closing_end(&mut self) -> Option<&mut End> {
+    fn closing_end(&mut self) -> Option<&mut SocketEnd> {
         match &mut self.stage {
             Stage::Closing(closing) => match &mut closing.side {
                 ClosingSide::Client => Some(&mut self.client),

@@ -8,9 +8,10 @@ use super::super::core::event::{ConnectFault, Event};
 use super::super::core::opening::{NoTls, judge_reply};
 use super::RouteDoor;
 use super::carrying::Relay;
-use super::end::{End, Server};
+use super::end::Server;
 use super::routes::Stage;
 use super::streams::Stream;
+use crate::doors::socket_end::SocketEnd;
 use crate::net::conn::{Conn, Received};
 use crate::reactor::{Key, Readiness};
 
@@ -107,7 +108,7 @@ impl Stage {
         if let Stage::Asking(asking) = std::mem::replace(self, Stage::Held(Vec::new())) {
             let Asking { asked, held } = *asking;
             let server = match asked {
-                Asked::Conn(conn) => Server::Socket(End::server(conn)),
+                Asked::Conn(conn) => Server::Socket(SocketEnd::server(conn)),
                 Asked::Stream { stream, .. } => Server::Stream(stream),
             };
             *self = Stage::Relaying(Box::new(Relay::new(server, 0, held, None)));

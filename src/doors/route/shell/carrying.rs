@@ -1,16 +1,14 @@
 //! The relay of a route: its bytes go both ways, until both sides have ended or one is lost.
 
-use log::Level;
-
 use super::super::core::event::{ConnectFault, Event, Side, Step};
 use super::super::core::filter::{Filter, Finding};
 use super::super::core::head::Head;
-use super::super::report;
-use super::end::{End, Server};
+use super::end::Server;
 use super::routes::{Route, Stage};
 use super::streams::Stream;
 use super::tunnels::Sessions;
 use super::{RouteDoor, RouteSource, filtering, id};
+use crate::doors::socket_end::SocketEnd;
 use crate::reactor::{Context, Key, Readiness, SourceKind};
 use crate::relay::carrier::{Carrier, Tools};
 use crate::relay::conversation::{self, Conversation, Outcome, Standing};
@@ -91,7 +89,7 @@ impl Relay {
     }
 
     /// The connection to the server, if it has one.
-    pub(super) fn into_socket(self) -> Option<End> {
+    pub(super) fn into_socket(self) -> Option<SocketEnd> {
         match self.server {
             Server::Socket(end) => Some(end),
             Server::Stream(_) => None,
@@ -125,7 +123,7 @@ impl Relay {
     /// Moves bytes both ways. `admits` is asked about the head of each request, if these are judged.
     fn run(
         &mut self,
-        client: &mut End,
+        client: &mut SocketEnd,
         sessions: &mut Sessions,
         admits: &mut dyn FnMut(&Head<'_>) -> bool,
         tools: &mut Tools<'_>,
@@ -207,7 +205,7 @@ impl RouteDoor {
         let (mut scratch, now) = (cx.lend_buffer(), cx.now());
         let mut tools = Tools {
             scratch: &mut scratch,
-            pipes,
+            pipes: &mut pipes.pipes,
             now,
         };
         let standing = relay.run(client, sessions, &mut |head| router.admits(life, head), &mut tools);
@@ -226,7 +224,7 @@ impl RouteDoor {
         let is_deserted = relay.is_deserted();
         let finding = relay.finding();
         let is_unanswered = relay.is_unanswered();
-        self.tend_pipes(cx);
+        self.pipes.tend(cx, &mut self.front);
         if let Some(finding) = finding {
             return self.tell_finding(cx, key, finding);
         }
@@ -276,23 +274,6 @@ impl RouteDoor {
         }
         self.follow(cx, key, step);
     }
-
-    /// Logs a shortage of pipes, and sees to it that idle ones are closed.
-    fn tend_pipes(&mut self, cx: &mut Context<'_>) {
-        if let Some(shortage) = self.pipes.take_shortage() {
-            let line = report::short_of_pipes(shortage);
-            self.front.note(cx, Level::Warn, report::PIPES, format_args!("{line}"));
-        }
-        if self.pipes_alarm.at().is_none() {
-            self.close_idle_pipes(cx);
-        }
-    }
-
-    pub(super) fn close_idle_pipes(&mut self, cx: &mut Context<'_>) {
-        cx.clear_alarm(&mut self.pipes_alarm);
-        let next = self.pipes.close_idle(cx.now());
-        cx.set_alarm(&mut self.pipes_alarm, RouteSource::Pipes.only(), next);
-    }
 }
 
 /// Runs a conversation, through a filter if there is one.
@@ -300,7 +281,7 @@ fn run<S: filtering::Strainable>(
     conversation: &mut Conversation,
     filter: Option<&mut Filter>,
     admits: &mut dyn FnMut(&Head<'_>) -> bool,
-    (client, server): (&mut End, &mut S),
+    (client, server): (&mut SocketEnd, &mut S),
     tools: &mut Tools<'_>,
 ) -> Standing {
     match filter {

@@ -16,9 +16,10 @@ use super::super::core::opening::SSL_REQUEST;
 use super::super::core::table::Address;
 use super::asking::Asking;
 use super::carrying::Relay;
-use super::end::{End, Server};
+use super::end::Server;
 use super::routes::{Stage, register};
 use super::{RouteDoor, RouteSource};
+use crate::doors::socket_end::SocketEnd;
 use crate::net::addr::{ConnectAddr, UnixAddr};
 use crate::net::conn::{Begun, Conn};
 use crate::net::stream::Stream;
@@ -331,7 +332,7 @@ impl Stage {
             // The header counts for nothing in the statistics.
             let sent = sent.saturating_sub(header);
             *self = Stage::Relaying(Box::new(Relay::new(
-                Server::Socket(End::server(conn)),
+                Server::Socket(SocketEnd::server(conn)),
                 sent,
                 rest,
                 filter,

@@ -10,7 +10,7 @@ use super::super::core::event::Side;
 use super::super::core::exchange::Given;
 use super::super::core::filter::{Filter, Finding};
 use super::super::core::head::Head;
-use super::end::End;
+use crate::doors::socket_end::SocketEnd;
 use crate::mux::stream::StreamEnd;
 use crate::net::stream::PeerState;
 use crate::relay::carrier::Tools;
@@ -30,7 +30,7 @@ pub(super) trait Strainable: Endpoint {
     fn has_gone(&self) -> bool;
 }
 
-impl Strainable for End {
+impl Strainable for SocketEnd {
     fn has_gone(&self) -> bool {
         self.conn.socket().peer_state() == PeerState::Gone
     }
@@ -55,7 +55,7 @@ pub(super) fn run<S: Strainable>(
     conversation: &mut Conversation,
     filter: &mut Filter,
     admits: &mut dyn FnMut(&Head<'_>) -> bool,
-    (client, server): (&mut End, &mut S),
+    (client, server): (&mut SocketEnd, &mut S),
     tools: &mut Tools<'_>,
 ) -> Standing {
     if filter.take_client_due() {

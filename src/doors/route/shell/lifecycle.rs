@@ -21,6 +21,7 @@ use super::launching::Prepared;
 use super::tunnels::Sessions;
 use super::{RouteDoor, RouteSource};
 use crate::doors::front::{Front, FrontKind, OverLimit};
+use crate::doors::lent_pipes::LentPipes;
 use crate::doors::{self, Door, HandedConnection, Listeners, Shutdown};
 use crate::error::Error;
 use crate::net::conn::Conn;
@@ -29,7 +30,6 @@ use crate::net::origin::Origin;
 use crate::net::resolving::Resolver;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, SourceKind};
-use crate::relay::pipes::Pipes;
 use crate::stats::Snapshot;
 
 impl RouteDoor {
@@ -67,8 +67,7 @@ impl RouteDoor {
             resolver: Resolver::default(),
             probes: GenerationalSlab::default(),
             checks_alarm: Alarm::default(),
-            pipes: Pipes::new(Arc::clone(&prepared.pipes)),
-            pipes_alarm: Alarm::default(),
+            pipes: LentPipes::new(Arc::clone(&prepared.pipes), RouteSource::Pipes.only()),
             store: None,
             traffic: Traffic::default(),
             times: Times::default(),
@@ -240,8 +239,8 @@ impl Door for RouteDoor {
             backends: (upstreams.known(), upstreams.out()),
             checked: self.router.checker().count(),
             programs: (self.router.program_counts(), self.programs_running()),
-            pipes: self.pipes.budget().open(),
-            shortages: self.pipes.shortages(),
+            pipes: self.pipes.pipes.budget().open(),
+            shortages: self.pipes.pipes.shortages(),
             names_looked_up: self.names.counts,
             traffic: self.traffic,
             tunnels: (self.sessions.list.len(), self.router.tunnels().streams()),

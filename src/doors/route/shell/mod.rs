@@ -50,13 +50,13 @@ use super::options::Options;
 use super::report::Times;
 use super::tunnel_report::TunnelCounts;
 use crate::doors::front::Front;
+use crate::doors::lent_pipes::LentPipes;
 use crate::doors::{Door, HandedConnection};
 use crate::net::listening::Accepting;
 use crate::net::local_ports::LocalPorts;
 use crate::net::resolving::Resolver;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
-use crate::relay::pipes::Pipes;
 
 pub(super) use carrying::Traffic;
 use checking::Probe;
@@ -93,9 +93,7 @@ pub struct RouteDoor {
     /// The addresses of servers that are named by their hosts.
     names: Names<SocketAddr>,
     resolver: Resolver,
-    pipes: Pipes,
-    /// The alarm at which idle pipes are closed.
-    pipes_alarm: Alarm,
+    pipes: LentPipes,
     /// The store of further services, if there is one.
     store: Option<Stored>,
     traffic: Traffic,
@@ -158,7 +156,7 @@ impl Service for RouteDoor {
             Some(RouteSource::Tunnel) => self.session_timeout(cx, source.key),
             Some(RouteSource::Program) => self.program_timeout(cx, source.key),
             Some(RouteSource::Ending) => self.program_kill_timeout(cx, source.key),
-            Some(RouteSource::Pipes) => self.close_idle_pipes(cx),
+            Some(RouteSource::Pipes) => self.pipes.close_idle(cx),
             Some(RouteSource::Upkeep) => self.front.sum_up(cx),
             Some(RouteSource::Drain) => self.drain_timeout(cx),
             // These sources have no alarm.

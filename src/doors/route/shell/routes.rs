@@ -21,9 +21,9 @@ use super::answering::Closing;
 use super::asking::Asking;
 use super::carrying::{Relay, Traffic};
 use super::connecting::Attempt;
-use super::end::End;
 use super::names::Naming;
 use super::{RouteDoor, RouteSource, id};
+use crate::doors::socket_end::SocketEnd;
 use crate::net::addr::Mark;
 use crate::net::conn::Conn;
 use crate::net::origin::Origin;
@@ -34,7 +34,7 @@ use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 pub(super) struct Route {
     pub(super) life: Life,
     pub(super) origin: Origin,
-    pub(super) client: End,
+    pub(super) client: SocketEnd,
     pub(super) stage: Stage,
     pub(super) alarm: Alarm,
     /// True if the poll reports the events of the client.
@@ -112,7 +112,7 @@ impl RouteDoor {
     ) {
         let route = Route {
             life,
-            client: End::client(conn),
+            client: SocketEnd::client(conn),
             stage: Stage::Held(Vec::new()),
             alarm: Alarm::default(),
             is_registered: false,

@@ -16,6 +16,7 @@ use super::tunnels::Slot;
 use super::{TunnelDoor, TunnelSource};
 use crate::doors::front::{Front, FrontKind, OverLimit};
 use crate::doors::jitter::Jitter;
+use crate::doors::lent_pipes::LentPipes;
 use crate::doors::preparing::Surroundings;
 use crate::doors::{self, Door, Listeners, Shutdown};
 use crate::error::{Blame, Error};
@@ -25,8 +26,8 @@ use crate::net::origin::Origin;
 use crate::net::tls::client::ClientTls;
 use crate::net::tls::files::read_client;
 use crate::reactor::slab::GenerationalSlab;
-use crate::reactor::{Alarm, Context, Key, SourceKind};
-use crate::relay::pipes::{Budget, Pipes};
+use crate::reactor::{Context, Key, SourceKind};
+use crate::relay::pipes::Budget;
 use crate::stats::Snapshot;
 
 /// The part of a tunnel door that is made from the file system.
@@ -97,8 +98,7 @@ impl TunnelDoor {
             touched: Vec::new(),
             hosts: Hosts::default(),
             local_ports: LocalPorts::read(),
-            pipes: Pipes::new(prepared.pipes),
-            pipes_alarm: Alarm::default(),
+            pipes: LentPipes::new(prepared.pipes, TunnelSource::Pipes.only()),
             jitter: Jitter::new(RandomState::new().hash_one(std::process::id())),
             counters: Counters::default(),
             traffic: Traffic::default(),
@@ -224,8 +224,8 @@ impl Door for TunnelDoor {
             streams: self.streams.len(),
             round_trip: self.round_trip(),
             traffic: self.traffic,
-            pipes: self.pipes.budget().open(),
-            shortages: self.pipes.shortages(),
+            pipes: self.pipes.pipes.budget().open(),
+            shortages: self.pipes.pipes.shortages(),
         };
         report::snapshot(&self.counters, &gauges, &self.front, now)
     }

@@ -1,7 +1,7 @@
 //! The tunnel door's only I/O.
 //!
 //! The modules: `tunnels` connects to servers and runs the sessions with them, `streams` carries their streams to local
-//! services, `attempt` connects, `hosts` looks up; `local` is one end of the relay; `describe` writes the dump, and
+//! services, `attempt` connects, `hosts` looks up; `describe` writes the dump, and
 //! `lifecycle` starts, reloads and stops the door.
 //!
 //! Invariants: a tunnel and a stream are known by keys that are never used again. Each call from the reactor that has touched
@@ -11,7 +11,6 @@ mod attempt;
 mod describe;
 mod hosts;
 mod lifecycle;
-mod local;
 mod streams;
 mod tunnels;
 
@@ -25,10 +24,10 @@ use super::options::Options;
 use crate::doors::Door;
 use crate::doors::front::Front;
 use crate::doors::jitter::Jitter;
+use crate::doors::lent_pipes::LentPipes;
 use crate::net::local_ports::LocalPorts;
 use crate::reactor::slab::GenerationalSlab;
-use crate::reactor::{Alarm, Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
-use crate::relay::pipes::Pipes;
+use crate::reactor::{Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
 
 pub use lifecycle::{Prepared, prepare};
 pub(super) use streams::Traffic;
@@ -47,9 +46,7 @@ pub struct TunnelDoor {
     hosts: Hosts,
     /// The ports at which a connection may be one to itself.
     local_ports: LocalPorts,
-    pipes: Pipes,
-    /// The alarm at which idle pipes are closed.
-    pipes_alarm: Alarm,
+    pipes: LentPipes,
     jitter: Jitter,
     counters: Counters,
     traffic: Traffic,
@@ -92,7 +89,7 @@ impl Service for TunnelDoor {
             Some(TunnelSource::Remote) => self.remote_timeout(cx, source.key),
             Some(TunnelSource::Tunnel) => self.tunnel_timeout(cx, source.key),
             Some(TunnelSource::Stream) => self.stream_timeout(cx, source.key),
-            Some(TunnelSource::Pipes) => self.close_idle_pipes(cx),
+            Some(TunnelSource::Pipes) => self.pipes.close_idle(cx),
             Some(TunnelSource::Upkeep) => self.front.sum_up(cx),
             Some(TunnelSource::Drain) => self.drain_timeout(cx),
             // These sources have no alarm.

@@ -14,9 +14,9 @@ use super::super::core::opening::{Local as Kind, choose};
 use super::super::report;
 use super::attempt::{Attempt, Means, Places};
 use super::hosts::{Answer, Waiter};
-use super::local::Local;
 use super::tunnels::{Stage as TunnelStage, Tunnel};
 use super::{TunnelDoor, TunnelSource};
+use crate::doors::socket_end::SocketEnd;
 use crate::mux::core::StreamId;
 use crate::mux::session::Session;
 use crate::net::addr::ConnectAddr;
@@ -60,7 +60,7 @@ enum Stage {
     /// Its service is being connected to, and gets these bytes first.
     Connecting(Box<Attempt>, Vec<u8>),
     /// Bytes go both ways.
-    Relaying(Box<(Conversation, Local)>),
+    Relaying(Box<(Conversation, SocketEnd)>),
     /// The service has ended, and what the client still sends is thrown away.
     Draining,
 }
@@ -260,7 +260,7 @@ impl TunnelDoor {
             Ok(true) => {
                 let held = std::mem::take(held);
                 if let Stage::Connecting(attempt, _) = std::mem::replace(&mut carried.stage, Stage::Draining) {
-                    let relay = (Conversation::new(held, Vec::new()), Local::new(attempt.conn));
+                    let relay = (Conversation::new(held, Vec::new()), SocketEnd::server(attempt.conn));
                     carried.stage = Stage::Relaying(Box::new(relay));
                 }
                 carried.last = cx.now();
@@ -345,7 +345,7 @@ impl TunnelDoor {
         let mut scratch = cx.lend_buffer();
         let mut tools = Tools {
             scratch: &mut scratch,
-            pipes: &mut self.pipes,
+            pipes: &mut self.pipes.pipes,
             now: cx.now(),
         };
         let standing = conversation.run(&mut session.end_of(carried.stream), local, &mut tools);
@@ -365,7 +365,7 @@ impl TunnelDoor {
         let tunnel = carried.tunnel;
         cx.return_buffer(scratch);
         self.touch(tunnel);
-        self.tend_pipes(cx);
+        self.pipes.tend(cx, &mut self.front);
         match standing {
             Standing::Waiting => {}
             Standing::MoreLater => cx.resume_later(TunnelSource::Stream.at(key)),
@@ -468,24 +468,5 @@ impl TunnelDoor {
             .map_or("a tunnel that is gone", |tunnel| &tunnel.name);
         let (name, number) = (self.front.name(), carried.stream.0);
         log::info!(service:% = name; "{name}: {tunnel}, stream {number}: {words}");
-    }
-
-    // ---- pipes -------------------------------------------------------------------------------------------------
-
-    /// Logs a shortage of pipes, and sees to it that idle ones are closed.
-    fn tend_pipes(&mut self, cx: &mut Context<'_>) {
-        if let Some(shortage) = self.pipes.take_shortage() {
-            let line = report::short_of_pipes(shortage);
-            self.front.note(cx, Level::Warn, report::PIPES, format_args!("{line}"));
-        }
-        if self.pipes_alarm.at().is_none() {
-            self.close_idle_pipes(cx);
-        }
-    }
-
-    pub(super) fn close_idle_pipes(&mut self, cx: &mut Context<'_>) {
-        cx.clear_alarm(&mut self.pipes_alarm);
-        let next = self.pipes.close_idle(cx.now());
-        cx.set_alarm(&mut self.pipes_alarm, TunnelSource::Pipes.only(), next);
     }
 }
