@@ -27,7 +27,6 @@ pub(super) struct Carried {
     /// The number of bytes that the owner has, and for which the peer has no credit yet.
     given: u64,
     is_reset: bool,
-    has_said_end: bool,
     /// True if it is among the streams to be run.
     pub(super) is_woken: bool,
     /// Its place among the streams that wait for room.
@@ -41,7 +40,6 @@ impl Carried {
             kept: Buffer::default(),
             given: 0,
             is_reset: false,
-            has_said_end: false,
             is_woken: false,
             parked: None,
         }
@@ -137,13 +135,6 @@ impl<'a> StreamEnd<'a> {
         }
     }
 
-    fn read_kept(&mut self, to: &mut [u8]) -> usize {
-        let Some(carried) = self.session.streams.get_mut(&self.stream) else {
-            return 0;
-        };
-        carried.take_kept(to)
-    }
-
     /// Returns the number of bytes that a frame of this stream may have now, at least one, when nothing is owed.
     fn room(&mut self, length: usize) -> Result<u32, Event> {
         let session = &mut *self.session;
@@ -223,7 +214,10 @@ impl Endpoint for StreamEnd<'_> {
         self.credit();
         let count = match self.place() {
             Place::None(event) => return Err(event),
-            Place::Kept => self.read_kept(to),
+            Place::Kept => {
+                let carried = self.session.streams.get_mut(&self.stream);
+                carried.map_or(0, |carried| carried.take_kept(to))
+            }
             Place::Brought(count) => {
                 let bytes = self.session.input.bytes();
                 let count = copy(bytes.get(..count).unwrap_or(bytes), to);
@@ -272,11 +266,7 @@ impl Endpoint for StreamEnd<'_> {
     }
 
     fn say_end(&mut self) {
-        if let Some(carried) = self.session.streams.get_mut(&self.stream)
-            && !std::mem::replace(&mut carried.has_said_end, true)
-        {
-            self.session.core.end(self.stream);
-        }
+        self.session.core.end(self.stream);
     }
 
     /// A stream that is given up without its end is reset.

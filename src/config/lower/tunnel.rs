@@ -15,6 +15,7 @@ use crate::config::quote::Quoted;
 use crate::config::spec::listen::ListenSpec;
 use crate::config::spec::tunnel::TunnelSpec;
 use crate::doors::front::options::LimitKind;
+use crate::doors::route::options::LONGEST_SECRET;
 use crate::doors::tunnel::options::{Connect, ConnectAddr, Options, Remote, Secret, Source};
 use crate::net::addr::Transport;
 use crate::net::tls::client::server_name;
@@ -24,8 +25,6 @@ const DEFAULT_BACKOFF: Duration = Duration::from_secs(60);
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const DEFAULT_OLD_GENERATION_TIMEOUT: Duration = Duration::from_secs(3600);
-/// The length of a secret goes into 16 bits, and the door that it is for takes as many bytes.
-const LONGEST_SECRET: usize = 4_096;
 
 /// Lowers one tunnel door. `is_whole` is true if the spec holds all settings that were written: if not, the missing ones
 /// were reported as mistakes already, and must not cause a second one.

@@ -85,11 +85,6 @@ impl Handshake {
             length => Ok(rest.get(..length).and_then(Secret::new)),
         }
     }
-
-    /// Returns the fault of a handshake whose stream has ended before it was complete.
-    pub const fn end(&self) -> Fault {
-        Fault::Short
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use log::Level;
 
+use super::super::core::handshake::Fault;
 use super::super::core::life::TABLE_PATIENCE;
 use super::super::core::table::Address;
 use super::super::report;
@@ -184,7 +185,7 @@ impl Tunnel {
                         _ if is_complete => Taken::Secret,
                         // The session is over, which is told.
                         _ if outcome != Moved::SourceEnded && session.is_over() => Taken::Nothing,
-                        State::Strange { handshake, .. } => Taken::Refused(handshake.end().to_string()),
+                        State::Strange { .. } => Taken::Refused(Fault::Short.to_string()),
                         State::Undecided { .. } | State::Serving | State::Over => Taken::Nothing,
                     };
                 }

@@ -148,10 +148,9 @@ impl Door for TunnelDoor {
     }
 
     /// No client connects to this door.
-    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, _origin: Origin) {
         drop(conn);
         self.front.descriptor_freed(cx);
-        let _ = origin;
     }
 
     fn turn_away(&mut self, _cx: &mut Context<'_>, conn: Conn, _origin: &Origin, _over: OverLimit) {
