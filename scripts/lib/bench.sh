@@ -144,13 +144,14 @@ verdict() {
     awk -v a="$1" -v b="$3" -v at_least="$2" 'BEGIN { print ((at_least == ">=" ? a >= b : a <= b) ? "ok" : "missed") }'
 }
 
-# row WHAT MEASURED COMPARISON TARGET: one line of the table; without a target for information.
+# row WHAT MEASURED COMPARISON TARGET: one line of the table, with its verdict and its share of the target; without a target for
+# information.
 row() {
     if [ $# -eq 2 ]; then
         printf '%-62s %10s\n' "$1" "$2"
         return
     fi
-    printf '%-62s %10s  %s %-6s %s\n' "$1" "$2" "$3" "$4" "$(verdict "$2" "$3" "$4")"
+    printf '%-62s %10s  %s %-6s %-6s %s\n' "$1" "$2" "$3" "$4" "$(verdict "$2" "$3" "$4")" "$(ratio "$2" "$4")"
 }
 
 resident_bytes() {

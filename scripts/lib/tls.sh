@@ -61,14 +61,16 @@ wait_for_port() {
     done
 }
 
-# spend PROCESS AMOUNT COMMAND...: runs the load and leaves what it says in $said, and the microseconds of processor time that the
-# process took for each of the AMOUNT things in $spent.
+# spend PROCESSES AMOUNT COMMAND...: runs the load and leaves what it says in $said, and the microseconds of processor time that
+# the processes, one or a list, took together for each of the AMOUNT things in $spent.
 spend() {
-    spender=$1 amount=$2
+    spenders=$1 amount=$2
     shift 2
-    spent_before=$(processor_time "$spender")
+    # shellcheck disable=SC2086  # a list
+    spent_before=$(processor_time $spenders)
     said=$("$@")
-    spent=$(awk -v t=$(($(processor_time "$spender") - spent_before)) -v n="$amount" 'BEGIN { printf "%.2f", t / n / 1000 }')
+    # shellcheck disable=SC2086
+    spent=$(awk -v t=$(($(processor_time $spenders) - spent_before)) -v n="$amount" 'BEGIN { printf "%.2f", t / n / 1000 }')
 }
 
 # note_tls NAME VALUE: of this round.
