@@ -1,7 +1,12 @@
 # The part `tunnel` of scripts/bench: iotcpd's tunnel (a route door, and `iotcpd tunnel` behind it) beside rathole's, each with and
-# without TLS between its two programs, in front of the same server. To be sourced after scripts/lib/tls.sh.
+# without TLS between its two programs, and beside two bare routers, one behind the other: what two programs that splice cost
+# without a tunnel. All are in front of the same server. To be sourced after scripts/lib/tls.sh.
 # shellcheck shell=sh disable=SC2154,SC2034  # variables of, and for, scripts/bench and the libraries before this one
 
+# All of it runs in a network namespace of its own, whose connections have the congestion control $congestion, whatever the
+# system's is: BBR, which some machines are set to, paces every connection over the loopback by timers, to a quarter of what the
+# kernel can move, at four times the processor time, and then a tunnel's one connection is compared with the timers of eight.
+#
 # The load, the server and the two programs of each tunnel share all processors, as the kernel places them: rathole has a thread
 # for each processor, iotcpd one loop for each program. Processor time is that of both programs and of nothing else. Connections are
 # those of scripts/lib/route.sh, without cryptography of their own. $work/tunnel/NAME has a line for each round.
@@ -13,6 +18,7 @@ rathole=target/rathole/bin/rathole
 tunnel_clients=32
 tunnel_idle=500
 tunnel_secret=TB2pbZ5FR8GQZp9W
+congestion=${CONGESTION:-cubic}
 
 # install_rathole: from crates.io, into target/rathole, if it is not there. Its own Cargo.lock names a version of the crate time
 # (0.3.29) that Rust 1.80 and later refuse, so its libraries are the newest that it takes.
@@ -20,6 +26,21 @@ install_rathole() {
     [ ! -x $rathole ] || return 0
     cargo install rathole --version $rathole_version --root target/rathole ||
         die "rathole $rathole_version cannot be built, with which the tunnel is compared"
+}
+
+# enter_network COMMAND...: runs it in a network of its own, which has the loopback alone.
+enter_network() {
+    [ "$(id -u)" -eq 0 ] && into='unshare -n' || into='unshare -rn'
+    $into env IN_NETWORK=yes "$@"
+}
+
+# set_network_up: once in there.
+set_network_up() {
+    ip link set lo up
+    for place in 127.0.0.0/8 127.0.0.1; do
+        ip route change local $place dev lo proto kernel scope host src 127.0.0.1 table local congctl "$congestion" ||
+            die "there is no congestion control $congestion here: name another one with CONGESTION"
+    done
 }
 
 # note_tunnel NAME VALUE: of this round, if there is a value.
@@ -41,7 +62,7 @@ run_program() {
     running="$running $process"
 }
 
-# start_tunnel WHO: iotcpd, iotcpd_tls, rathole or rathole_tls, in front of $served_address; leaves its processes in $WHO_server and
+# start_tunnel WHO: iotcpd, iotcpd_tls, rathole, rathole_tls or bare, in front of $served_address; leaves its processes in $WHO_server and
 # $WHO_client, and its address in $WHO_address. Returns when a connection gets through.
 start_tunnel() {
     who=$1
@@ -53,6 +74,12 @@ start_tunnel() {
     case $who in
         iotcpd*) start_iotcpd_tunnel "$who" "$port" "$visited_port" ;;
         rathole*) start_rathole "$who" "$port" "$visited_port" ;;
+        bare)
+            run_program bare-client target/release/examples/bare-router "$port" "$served_address" 10
+            client=$process
+            run_program bare-server target/release/examples/bare-router "$visited_port" "127.0.0.1:$port" 10
+            server=$process
+            ;;
     esac
     eval "${who}_server=\$server ${who}_client=\$client ${who}_address=127.0.0.1:$visited_port"
     tries=0
@@ -156,6 +183,7 @@ measure_tunnel_round() {
         fi
         whos="iotcpd$kind rathole$kind"
         [ $((round % 2)) -eq 0 ] || whos="rathole$kind iotcpd$kind"
+        [ -n "$kind" ] || whos="$whos bare"
         for direction in bulk push; do
             for streams in 1 8; do
                 for who in $whos; do
@@ -171,7 +199,7 @@ measure_tunnel_round() {
             spend_on_tunnel "$who" trips "$trips" "$tunnel_load" trips @ $tunnel_clients "$trips"
         done
     done
-    for pair in 'iotcpd rathole' 'iotcpd_tls rathole_tls' 'iotcpd_tls iotcpd'; do
+    for pair in 'iotcpd rathole' 'iotcpd bare' 'iotcpd_tls rathole_tls' 'iotcpd_tls iotcpd'; do
         for what in bulk-1 bulk-8 push-1 push-8; do
             # shellcheck disable=SC2086  # two words
             compare_tunnels $pair $what rate us
@@ -235,7 +263,7 @@ measure_tunnel() {
         -passout "pass:$tunnel_secret"
     start served "$tunnel_load" serve 0
     served_process=$process served_address=$address
-    tunnels='iotcpd rathole iotcpd_tls rathole_tls'
+    tunnels='iotcpd rathole bare iotcpd_tls rathole_tls'
     # Memory first: later each has served more than is in flight at a time.
     for who in $tunnels; do
         start_tunnel "$who"
@@ -260,15 +288,21 @@ measure_tunnel() {
 print_tunnel() {
     row 'bytes a second, eight streams / rathole' "$(tunnel_median iotcpd-rathole-bulk-8-rate)" '>=' 1.5
     row 'processor time for them / rathole' "$(tunnel_median iotcpd-rathole-bulk-8-us)" '<=' 0.35
+    row 'bytes a second / two bare routers' "$(tunnel_median iotcpd-bare-bulk-8-rate)"
+    row 'processor time / two bare routers' "$(tunnel_median iotcpd-bare-bulk-8-us)"
     row 'bytes a second, one stream / rathole' "$(tunnel_median iotcpd-rathole-bulk-1-rate)" '>=' 2
     row 'processor time for them / rathole' "$(tunnel_median iotcpd-rathole-bulk-1-us)" '<=' 0.35
+    row 'bytes a second / two bare routers' "$(tunnel_median iotcpd-bare-bulk-1-rate)"
+    row 'processor time / two bare routers' "$(tunnel_median iotcpd-bare-bulk-1-us)"
     for streams in 8 1; do
         row "bytes a second to the server, streams: $streams / rathole" "$(tunnel_median iotcpd-rathole-push-$streams-rate)"
         row 'processor time for them / rathole' "$(tunnel_median iotcpd-rathole-push-$streams-us)"
     done
     row 'new connections a second / rathole' "$(tunnel_median iotcpd-rathole-new-rate)" '>=' 1.2
+    row 'the same / two bare routers' "$(tunnel_median iotcpd-bare-new-rate)"
     row 'their p99 / rathole' "$(tunnel_median iotcpd-rathole-new-p99)"
     row 'processor time for one / rathole' "$(tunnel_median iotcpd-rathole-new-us)"
+    row 'the same / two bare routers' "$(tunnel_median iotcpd-bare-new-us)"
     row "round trips a second on $tunnel_clients streams / rathole" "$(tunnel_median iotcpd-rathole-trips-rate)"
     row 'their p99 / rathole' "$(tunnel_median iotcpd-rathole-trips-p99)"
     row 'processor time for one / rathole' "$(tunnel_median iotcpd-rathole-trips-us)"
