@@ -10,6 +10,9 @@
 //!   over at once.
 //! - After a write that has failed, what the side has sent before is still delivered. The side has never said the end
 //!   that is found behind that: the write has taken the error, and leaves an end to a read. So it is a failure as well.
+//! - A side that has hung up takes nothing more, whether or not there is something to write to it: once what it has sent is
+//!   delivered with its end, the direction to it is cut. Otherwise a server that has nothing to say would be kept for a
+//!   client that is gone.
 //!
 //! Deadlines, the closing of the sockets and their resets are the owner's.
 
@@ -62,6 +65,9 @@ pub struct Conversation {
     up: Carrier,
     /// From the server to the client.
     down: Carrier,
+    /// The sides that have hung up.
+    is_client_gone: bool,
+    is_server_gone: bool,
 }
 
 impl Conversation {
@@ -72,6 +78,8 @@ impl Conversation {
         Self {
             up: Carrier::new(first),
             down: Carrier::new(answer),
+            is_client_gone: false,
+            is_server_gone: false,
         }
     }
 
@@ -98,10 +106,11 @@ impl Conversation {
 
     /// Takes in an event of the poll for one side.
     pub fn note(&mut self, side: Side, readiness: Readiness) {
-        let (from, to) = match side {
-            Side::Client => (&mut self.up, &mut self.down),
-            Side::Server => (&mut self.down, &mut self.up),
+        let (from, to, is_gone) = match side {
+            Side::Client => (&mut self.up, &mut self.down, &mut self.is_client_gone),
+            Side::Server => (&mut self.down, &mut self.up, &mut self.is_server_gone),
         };
+        *is_gone |= readiness.hung_up;
         // After a hang-up the next call has its reason to tell.
         if readiness.readable || readiness.read_closed || readiness.hung_up {
             from.handle(Event::SourceReady);
@@ -126,6 +135,8 @@ impl Conversation {
     pub fn run(&mut self, client: &mut impl Endpoint, server: &mut impl Endpoint, tools: &mut Tools<'_>) -> Standing {
         let up = carry(&mut self.up, &self.down, client, server, tools);
         let down = carry(&mut self.down, &self.up, server, client, tools);
+        cut_behind(&self.up, &mut self.down, self.is_client_gone);
+        cut_behind(&self.down, &mut self.up, self.is_server_gone);
         match self.outcome() {
             Some(outcome) => Standing::Over(outcome),
             None if up == PumpEnd::MoreLater || down == PumpEnd::MoreLater => Standing::MoreLater,
@@ -147,6 +158,13 @@ impl Conversation {
             (false, _) => Outcome::Closed(Side::Server),
             (true, false) => Outcome::Closed(Side::Client),
         })
+    }
+}
+
+/// Cuts the direction to a side that has hung up, once nothing more can come from it.
+fn cut_behind(from: &Carrier, to: &mut Carrier, is_gone: bool) {
+    if is_gone && from.direction().is_over() && !to.direction().is_over() {
+        to.handle(Event::SinkClosed);
     }
 }
 

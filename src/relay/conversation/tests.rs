@@ -595,6 +595,41 @@ fn a_side_that_takes_no_more_may_still_send() {
     assert_eq!(relay.finish(), Outcome::Closed(Side::Server));
 }
 
+/// A server that has nothing to say would never be found without its client.
+#[test]
+fn a_side_that_hangs_up_behind_its_end_is_not_waited_for() {
+    for first in [Side::Client, Side::Server] {
+        let ((client, client_peer), (server, server_peer)) = (tcp(), tcp());
+        let mut relay = Relay::new(client, server, &budget());
+        let (mut early, mut late) = match first {
+            Side::Client => (client_peer, server_peer),
+            Side::Server => (server_peer, client_peer),
+        };
+        late.set_nonblocking(true).unwrap();
+        relay.watch(&late);
+        early.write_all(b"all").unwrap();
+        early.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(relay.read_by(&mut late, usize::MAX), (b"all".to_vec(), true));
+        assert_eq!(relay.turn(), Standing::Waiting);
+        reset(early);
+        assert_eq!(relay.finish(), Outcome::Closed(first));
+    }
+}
+
+/// The hang-up may come with the end, and with bytes that are not read yet.
+#[test]
+fn a_side_that_hangs_up_at_once_gives_all_that_it_has_sent() {
+    let ((client, mut client_peer), (server, mut server_peer)) = (unix(), unix());
+    let mut relay = Relay::new(client, server, &budget());
+    server_peer.set_nonblocking(true).unwrap();
+    relay.watch(&server_peer);
+    let sent = bytes(100_000, 0);
+    client_peer.write_all(&sent).unwrap();
+    drop(client_peer);
+    assert!(relay.read_by(&mut server_peer, usize::MAX) == (sent, true));
+    assert_eq!(relay.finish(), Outcome::Closed(Side::Client));
+}
+
 /// An operation of one of the peers, or a turn of the relay.
 #[derive(Debug, Clone, Copy)]
 enum Operation {
