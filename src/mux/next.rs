@@ -40,3 +40,29 @@ pub enum End {
     /// The frame that was begun for a stream cannot be completed.
     Unpaid,
 }
+
+/// The kinds of reasons, as they are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// The peer has closed the connection.
+    Closed,
+    /// The connection has failed, or was cut.
+    Lost,
+    /// The peer did not answer a ping.
+    Silent,
+    /// The peer did not keep to the protocol.
+    Faulty,
+}
+
+impl End {
+    /// Returns the kind of the reason.
+    #[must_use]
+    pub const fn departure(&self) -> Departure {
+        match self {
+            End::Closed => Departure::Closed,
+            End::Cut | End::Failed(_) | End::Unpaid => Departure::Lost,
+            End::Fault(Fault::Silent) => Departure::Silent,
+            End::Fault(_) => Departure::Faulty,
+        }
+    }
+}

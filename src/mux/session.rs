@@ -18,30 +18,35 @@
 //! - A stream that could not write, because of the connection or of another stream's debt, is parked, and woken in its
 //!   turn when there is room. One without credit is woken when the peer has granted some.
 //! - Whatever is kept of a stream is within its window, and all of it within the session's total: the core sees to both.
-//! - After the end of the session each stream is woken once, and reads its failure.
+//! - A write that fails ends nothing: what the peer has sent before is still read, and delivered. Whatever would be written
+//!   from then on is dropped, and the streams are told that their peers take no more.
+//! - After the end of the session each stream is woken once, and reads its failure, in as many turns as it takes.
+//!
+//! The modules: `waking` has the streams that wait for their turn, `writing` the way to the connection.
 //!
 //! The rules of the protocol are the core's; deadlines and the log are the door's.
 
+mod waking;
+mod writing;
+
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-use super::core::{self, Counters, Event, Expected, Role, Settings, StreamId};
+use super::core::{self, Counters, Expected, Fault, Input, Role, Settings, StreamId};
 use super::frame::HEADER;
-pub use super::next::{End, Next};
+pub use super::next::{Departure, End, Next};
 use super::queue::Queue;
 use super::stream::{Carried, StreamEnd};
 use super::window::Window;
-use crate::net::conn::{Conn, Received, Sent};
+use crate::net::conn::{Conn, Received};
 use crate::reactor::Readiness;
 use crate::relay::pipes::Pipe;
+pub(super) use writing::ROOM;
 
-/// The number of bytes in the connection's buffer above which streams wait for room.
-pub(super) const ROOM: usize = 64 << 10;
 /// The number of steps, each a frame or a part of one, that a turn makes at most.
 const STEPS_PER_TURN: usize = 64;
-/// The number of parked streams that are woken at once.
-const WOKEN_AT_ONCE: usize = 16;
+/// The number of streams that are opened or run in a turn at most: at the end of a session all of them are to be run.
+const RUNS_PER_TURN: usize = 256;
 /// The length of frames behind which the next header is read alone, so that the payload behind it can be spliced.
 const BULK: u32 = 32 << 10;
 
@@ -58,6 +63,7 @@ pub struct Session {
     /// True if more of the payload under way may have come since its stream was woken.
     has_more: bool,
     steps: usize,
+    runs: usize,
     /// The streams that the peer has opened, and the door does not know yet.
     opened: VecDeque<StreamId>,
     /// The streams whose conversations are to be run.
@@ -65,6 +71,10 @@ pub struct Session {
     /// The streams that wait for room in the connection.
     parked: Queue,
     went_away: Option<u32>,
+    /// The reason for which nothing more can be written, if that is so.
+    unwritable: Option<String>,
+    /// True if the connection is to be read although no event of it has come.
+    is_to_read: bool,
     end: Option<End>,
     has_told_end: bool,
 }
@@ -81,10 +91,13 @@ impl Session {
             is_bulk: false,
             has_more: false,
             steps: 0,
+            runs: 0,
             opened: VecDeque::new(),
             woken: VecDeque::new(),
             parked: Queue::default(),
             went_away: None,
+            unwritable: None,
+            is_to_read: false,
             end: None,
             has_told_end: false,
         }
@@ -119,10 +132,11 @@ impl Session {
     pub fn next(&mut self, now: Instant) -> Next {
         loop {
             self.take_events();
-            if let Some(stream) = self.opened.pop_front() {
-                return Next::Opened(stream);
+            if self.runs >= RUNS_PER_TURN {
+                return self.pause(Next::MoreLater);
             }
-            if let Some(next) = self.next_woken() {
+            if let Some(next) = self.next_opened().or_else(|| self.next_woken()) {
+                self.runs += 1;
                 return next;
             }
             if let Some(code) = self.went_away.take() {
@@ -147,14 +161,14 @@ impl Session {
                 Some(expected) => self.go_on_with(expected),
                 None => self.read_header(now),
             };
-            if !has_moved && !self.wake_parked() {
+            if !has_moved && !self.wake_parked() && !std::mem::take(&mut self.is_to_read) {
                 return self.pause(Next::Idle);
             }
         }
     }
 
     fn pause(&mut self, next: Next) -> Next {
-        self.steps = 0;
+        (self.steps, self.runs) = (0, 0);
         next
     }
 
@@ -164,12 +178,13 @@ impl Session {
     pub fn flush(&mut self) -> bool {
         self.write_out();
         let is_to_tell = self.end.is_some() && !self.has_told_end;
-        !self.woken.is_empty() || !self.opened.is_empty() || is_to_tell || self.can_wake_parked()
+        let has_streams = !self.woken.is_empty() || !self.opened.is_empty() || self.can_wake_parked();
+        has_streams || is_to_tell || self.is_to_read
     }
 
     /// Opens a stream for this owner. `None` if the peer takes no more.
     pub fn open(&mut self, owner: u64) -> Option<StreamId> {
-        if self.end.is_some() {
+        if !self.is_writable() {
             return None;
         }
         let stream = self.core.open()?;
@@ -188,6 +203,19 @@ impl Session {
     /// Refuses a stream that the peer has opened.
     pub fn refuse(&mut self, stream: StreamId) {
         self.core.reset(stream);
+    }
+
+    /// The edges of a stream that was [named](Next::Stream), for its conversation. A stream whose peer takes no more has hung
+    /// up, although bytes of it may be left.
+    #[must_use]
+    pub fn edges_of(&self, stream: StreamId) -> Readiness {
+        let is_reset = self.streams.get(&stream).is_none_or(Carried::is_reset);
+        Readiness {
+            readable: true,
+            writable: true,
+            read_closed: false,
+            hung_up: is_reset || !self.is_writable(),
+        }
     }
 
     /// The end of a stream, for one run of its conversation.
@@ -221,7 +249,21 @@ impl Session {
     /// Returns true if no stream can be opened any more.
     #[must_use]
     pub fn is_gone_away(&self) -> bool {
-        self.end.is_some() || self.core.is_gone_away()
+        !self.is_writable() || self.core.is_gone_away()
+    }
+
+    /// Returns true if more of a stream would have to come, and never will.
+    #[must_use]
+    pub fn is_broken_off(&self, stream: StreamId) -> bool {
+        let is_reset = self.streams.get(&stream).is_none_or(Carried::is_reset);
+        is_reset || self.end.is_some() && self.core.input(stream) == Input::Open
+    }
+
+    /// Returns true if nothing is left to be written, or nothing more can be.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        let is_empty = self.conn.unwritten() == 0 && self.core.owed().is_none() && !self.core.has_control();
+        is_empty || !self.is_writable()
     }
 
     /// Returns true once the session is over.
@@ -272,78 +314,6 @@ impl Session {
     #[must_use]
     pub fn streams(&self) -> usize {
         self.streams.len()
-    }
-
-    // ---- waking ------------------------------------------------------------------------------------------------
-
-    fn take_events(&mut self) {
-        while let Some(event) = self.core.next_event() {
-            match event {
-                Event::Opened(stream) => self.opened.push_back(stream),
-                Event::Readable(stream) | Event::Writable(stream) => self.wake(stream),
-                Event::Reset(stream) | Event::Evicted(stream) => {
-                    if let Some(carried) = self.streams.get_mut(&stream) {
-                        carried.note_reset();
-                    }
-                    self.wake(stream);
-                }
-                Event::WentAway(code) => self.went_away = Some(code),
-            }
-        }
-    }
-
-    pub(super) fn wake(&mut self, stream: StreamId) {
-        if let Some(carried) = self.streams.get_mut(&stream)
-            && !std::mem::replace(&mut carried.is_woken, true)
-        {
-            self.woken.push_back(stream);
-        }
-    }
-
-    fn next_woken(&mut self) -> Option<Next> {
-        while let Some(stream) = self.woken.pop_front() {
-            // Otherwise it was released.
-            if let Some(carried) = self.streams.get_mut(&stream) {
-                carried.is_woken = false;
-                let owner = carried.owner;
-                return Some(Next::Stream { stream, owner });
-            }
-        }
-        None
-    }
-
-    /// Lets a stream wait for room in the connection.
-    pub(super) fn park(&mut self, stream: StreamId) {
-        if let Some(carried) = self.streams.get_mut(&stream) {
-            self.parked.add(stream, &mut carried.parked);
-        }
-    }
-
-    /// Returns true if a parked stream may be woken: everything is written. A rest has found the connection full, so an event
-    /// follows; woken before that, a stream whose bulk wants an empty buffer would be parked again in every turn.
-    fn can_wake_parked(&self) -> bool {
-        !self.parked.is_empty() && self.has_room() && self.conn.unwritten() == 0
-    }
-
-    /// Wakes some of the parked streams, if there is room. Returns true if one was woken.
-    fn wake_parked(&mut self) -> bool {
-        if self.parked.is_empty() {
-            return false;
-        }
-        self.write_out();
-        if !self.can_wake_parked() {
-            return false;
-        }
-        for _ in 0..WOKEN_AT_ONCE {
-            let Some(stream) = self.parked.first() else { break };
-            let Some(carried) = self.streams.get_mut(&stream) else {
-                debug_assert!(false, "a stream that is released does not wait");
-                break;
-            };
-            self.parked.remove(&mut carried.parked);
-            self.wake(stream);
-        }
-        !self.woken.is_empty()
     }
 
     // ---- from the tunnel ---------------------------------------------------------------------------------------
@@ -407,85 +377,55 @@ impl Session {
             Received::Nothing => {}
             Received::End if self.core.expected().is_none() && self.input.is_empty() => self.end(End::Closed),
             Received::End | Received::Cut => self.end(End::Cut),
-            Received::Failed => self.fail(),
+            Received::Failed => {
+                let why = self.error();
+                self.end(End::Failed(why));
+            }
         }
         None
     }
 
-    // ---- to the tunnel -----------------------------------------------------------------------------------------
-
-    /// Returns true if a stream may write: nothing is owed, and the connection's buffer has room.
-    pub(super) fn has_room(&self) -> bool {
-        self.end.is_none() && self.core.owed().is_none() && self.conn.unwritten() < ROOM
-    }
-
-    /// Puts the control frames into the connection's buffer, unless a payload is owed.
-    pub(super) fn gather_control(&mut self) {
-        while self.conn.unwritten() < ROOM
-            && let Some(frame) = self.core.next_control()
-        {
-            self.conn.output_mut().extend_from_slice(&frame);
-        }
-    }
-
-    /// Writes what was gathered, as far as the connection takes it.
-    pub(super) fn write_out(&mut self) {
-        self.gather_control();
-        if self.conn.flush() == Sent::Failed {
-            self.fail();
-        }
-    }
-
-    /// Pays what a stream owes that is given up: its bytes are moved from the pipe in which they lie.
-    fn pay(&mut self, stream: StreamId, left: u32, rest: Option<Pipe>) {
-        debug_assert!(self.core.owed() == Some((stream, left)), "the debt of this stream");
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX);
-        match rest.map(|pipe| read_all(&pipe, wanted)) {
-            Some(Ok(bytes)) => {
-                self.conn.output_mut().extend_from_slice(&bytes);
-                self.core.sent(left);
-            }
-            Some(Err(_)) | None => self.end(End::Unpaid),
-        }
-    }
-
     // ---- the end -----------------------------------------------------------------------------------------------
 
-    /// Ends the session because the connection has failed.
-    pub(super) fn fail(&mut self) {
-        let why = match self.conn.error() {
-            Some(error) => error.to_string(),
-            None => "the connection has failed".to_owned(),
-        };
-        self.end(End::Failed(why));
+    /// The words of the connection's error.
+    pub(super) fn error(&self) -> String {
+        let error = self.conn.error();
+        error.map_or_else(|| "the connection has failed".to_owned(), ToString::to_string)
+    }
+
+    /// Takes in that a write has failed for this reason, of which the connection may tell no more.
+    pub(super) fn note_unwritable(&mut self, why: String) {
+        if self.unwritable.is_none() && self.end.is_none() {
+            self.unwritable = Some(why);
+            self.drop_output();
+            self.conn.expect_input();
+            self.is_to_read = true;
+            self.wake_all();
+        }
     }
 
     fn end(&mut self, end: End) {
         if self.end.is_some() {
             return;
         }
-        self.end = Some(end);
+        // A connection whose write has failed once ends for that.
+        let end = match (self.unwritable.take(), end) {
+            (Some(why), End::Closed | End::Cut | End::Failed(_) | End::Unpaid | End::Fault(Fault::Silent)) => {
+                End::Failed(why)
+            }
+            (Some(_) | None, end) => end,
+        };
         // The peer learns the reason, if it still reads.
         self.gather_control();
         let _ = self.conn.flush();
+        self.end = Some(end);
+        self.wake_all();
+    }
+
+    fn wake_all(&mut self) {
         let streams: Vec<StreamId> = self.streams.keys().copied().collect();
         streams.into_iter().for_each(|stream| self.wake(stream));
     }
-}
-
-/// Reads this number of bytes from a pipe that holds as many.
-fn read_all(pipe: &Pipe, count: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; count];
-    let mut have = 0;
-    while let Some(to) = bytes.get_mut(have..).filter(|to| !to.is_empty()) {
-        match nix::unistd::read(&pipe.out, to) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(more) => have += more,
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One end of a stream, as a conversation reads and writes it: see [`Session`].
 
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
@@ -60,6 +61,10 @@ impl Carried {
             self.kept.clear();
         }
         count
+    }
+
+    pub(super) fn is_reset(&self) -> bool {
+        self.is_reset
     }
 
     /// Takes in that the stream was reset: its bytes are a part of an unknown whole.
@@ -138,8 +143,8 @@ impl<'a> StreamEnd<'a> {
     /// Returns the number of bytes that a frame of this stream may have now, at least one, when nothing is owed.
     fn room(&mut self, length: usize) -> Result<u32, Event> {
         let session = &mut *self.session;
-        let is_reset = session.streams.get(&self.stream).is_none_or(|carried| carried.is_reset);
-        if is_reset || session.is_over() {
+        let is_reset = session.streams.get(&self.stream).is_none_or(Carried::is_reset);
+        if is_reset || !session.is_writable() {
             return Err(Event::SinkClosed);
         }
         session.gather_control();
@@ -167,6 +172,9 @@ impl<'a> StreamEnd<'a> {
         let count = self.room(held.min(SPLICED))?;
         // The header goes past the buffer.
         self.session.write_out();
+        if !self.session.is_writable() {
+            return Err(Event::SinkClosed);
+        }
         if self.session.conn.unwritten() > 0 {
             self.session.park(self.stream);
             return Err(Event::SinkFull);
@@ -174,7 +182,8 @@ impl<'a> StreamEnd<'a> {
         let header = self.session.core.begin_data(self.stream, count);
         match self.session.conn.send_ahead(&header) {
             Sent::Failed => {
-                self.session.fail();
+                let why = self.session.error();
+                self.session.note_unwritable(why);
                 Err(Event::SinkClosed)
             }
             Sent::Bytes(_) | Sent::Nothing => Ok(count),
@@ -185,7 +194,7 @@ impl<'a> StreamEnd<'a> {
     fn pay(&mut self, pipe: &Pipe, held: usize, left: u32) -> Result<usize, Errno> {
         let session = &mut *self.session;
         session.write_out();
-        if session.is_over() {
+        if !session.is_writable() {
             return Err(Errno::EPIPE);
         }
         let most = held.min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -201,8 +210,8 @@ impl<'a> StreamEnd<'a> {
                 Err(Errno::EAGAIN)
             }
             Err(Errno::EINTR) => Err(Errno::EINTR),
-            Err(_) => {
-                session.fail();
+            Err(errno) => {
+                session.note_unwritable(io::Error::from(errno).to_string());
                 Err(Errno::EPIPE)
             }
         }

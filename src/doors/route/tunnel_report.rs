@@ -1,31 +1,7 @@
 //! The numbers of a door's tunnel clients, and the words for their ends.
 
 use crate::mux::core::{Counters, Fault};
-use crate::mux::session::End;
-
-/// The reason for which a client that has served does so no longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Departure {
-    /// It has closed its connection.
-    Closed,
-    /// Its connection has failed, or was cut.
-    Lost,
-    /// It did not answer a ping.
-    Silent,
-    /// It did not keep to the protocol.
-    Faulty,
-}
-
-impl Departure {
-    pub(super) fn of(end: &End) -> Departure {
-        match end {
-            End::Closed => Departure::Closed,
-            End::Cut | End::Failed(_) | End::Unpaid => Departure::Lost,
-            End::Fault(Fault::Silent) => Departure::Silent,
-            End::Fault(_) => Departure::Faulty,
-        }
-    }
-}
+use crate::mux::session::{Departure, End};
 
 /// Since the start of the door.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -1,16 +1,17 @@
 //! Two sessions over a real connection, whose streams are carried to and from real sockets.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{RcvBuf, SndBuf};
+use nix::sys::socket::sockopt::{Linger, RcvBuf, SndBuf};
 
 use super::*;
+use crate::mux::frame::{Flags, Header, Kind};
 use crate::net::stream::Stream;
 use crate::relay::carrier::{PIECE, Tools};
 use crate::relay::conversation::{Conversation, Outcome, Side, Standing};
@@ -132,7 +133,9 @@ impl Door {
             return;
         };
         carried.conversation.note(Side::Client, ALL);
-        carried.conversation.note(Side::Server, ALL);
+        carried
+            .conversation
+            .note(Side::Server, self.session.edges_of(carried.stream));
         let mut tools = Tools {
             scratch: &mut self.scratch,
             pipes: &mut self.pipes,
@@ -422,6 +425,101 @@ fn a_session_that_is_cut_fails_its_streams_at_once() {
             .all(|outcome| *outcome == Outcome::Failed(Side::Server))
     );
     drop(pairs);
+}
+
+/// The service has nothing to say, and would never learn that its client is gone.
+#[test]
+fn a_reset_behind_the_end_of_a_stream_is_told_to_a_silent_service() {
+    let mut tunnel = Tunnel::new();
+    let (owner, visitor, service) = tunnel.open();
+    visitor.shutdown(Shutdown::Write).unwrap();
+    tunnel.until(|_| read(&service, &mut Vec::new(), usize::MAX));
+    tunnel.near.abort(owner);
+    tunnel.until(|tunnel| tunnel.far.session.is_empty());
+    assert_eq!(tunnel.far.outcomes[&StreamId(2)], Outcome::Closed(Side::Server));
+}
+
+/// The peer has answered and has reset its connection, and a write finds that out first.
+#[test]
+fn an_answer_that_has_come_is_delivered_although_nothing_can_be_written_any_more() {
+    let (budget, (near, mut peer)) = (budget(), tcp());
+    let mut door = Door::new(near, Role::Server, &budget);
+    let (mut visitor, socket) = tcp();
+    let owner = door.open(socket);
+    door.go_on();
+    let answer = [&header(Kind::Data, Flags::default(), 2, 6)[..], b"answer"].concat();
+    peer.write_all(&answer).unwrap();
+    let at_once = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    setsockopt(&peer, Linger, &at_once).unwrap();
+    drop(peer);
+    visitor.write_all(&bytes(100_000, 1)).unwrap();
+    door.run(owner);
+    assert!(!door.session.is_writable(), "the write comes first");
+    let (mut got, end) = (Vec::new(), Instant::now() + LONG);
+    while door.end.is_none() {
+        assert!(Instant::now() < end, "the end is never noticed");
+        // No event follows the one that the write has taken.
+        door.go_on();
+        read(&visitor, &mut got, usize::MAX);
+    }
+    assert_eq!(got, b"answer");
+    assert!(matches!(door.end, Some(End::Failed(_))), "{:?}", door.end);
+    assert_eq!(door.outcomes[&StreamId(2)], Outcome::Failed(Side::Server));
+}
+
+#[test]
+fn the_end_is_told_to_many_streams_in_several_turns() {
+    const STREAMS: usize = 3 * RUNS_PER_TURN;
+    let (budget, (near, mut peer)) = (budget(), tcp());
+    let mut door = Door::new(near, Role::Server, &budget);
+    let mut streams = Vec::new();
+    while streams.len() < STREAMS {
+        match door.session.open(7) {
+            Some(stream) => {
+                streams.push(stream);
+                peer.write_all(&header(Kind::WindowUpdate, Flags::ACK, stream.0, 0))
+                    .unwrap();
+            }
+            // It leaves only this number unacknowledged.
+            None => door.turn(),
+        }
+    }
+    drop(peer);
+    let (mut told, mut turns, end) = (0, 0, Instant::now() + LONG);
+    loop {
+        door.session.note(ALL);
+        let in_turn = std::iter::from_fn(|| match door.session.next(Instant::now()) {
+            Next::Stream { .. } => Some(1),
+            Next::Over(end) => {
+                door.end = Some(end);
+                None
+            }
+            _ => None,
+        });
+        let count: usize = in_turn.sum();
+        assert!(count <= RUNS_PER_TURN, "{count} streams in a turn");
+        told += count;
+        turns += usize::from(count > 0);
+        if door.end.is_some() {
+            break;
+        }
+        assert!(Instant::now() < end, "the end is never told");
+        let _ = door.session.flush();
+    }
+    assert!(told >= STREAMS && turns >= 3, "{told} streams in {turns} turns");
+}
+
+fn header(kind: Kind, flags: Flags, stream: u32, length: u32) -> [u8; HEADER] {
+    let header = Header {
+        kind,
+        flags,
+        stream,
+        length,
+    };
+    header.bytes()
 }
 
 #[test]

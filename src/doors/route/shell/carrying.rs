@@ -70,14 +70,10 @@ impl Relay {
     }
 
     /// Takes in that the stream of the server is to be looked at.
-    pub(super) fn note_stream(&mut self) {
-        let all = Readiness {
-            readable: true,
-            writable: true,
-            read_closed: false,
-            hung_up: false,
-        };
-        self.note(Side::Server, all);
+    pub(super) fn note_stream(&mut self, sessions: &Sessions) {
+        if let Server::Stream(stream) = self.server {
+            self.note(Side::Server, sessions.edges_of(stream));
+        }
     }
 
     /// The stream of the server, if it has one, with what was to be written to it next. The relay must not be run again.

@@ -143,12 +143,13 @@ impl RouteDoor {
 
     /// Goes on with a route after an event of its stream.
     pub(super) fn stream_ready(&mut self, cx: &mut Context<'_>, key: Key) {
+        let RouteDoor { routes, sessions, .. } = self;
         if let Some(Route {
             stage: Stage::Relaying(relay),
             ..
-        }) = self.routes.get_mut(key)
+        }) = routes.get_mut(key)
         {
-            relay.note_stream();
+            relay.note_stream(sessions);
         }
         self.go_on(cx, key);
     }

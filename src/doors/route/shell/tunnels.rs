@@ -20,12 +20,13 @@ use super::super::core::handshake::Handshake;
 use super::super::core::secrets::Secret;
 use super::super::core::tunnels::SessionId;
 use super::super::report;
-use super::super::tunnel_report::{Departure, departed, stranger_ended};
+use super::super::tunnel_report::{departed, stranger_ended};
 use super::strangers::HANDSHAKE;
+use super::streams::Stream;
 use super::{RouteDoor, RouteSource};
 use crate::amount;
 use crate::mux::core::{Counters, Role, Settings, StreamId};
-use crate::mux::session::{End, Next, Session};
+use crate::mux::session::{Departure, End, Next, Session};
 use crate::net::conn::Conn;
 use crate::net::origin::Origin;
 use crate::reactor::slab::GenerationalSlab;
@@ -104,6 +105,19 @@ impl Sessions {
             && !std::mem::replace(&mut tunnel.is_touched, true)
         {
             self.touched.push(key);
+        }
+    }
+
+    /// The edges of a stream, or a hang-up if its session is gone.
+    pub(super) fn edges_of(&self, stream: Stream) -> Readiness {
+        match self.list.get(stream.session) {
+            Some(tunnel) => tunnel.session.edges_of(stream.id),
+            None => Readiness {
+                readable: true,
+                writable: true,
+                read_closed: true,
+                hung_up: true,
+            },
         }
     }
 }
@@ -267,7 +281,7 @@ impl RouteDoor {
                 (level, report::TUNNEL_REFUSED, line)
             }
             State::Serving | State::Over => {
-                let departure = Departure::of(end);
+                let departure = end.departure();
                 self.tunnel_counts.count(departure);
                 let up = amount::span(cx.now().saturating_duration_since(tunnel.begun));
                 let cut = match tunnel.cut {
@@ -336,7 +350,8 @@ impl RouteDoor {
             let more = tunnel.take_uncounted();
             self.tunnel_counts.add(&more);
             let is_done = tunnel.session.is_over() && tunnel.session.is_empty();
-            if !is_unfinished && (is_done || self.sessions.are_sent_away && tunnel.is_unused()) {
+            let is_sent_away = self.sessions.are_sent_away && tunnel.is_unused() && tunnel.session.is_written();
+            if !is_unfinished && (is_done || is_sent_away) {
                 self.drop_session(cx, key);
                 continue;
             }
