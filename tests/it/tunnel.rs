@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use nix::sys::signal::Signal;
 
 use crate::harness::{Daemon, WATCHDOG, temp_dir};
-use crate::route_peers::Backend;
+use crate::route_peers::{Backend, Served};
 use crate::tunnel_peers::{ACK, DATA, FIN, Frame, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, header};
 
 const SECRET: &str = "TB2pb-secret";
@@ -116,6 +116,15 @@ impl Tunnel {
     fn open(&mut self, stream: u32, first: &[u8]) {
         let data = header(DATA, 0, stream, u32::try_from(first.len()).expect("a length"));
         self.send([&header(WINDOW_UPDATE, SYN, stream, 0)[..], &data, first].concat());
+    }
+
+    /// Opens a stream with a first byte, and returns its service, which has it.
+    #[track_caller]
+    fn begin(&mut self, stream: u32, local: &Backend) -> Served {
+        self.open(stream, b"!");
+        let mut served = local.accept();
+        served.expect("!");
+        served
     }
 
     /// Reads the frames of a stream up to its end, or its reset; returns the bytes, and true for an end.
@@ -294,4 +303,104 @@ fn hup_keeps_the_tunnel_and_changes_the_service_and_a_new_secret_makes_a_new_tun
     let mut new = gateway.accept();
     let _ = new.frame();
     assert_eq!(new.frame().1, greeting("another"));
+}
+
+/// As one does that is of this program, and does not know the secret.
+#[test]
+fn a_server_that_goes_away_again_and_again_is_waited_for() {
+    let (gateway, local) = (Gateway::new(), Backend::new());
+    let daemon = gateway.start(local.address(), &["-backoff", "1"]);
+    for _ in 0..3 {
+        gateway.greeted().send(header(GO_AWAY, 0, 0, 0));
+    }
+    daemon.stderr_wait(
+        "the server has gone away, as one does that does not know the secret; it is connected to again in",
+    );
+    exchange(&mut gateway.greeted(), 2, &local);
+    let stats = daemon.usr1();
+    assert_eq!(
+        ["connects", "servers gone away"].map(|label| stats.count(label)),
+        [4, 3]
+    );
+}
+
+/// Its service has nothing to say, and would be kept until idle-timeout.
+#[test]
+fn a_client_that_is_gone_behind_its_end_costs_its_service_no_longer() {
+    let (gateway, local) = (Gateway::new(), Backend::new());
+    let daemon = gateway.start(local.address(), &[]);
+    let mut tunnel = gateway.greeted();
+    let (mut first, mut second) = (tunnel.begin(2, &local), tunnel.begin(4, &local));
+    for (stream, served) in [(2, &mut first), (4, &mut second)] {
+        tunnel.send(header(WINDOW_UPDATE, FIN, stream, 0));
+        assert_eq!(served.read_to_end(), b"");
+    }
+    assert_eq!(daemon.usr1().count("streams active"), 2);
+    tunnel.send(header(WINDOW_UPDATE, RST, 2, 0));
+    daemon.usr1_until(|stats| stats.count("streams active") == 1);
+    // The other one loses its whole tunnel.
+    drop(tunnel);
+    daemon.usr1_until(|stats| stats.count("streams active") == 0);
+}
+
+#[test]
+fn term_lets_everything_be_written_first() {
+    const STREAMS: u32 = 40;
+    let (gateway, local) = (Gateway::new(), Backend::new());
+    let daemon = gateway.start(local.address(), &[]);
+    let mut tunnel = gateway.greeted();
+    let answer = vec![b'a'; 200_000];
+    for stream in (1..=STREAMS).map(|number| 2 * number) {
+        let mut served = tunnel.begin(stream, &local);
+        tunnel.send(header(WINDOW_UPDATE, FIN, stream, 0));
+        let answer = answer.clone();
+        // The tunnel is full from some stream on, and takes no more of it.
+        std::thread::spawn(move || served.send(answer));
+    }
+    daemon.usr1_until(|stats| stats.count("streams total") == u64::from(STREAMS));
+    daemon.signal(Signal::SIGTERM);
+    daemon.stderr_wait("draining");
+    let mut bytes = Vec::new();
+    tunnel.stream.read_to_end(&mut bytes).expect("the end of the tunnel");
+    let (mut rest, mut data, mut ends, mut went_away) = (&bytes[..], 0, 0, false);
+    while let Some((frame, behind)) = rest.split_first_chunk::<12>() {
+        let length = u32::from_be_bytes([frame[8], frame[9], frame[10], frame[11]]) as usize;
+        ends += u32::from(u16::from_be_bytes([frame[2], frame[3]]) & FIN != 0);
+        went_away |= frame[1] == GO_AWAY;
+        let payload = if frame[1] == DATA { length } else { 0 };
+        data += payload;
+        rest = behind.get(payload..).expect("a whole frame");
+    }
+    assert_eq!((data, ends, went_away), (40 * answer.len(), STREAMS, true));
+    assert!(rest.is_empty());
+    let (status, ..) = daemon.finish();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn clients_beyond_max_streams_are_turned_away_and_hup_raises_it() {
+    let (gateway, local) = (Gateway::new(), Backend::new());
+    let home = temp_dir();
+    let file = home.path().join("iotcpd.toml");
+    let write = |most: u32| {
+        let (remote, local) = (gateway.address(), local.address());
+        let keys = format!("remote = ['{remote}']\nlocal = '{local}'\nsecret = '{SECRET}'\nmax-streams = {most}\n");
+        fs::write(&file, format!("[tunnel.t]\n{keys}")).expect("a file");
+    };
+    write(2);
+    let daemon = Daemon::with(["run", "--config", file.to_str().expect("UTF-8")]).spawn();
+    let mut tunnel = gateway.greeted();
+    let _served = [2, 4].map(|stream| tunnel.begin(stream, &local));
+    tunnel.open(6, b"ping");
+    assert_eq!(tunnel.read_to_end_of(6), (Vec::new(), false));
+    daemon.stderr_wait("a client was turned away: there are 2, as many as max-streams allows");
+    write(3);
+    daemon.signal(Signal::SIGHUP);
+    daemon.stderr_wait("the configuration was read again");
+    exchange(&mut tunnel, 8, &local);
+    let stats = daemon.usr1();
+    assert_eq!(
+        ["streams total", "streams limited"].map(|label| stats.count(label)),
+        [3, 1]
+    );
 }

@@ -28,7 +28,7 @@ pub struct TunnelSpec {
     /// The longest time from one attempt to connect to a server to the next; the first ones follow sooner [default: 60s]
     #[arg(long, value_name = "TIME", help_heading = "The tunnel")]
     pub backoff: Option<Time>,
-    /// At most this many clients at once in each tunnel [default: 4096]
+    /// At most this many clients at once, over all tunnels [default: 4096]
     #[arg(long, value_name = "NUM", help_heading = "The tunnel")]
     pub max_streams: Option<Whole>,
     /// How long an attempt to connect may take, to a server or to a local service [default: 5s]

@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 use super::core::counters::Counters;
 use super::shell::Traffic;
 use crate::doors::front::{Front, Topic};
+use crate::mux::core::Fault;
+use crate::mux::session::End;
 use crate::stats::Snapshot;
 
 /// The topics of log lines.
 pub(super) const REMOTE: Topic = Topic::new("servers that are not connected");
 pub(super) const LOCAL: Topic = Topic::new("clients whose local service was not reached");
+pub(super) const LIMIT: Topic = Topic::new("clients over max-streams");
 
 /// The numbers that the door has beside its counters.
 #[derive(Debug, Clone, Copy)]
@@ -36,10 +39,15 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, front: &Front, now:
         ("remotes up", as_count(gauges.up)),
         ("connects", counters.connects),
         ("connects failed", counters.failed),
-        ("sessions ended", counters.lost),
+        ("servers gone away", counters.went_away),
+        ("tunnels closed", counters.closed),
+        ("tunnels lost", counters.lost),
+        ("tunnels silent", counters.silent),
+        ("tunnels faulty", counters.faulty),
         ("round trip ms", u64::try_from(trip).unwrap_or(u64::MAX)),
         ("streams total", counters.streams),
         ("streams active", as_count(gauges.streams)),
+        ("streams limited", counters.turned_away),
         ("streams refused", counters.refused),
         ("streams idle", counters.idle),
         ("bytes in", gauges.traffic.input),
@@ -56,6 +64,18 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, front: &Front, now:
     }
     front.report(&mut snapshot, now);
     snapshot
+}
+
+/// The reason for the end of a session, for the log.
+pub(super) fn ended(end: &End) -> String {
+    match end {
+        End::Closed => "the server has closed the tunnel".to_owned(),
+        End::Cut => "the tunnel was cut in the middle of a frame".to_owned(),
+        End::Failed(error) => format!("the tunnel is lost: {error}"),
+        End::Fault(Fault::Silent) => "the tunnel is ended: the server does not answer through it".to_owned(),
+        End::Fault(fault) => format!("the tunnel is ended: the server has sent {fault}"),
+        End::Unpaid => "the tunnel is ended: a frame could not be completed".to_owned(),
+    }
 }
 
 fn as_count(number: usize) -> u64 {

@@ -8,9 +8,11 @@
 //! ```
 //!
 //! The delay doubles with each failure, from [`SHORTEST`] up to the longest that the operator wants, give or take a tenth,
-//! so that many clients of a server that comes back do not come together. A session that was up for [`PROVED`] makes the
-//! delay the shortest again; one that ends sooner counts as a failure, for a server that refuses the secret closes it. A
-//! server that says that it goes away is connected to again at once: its successor waits.
+//! so that many clients of a server that comes back do not come together. A session has proved itself once the server has
+//! answered through it and it was up for [`PROVED`]: that makes the delay the shortest again. One that ends sooner counts
+//! as a failure, for a server that does not know the secret closes it, or goes away, and one that never answers must not
+//! be tried without growth. A server that says that it goes away is connected to again at once, since its successor waits;
+//! but not behind another failure.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,7 @@ use crate::doors::jitter::Jitter;
 
 /// The first delay.
 pub const SHORTEST: Duration = Duration::from_millis(500);
-/// The time after which a session has proved that the server takes it.
+/// The time after which a session through which the server has answered has proved that the server takes it.
 pub const PROVED: Duration = Duration::from_secs(10);
 
 /// The state of a remote server.
@@ -28,8 +30,8 @@ enum State {
     Waiting(Instant),
     /// It is being connected to, until this time at most.
     Connecting(Instant),
-    /// It has a session since this time.
-    Up(Instant),
+    /// It has a session since this time, through which it has answered or not.
+    Up { since: Instant, has_answered: bool },
     /// It is not connected to any more.
     Ended,
 }
@@ -43,6 +45,8 @@ pub enum Event {
     Connected,
     /// It could not be made.
     Failed,
+    /// The server has answered a ping through the session.
+    Answered,
     /// The session is over.
     Over,
     /// The server takes no more streams in this session, which keeps the ones that are up.
@@ -100,22 +104,38 @@ impl Remote {
             (State::Waiting(at), Event::Deadline) if at <= now => self.connect(now),
             (State::Connecting(until), Event::Deadline) if until <= now => Step::GiveUp(self.fail(now, jitter)),
             (State::Connecting(_), Event::Connected) => {
-                self.state = State::Up(now);
+                self.state = State::Up {
+                    since: now,
+                    has_answered: false,
+                };
+                Step::Nothing
+            }
+            (State::Up { since, .. }, Event::Answered) => {
+                self.state = State::Up {
+                    since,
+                    has_answered: true,
+                };
                 Step::Nothing
             }
             (State::Connecting(_), Event::Failed | Event::Over) => Step::Wait(self.fail(now, jitter)),
-            (State::Up(since), Event::WentAway) => {
-                self.forgive(since, now);
-                self.connect_again(now)
+            (State::Up { .. }, Event::WentAway) => {
+                self.forgive(now);
+                match self.failures {
+                    0 => {
+                        self.failures = 1;
+                        self.connect(now)
+                    }
+                    1.. => Step::Wait(self.fail(now, jitter)),
+                }
             }
-            (State::Up(since), Event::Over | Event::Failed) => {
-                self.forgive(since, now);
+            (State::Up { .. }, Event::Over | Event::Failed) => {
+                self.forgive(now);
                 Step::Wait(self.fail(now, jitter))
             }
             // A time that was put off; an attempt that was given up; a session of before.
-            (State::Waiting(_) | State::Connecting(_), Event::Deadline | Event::WentAway)
+            (State::Waiting(_) | State::Connecting(_), Event::Deadline | Event::WentAway | Event::Answered)
             | (State::Waiting(_), Event::Connected | Event::Failed | Event::Over)
-            | (State::Up(_), Event::Deadline | Event::Connected) => Step::Nothing,
+            | (State::Up { .. }, Event::Deadline | Event::Connected) => Step::Nothing,
         }
     }
 
@@ -124,19 +144,18 @@ impl Remote {
         Step::Connect
     }
 
-    /// The first time at once, but a server that goes away again and again is waited for.
-    fn connect_again(&mut self, now: Instant) -> Step {
-        if self.failures == 0 {
-            self.failures = 1;
-            return self.connect(now);
+    /// Forgets the failures of a server whose session has proved itself.
+    fn forgive(&mut self, now: Instant) {
+        if self.has_proved(now) {
+            self.failures = 0;
         }
-        self.state = State::Waiting(now + SHORTEST);
-        Step::Nothing
     }
 
-    fn forgive(&mut self, since: Instant, now: Instant) {
-        if now.saturating_duration_since(since) >= PROVED {
-            self.failures = 0;
+    /// Returns true if its session has proved that the server takes it.
+    pub fn has_proved(&self, now: Instant) -> bool {
+        match self.state {
+            State::Up { since, has_answered } => has_answered && now.saturating_duration_since(since) >= PROVED,
+            State::Waiting(_) | State::Connecting(_) | State::Ended => false,
         }
     }
 
@@ -152,14 +171,14 @@ impl Remote {
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Waiting(at) | State::Connecting(at) => Some(at),
-            State::Up(_) | State::Ended => None,
+            State::Up { .. } | State::Ended => None,
         }
     }
 
     /// Returns the time since which it has a session that takes streams.
     pub fn up_since(&self) -> Option<Instant> {
         match self.state {
-            State::Up(since) => Some(since),
+            State::Up { since, .. } => Some(since),
             State::Waiting(_) | State::Connecting(_) | State::Ended => None,
         }
     }
@@ -169,7 +188,7 @@ impl Remote {
         match self.state {
             State::Waiting(_) => "waiting",
             State::Connecting(_) => "connecting",
-            State::Up(_) => "up",
+            State::Up { .. } => "up",
             State::Ended => "ended",
         }
     }
@@ -212,6 +231,13 @@ mod tests {
             assert_eq!(self.tell(Event::Connected), Step::Nothing);
             assert_eq!(self.remote.up_since(), Some(self.now));
         }
+
+        fn prove(&mut self) {
+            assert_eq!(self.tell(Event::Answered), Step::Nothing);
+            assert!(!self.remote.has_proved(self.now));
+            self.now += PROVED;
+            assert!(self.remote.has_proved(self.now));
+        }
     }
 
     fn is_about(step: Step, seconds: f64) -> bool {
@@ -245,20 +271,38 @@ mod tests {
             assert!(is_about(step, seconds), "{step:?}");
         }
         server.up();
-        server.now += PROVED;
+        server.prove();
         let step = server.tell(Event::Over);
         assert!(is_about(step, 0.5), "{step:?}");
+    }
+
+    #[test]
+    fn a_server_that_never_answers_is_tried_with_growing_delays() {
+        let mut server = Server::new();
+        for seconds in [0.5, 1.0, 2.0, 4.0] {
+            server.up();
+            // The end of the wait for an answer comes with the time in which a session proves itself.
+            server.now += PROVED;
+            let step = server.tell(Event::Over);
+            assert!(is_about(step, seconds), "{step:?}");
+        }
     }
 
     #[test]
     fn a_server_that_goes_away_is_connected_to_at_once_but_not_in_a_loop() {
         let mut server = Server::new();
         server.up();
-        server.now += PROVED;
+        server.prove();
         assert_eq!(server.tell(Event::WentAway), Step::Connect);
+        // Its successor does not know the secret.
         server.tell(Event::Connected);
-        assert_eq!(server.tell(Event::WentAway), Step::Nothing);
-        assert_eq!(server.remote.deadline(), Some(server.now + SHORTEST));
+        for seconds in [1.0, 2.0, 4.0] {
+            let step = server.tell(Event::WentAway);
+            assert!(is_about(step, seconds), "{step:?}");
+            server.up();
+        }
+        server.prove();
+        assert_eq!(server.tell(Event::WentAway), Step::Connect);
     }
 
     #[test]
@@ -271,6 +315,7 @@ mod tests {
             Event::Deadline,
             Event::Failed,
             Event::WentAway,
+            Event::Answered,
             Event::Connected,
         ] {
             assert_eq!(server.tell(event), Step::Nothing);

@@ -1,7 +1,9 @@
-//! An attempt to connect, to a server or to a local service: the addresses of its host are tried one after the other.
+//! An attempt to connect, to a server or to a local service: the addresses of its host are tried one after the other, and
+//! share the time that there is.
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use mio::Interest;
 
@@ -47,6 +49,10 @@ pub(super) struct Attempt {
     suspect: Option<u16>,
     /// The other addresses.
     others: Vec<SocketAddr>,
+    /// The end of the time for this address.
+    until: Instant,
+    /// The end of the time for all of them.
+    deadline: Instant,
 }
 
 /// The things that are needed to connect.
@@ -60,13 +66,15 @@ pub(super) struct Means<'a, 'b> {
 }
 
 impl Attempt {
-    /// Begins to connect to the first of these places that does not fail at once.
+    /// Begins to connect to the first of these places that does not fail at once, until this time at most.
     ///
     /// # Errors
     /// The reason of the last.
-    pub(super) fn begin(places: Places, means: &mut Means<'_, '_>) -> io::Result<Attempt> {
+    pub(super) fn begin(places: Places, deadline: Instant, means: &mut Means<'_, '_>) -> io::Result<Attempt> {
         let mut others = match places {
-            Places::Unix(address) => return Self::to(Stream::connect_unix(&address)?, None, Vec::new(), means),
+            Places::Unix(address) => {
+                return Self::to(Stream::connect_unix(&address)?, None, Vec::new(), deadline, means);
+            }
             Places::Tcp(addresses) => addresses,
         };
         let mut last = io::Error::from(io::ErrorKind::NotFound);
@@ -74,7 +82,7 @@ impl Attempt {
             let address = others.remove(0);
             let suspect = means.local_ports.suspect(address);
             let begun = Stream::connect_tcp(address);
-            match begun.and_then(|stream| Self::to(stream, suspect, others.clone(), means)) {
+            match begun.and_then(|stream| Self::to(stream, suspect, others.clone(), deadline, means)) {
                 Ok(attempt) => return Ok(attempt),
                 Err(error) => last = error,
             }
@@ -86,6 +94,7 @@ impl Attempt {
         stream: Stream,
         suspect: Option<u16>,
         others: Vec<SocketAddr>,
+        deadline: Instant,
         means: &mut Means<'_, '_>,
     ) -> io::Result<Attempt> {
         let mut conn = Conn::connecting(stream);
@@ -96,7 +105,40 @@ impl Attempt {
         means
             .cx
             .register(means.source, &mut conn, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Attempt { conn, suspect, others })
+        let now = means.cx.now();
+        let shares = u32::try_from(1 + others.len()).unwrap_or(u32::MAX);
+        Ok(Attempt {
+            conn,
+            suspect,
+            others,
+            until: now + deadline.saturating_duration_since(now) / shares,
+            deadline,
+        })
+    }
+
+    /// The time at which [`timeout`](Self::timeout) must be called.
+    pub(super) fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// Goes on with another address, since the time for this one is over.
+    ///
+    /// # Errors
+    /// TimedOut if there is no other; the reason of the last address.
+    pub(super) fn timeout(&mut self, means: &mut Means<'_, '_>) -> io::Result<()> {
+        if self.others.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "it did not answer within connect-timeout",
+            ));
+        }
+        self.go_to_the_next(means)
+    }
+
+    fn go_to_the_next(&mut self, means: &mut Means<'_, '_>) -> io::Result<()> {
+        let others = std::mem::take(&mut self.others);
+        *self = Self::begin(Places::Tcp(others), self.deadline, means)?;
+        Ok(())
     }
 
     /// Goes on after an event. Returns true once the connection is there; another address is tried if this one has failed.
@@ -111,11 +153,7 @@ impl Attempt {
             self.conn.advance_connecting()
         };
         match outcome {
-            Err(_) if !self.others.is_empty() => {
-                let others = std::mem::take(&mut self.others);
-                *self = Self::begin(Places::Tcp(others), means)?;
-                Ok(false)
-            }
+            Err(_) if !self.others.is_empty() => self.go_to_the_next(means).map(|()| false),
             outcome => outcome,
         }
     }

@@ -14,7 +14,7 @@ impl TunnelDoor {
     pub(super) fn round_trip(&self) -> Option<Duration> {
         let sessions = self.tunnels.iter().filter_map(|(_, tunnel)| match &tunnel.stage {
             Stage::Up(session) => session.round_trip(),
-            Stage::Naming | Stage::Connecting(_) => None,
+            Stage::Naming | Stage::Connecting(_) | Stage::Closing(_) => None,
         });
         sessions.max()
     }
@@ -40,6 +40,7 @@ impl TunnelDoor {
             match &tunnel.stage {
                 Stage::Naming => format!("tunnel: address = {name}, state = naming"),
                 Stage::Connecting(_) => format!("tunnel: address = {name}, state = connecting"),
+                Stage::Closing(_) => format!("tunnel: address = {name}, state = closing"),
                 Stage::Up(session) => {
                     let (streams, counters) = (session.streams(), session.counters());
                     let trip = session.round_trip().map_or_else(|| "unknown".to_owned(), |trip| amount::span(trip).to_string());

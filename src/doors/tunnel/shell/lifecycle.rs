@@ -7,12 +7,12 @@ use std::time::{Instant, SystemTime};
 use log::log;
 
 use super::super::core::counters::Counters;
-use super::super::core::remote::{Event, Remote as State};
+use super::super::core::remote::Event;
 use super::super::options::{Options, Secret};
 use super::super::report::{self, Gauges};
 use super::hosts::Hosts;
+use super::reaching::Locals;
 use super::streams::Traffic;
-use super::tunnels::Slot;
 use super::{TunnelDoor, TunnelSource};
 use crate::doors::front::{Front, FrontKind, OverLimit};
 use crate::doors::jitter::Jitter;
@@ -102,32 +102,8 @@ impl TunnelDoor {
             jitter: Jitter::new(RandomState::new().hash_one(std::process::id())),
             counters: Counters::default(),
             traffic: Traffic::default(),
+            locals: Locals::of(&options),
             options,
-        }
-    }
-
-    /// Connects to the servers of the options that have no place yet, and gives up the others that have one.
-    fn follow_remotes(&mut self, cx: &mut Context<'_>) {
-        let places: Vec<Key> = self.remotes.iter().map(|(key, _)| key).collect();
-        let mut wanted = self.options.remotes.clone();
-        let (timeout, longest) = (self.options.connect_timeout, self.options.backoff);
-        for key in places {
-            let Some(slot) = self.remotes.get_mut(key) else {
-                continue;
-            };
-            match wanted.iter().position(|remote| *remote == slot.options) {
-                Some(index) => {
-                    wanted.remove(index);
-                    slot.state.set_times(timeout, longest);
-                }
-                None => self.remove_remote(cx, key),
-            }
-        }
-        for remote in wanted {
-            let slot = Slot::new(remote, State::new(timeout, longest, cx.now()));
-            if let Ok(key) = self.remotes.insert(slot) {
-                self.set_remote_alarm(cx, key);
-            }
         }
     }
 }
@@ -175,6 +151,7 @@ impl Door for TunnelDoor {
             && prepared.credentials.secret == self.prepared.secret;
         self.prepared = prepared.credentials;
         self.local_ports = LocalPorts::read();
+        self.locals = Locals::of(&options);
         self.options = options;
         if !is_known {
             let all: Vec<Key> = self.remotes.iter().map(|(key, _)| key).collect();
@@ -201,14 +178,16 @@ impl Door for TunnelDoor {
             Shutdown::Stop | Shutdown::Abort => {
                 let streams: Vec<Key> = self.streams.iter().map(|(key, _)| key).collect();
                 streams.into_iter().for_each(|key| self.finish(cx, key, true));
+                self.drop_tunnels(cx);
             }
         }
         // The door may be over with this turn.
         self.write_out(cx);
     }
 
+    /// The last frames of a tunnel are to be written as well.
     fn is_idle(&self) -> bool {
-        self.streams.len() == 0
+        self.streams.len() == 0 && self.tunnels.len() == 0
     }
 
     fn statistics(&self, now: Instant) -> Snapshot {

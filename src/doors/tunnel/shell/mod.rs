@@ -1,8 +1,8 @@
 //! The tunnel door's only I/O.
 //!
-//! The modules: `tunnels` connects to servers and runs the sessions with them, `streams` carries their streams to local
-//! services, `attempt` connects, `hosts` looks up; `describe` writes the dump, and
-//! `lifecycle` starts, reloads and stops the door.
+//! The modules: `remotes` has the servers, `tunnels` connects to them and runs the sessions with them, `streams` has their
+//! streams, which `reaching` connects to local services and which are carried there; `attempt` connects, `hosts` looks up;
+//! `describe` writes the dump, and `lifecycle` starts, reloads and stops the door.
 //!
 //! Invariants: a tunnel and a stream are known by keys that are never used again. Each call from the reactor that has touched
 //! a session leaves it in the list of those whose frames are written at the end of the turn.
@@ -11,14 +11,18 @@ mod attempt;
 mod describe;
 mod hosts;
 mod lifecycle;
+mod reaching;
+mod remotes;
 mod streams;
 mod tunnels;
 
 use std::sync::Arc;
 
 use self::hosts::Hosts;
+use self::reaching::Locals;
+use self::remotes::Slot;
 use self::streams::Carried;
-use self::tunnels::{Slot, Tunnel};
+use self::tunnels::Tunnel;
 use super::core::counters::Counters;
 use super::options::Options;
 use crate::doors::Door;
@@ -37,6 +41,7 @@ pub(super) use streams::Traffic;
 pub struct TunnelDoor {
     front: Front,
     options: Options,
+    locals: Locals,
     prepared: Arc<lifecycle::Credentials>,
     remotes: GenerationalSlab<Slot>,
     tunnels: GenerationalSlab<Tunnel>,
@@ -99,7 +104,7 @@ impl Service for TunnelDoor {
 
     fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
         match TunnelSource::from_source(source) {
-            Some(TunnelSource::Tunnel) => self.run_tunnel(cx, source.key),
+            Some(TunnelSource::Tunnel) => self.tunnel_resumed(cx, source.key),
             Some(TunnelSource::Stream) => self.carry(cx, source.key),
             // These sources are never resumed.
             Some(

@@ -1,25 +1,23 @@
 //! The streams: each is one client of the server, and is carried to a local service.
 //!
-//! The life of a stream: its first bytes are read if there are two local services, the service of its kind is connected to,
-//! and the bytes go both ways until both sides have ended. A service that takes no more while the client may still be
-//! sending is closed, and what still comes is thrown away for a moment, so that the client gets what the service has said.
+//! The life of a stream: its first bytes are read if there are two local services, the service of its kind is connected to
+//! ([`reaching`](super::reaching)), and the bytes go both ways until both sides have ended. A service that takes no more
+//! while the client may still be sending is closed, and what still comes is thrown away for a moment, so that the client
+//! gets what the service has said.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use log::Level;
 
 use super::super::core::opening::{Local as Kind, choose};
 use super::super::report;
-use super::attempt::{Attempt, Means, Places};
-use super::hosts::{Answer, Waiter};
-use super::tunnels::{Stage as TunnelStage, Tunnel};
+use super::reaching::Reaching;
+use super::tunnels::Tunnel;
 use super::{TunnelDoor, TunnelSource};
 use crate::doors::socket_end::SocketEnd;
 use crate::mux::core::StreamId;
-use crate::mux::session::Session;
-use crate::net::addr::ConnectAddr;
+use crate::net::conn::Conn;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 use crate::relay::carrier::Tools;
 use crate::relay::conversation::{Conversation, Outcome, Side, Standing};
@@ -30,20 +28,12 @@ use crate::relay::endpoint::Endpoint;
 const OPENING: Duration = Duration::from_secs(10);
 /// The longest time for which bytes are thrown away that a service does not take.
 const DRAINING: Duration = Duration::from_secs(2);
-/// All edges at once, for a side that has had some.
-const EDGES: Readiness = Readiness {
-    readable: true,
-    writable: true,
-    read_closed: false,
-    hung_up: false,
-};
-
 /// A stream.
 #[derive(Debug)]
 pub(super) struct Carried {
     pub(super) tunnel: Key,
     pub(super) stream: StreamId,
-    stage: Stage,
+    pub(super) stage: Stage,
     alarm: Alarm,
     /// The time of the last byte.
     last: Instant,
@@ -52,13 +42,11 @@ pub(super) struct Carried {
 
 /// The progress of a stream.
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// Its first bytes decide where it goes.
     Opening(Vec<u8>),
-    /// The host of its service is being looked up.
-    Naming(Vec<u8>, Kind),
-    /// Its service is being connected to, and gets these bytes first.
-    Connecting(Box<Attempt>, Vec<u8>),
+    /// Its service is being connected to.
+    Reaching(Box<Reaching>),
     /// Bytes go both ways.
     Relaying(Box<(Conversation, SocketEnd)>),
     /// The service has ended, and what the client still sends is thrown away.
@@ -79,10 +67,9 @@ pub(in super::super) struct Traffic {
 impl Carried {
     /// A word for its stage.
     pub(super) fn stage(&self) -> &'static str {
-        match self.stage {
+        match &self.stage {
             Stage::Opening(_) => "opening",
-            Stage::Naming(..) => "naming",
-            Stage::Connecting(..) => "connecting",
+            Stage::Reaching(reaching) => reaching.stage(),
             Stage::Relaying(_) => "relaying",
             Stage::Draining => "draining",
         }
@@ -94,20 +81,20 @@ impl Carried {
     }
 }
 
-/// The session of a tunnel.
-fn session_of(tunnel: &mut Tunnel) -> Option<&mut Session> {
-    match &mut tunnel.stage {
-        TunnelStage::Up(session) => Some(session),
-        TunnelStage::Naming | TunnelStage::Connecting(_) => None,
-    }
-}
-
 impl TunnelDoor {
     /// Takes a stream that the server has opened.
     pub(super) fn take_stream(&mut self, cx: &mut Context<'_>, tunnel: Key, stream: StreamId) {
-        let Some(session) = self.tunnels.get_mut(tunnel).and_then(session_of) else {
+        let Some(session) = self.tunnels.get_mut(tunnel).and_then(Tunnel::session) else {
             return;
         };
+        let most = self.front.options().connection_limits.total;
+        if self.streams.len() >= most {
+            session.refuse(stream);
+            self.counters.turned_away += 1;
+            let line = format_args!("a client was turned away: there are {most}, as many as max-streams allows");
+            self.front.note(cx, Level::Warn, report::LIMIT, line);
+            return;
+        }
         let key = self.streams.insert(Carried {
             tunnel,
             stream,
@@ -126,7 +113,7 @@ impl TunnelDoor {
         self.set_stream_alarm(cx, key, Some(cx.now() + OPENING));
     }
 
-    fn set_stream_alarm(&mut self, cx: &mut Context<'_>, key: Key, at: Option<Instant>) {
+    pub(super) fn set_stream_alarm(&mut self, cx: &mut Context<'_>, key: Key, at: Option<Instant>) {
         if let Some(carried) = self.streams.get_mut(key) {
             cx.set_alarm(&mut carried.alarm, TunnelSource::Stream.at(key), at);
         }
@@ -164,7 +151,7 @@ impl TunnelDoor {
         let Stage::Opening(held) = &mut carried.stage else {
             return None;
         };
-        let session = self.tunnels.get_mut(carried.tunnel).and_then(session_of)?;
+        let session = self.tunnels.get_mut(carried.tunnel).and_then(Tunnel::session)?;
         while choose(held).is_none() {
             match session.end_of(carried.stream).read(scratch) {
                 Ok(count) => held.extend_from_slice(scratch.get(..count).unwrap_or_default()),
@@ -175,136 +162,26 @@ impl TunnelDoor {
         None
     }
 
-    // ---- the local service -------------------------------------------------------------------------------------
-
-    fn address_of(&self, kind: Kind) -> ConnectAddr {
-        let local = match kind {
-            Kind::Tls => self.options.local_tls.as_ref(),
-            Kind::Plain => None,
-        };
-        local.unwrap_or(&self.options.local).clone()
-    }
-
-    /// Connects to the local service of this kind, which gets the held bytes first.
-    fn reach(&mut self, cx: &mut Context<'_>, key: Key, held: Vec<u8>, kind: Kind) {
-        self.set_stream_alarm(cx, key, Some(cx.now() + self.options.connect_timeout));
-        let address = self.address_of(kind);
-        let Some(carried) = self.streams.get_mut(key) else {
-            return;
-        };
-        carried.stage = Stage::Naming(held, kind);
-        match (Places::of(&address), &address) {
-            (Some(places), _) => self.connect_local(cx, key, places),
-            (None, ConnectAddr::Tcp { host, .. }) => match self.hosts.ask(cx, host, Waiter::Stream(key)) {
-                Answer::Known(addresses) => self.connect_local(cx, key, Places::of_host(addresses, &address)),
-                Answer::Wait => {}
-                Answer::Failed(error) => self.fail_local(cx, key, &error.to_string()),
-            },
-            (None, ConnectAddr::Unix(_)) => {}
-        }
-    }
-
-    /// Takes in the outcome of a look-up for a stream.
-    pub(super) fn stream_named(&mut self, cx: &mut Context<'_>, key: Key, found: Result<Vec<SocketAddr>, String>) {
-        let Some(Stage::Naming(_, kind)) = self.streams.get(key).map(|carried| &carried.stage) else {
-            return;
-        };
-        let address = self.address_of(*kind);
-        match found {
-            Ok(addresses) => self.connect_local(cx, key, Places::of_host(addresses, &address)),
-            Err(error) => self.fail_local(cx, key, &error),
-        }
-    }
-
-    fn connect_local(&mut self, cx: &mut Context<'_>, key: Key, places: Places) {
-        let begun = Attempt::begin(
-            places,
-            &mut Means {
-                cx,
-                local_ports: &self.local_ports,
-                source: TunnelSource::Stream.at(key),
-                engine: &mut || Ok(None),
-            },
-        );
-        let Some(carried) = self.streams.get_mut(key) else {
-            return;
-        };
-        match begun {
-            Ok(attempt) => {
-                let held = match std::mem::replace(&mut carried.stage, Stage::Draining) {
-                    Stage::Naming(held, _) => held,
-                    _ => Vec::new(),
-                };
-                carried.stage = Stage::Connecting(Box::new(attempt), held);
-                self.go_on_reaching(cx, key);
-            }
-            Err(error) => self.fail_local(cx, key, &error.to_string()),
-        }
-    }
-
-    fn go_on_reaching(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(carried) = self.streams.get_mut(key) else {
-            return;
-        };
-        let Stage::Connecting(attempt, held) = &mut carried.stage else {
-            return;
-        };
-        let outcome = attempt.go_on(&mut Means {
-            cx,
-            local_ports: &self.local_ports,
-            source: TunnelSource::Stream.at(key),
-            engine: &mut || Ok(None),
-        });
-        match outcome {
-            Ok(false) => {}
-            Ok(true) => {
-                let held = std::mem::take(held);
-                if let Stage::Connecting(attempt, _) = std::mem::replace(&mut carried.stage, Stage::Draining) {
-                    let relay = (Conversation::new(held, Vec::new()), SocketEnd::server(attempt.conn));
-                    carried.stage = Stage::Relaying(Box::new(relay));
-                }
-                carried.last = cx.now();
-                self.trace(key, format_args!("its service is connected"));
-                let idle = self.options.idle_timeout.map(|idle| cx.now() + idle);
-                self.set_stream_alarm(cx, key, idle);
-                self.carry(cx, key);
-            }
-            Err(error) => self.fail_local(cx, key, &error.to_string()),
-        }
-    }
-
-    /// The local service could not be reached: this stream ends, and no other.
-    fn fail_local(&mut self, cx: &mut Context<'_>, key: Key, why: &str) {
-        self.counters.refused += 1;
-        for local in [Some(&self.options.local), self.options.local_tls.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            if let ConnectAddr::Tcp { host, .. } = local {
-                self.hosts.forget(host);
-            }
-        }
-        let local = match (
-            self.streams.get(key).map(|carried| &carried.stage),
-            &self.options.local_tls,
-        ) {
-            (Some(Stage::Naming(_, kind)), _) => self.address_of(*kind),
-            (Some(Stage::Connecting(_, held)), Some(_)) if choose(held) == Some(Kind::Tls) => {
-                self.address_of(Kind::Tls)
-            }
-            _ => self.address_of(Kind::Plain),
-        };
-        let line = format_args!("a client was not served: the local service {local} cannot be reached: {why}");
-        self.front.note(cx, Level::Error, report::LOCAL, line);
-        self.finish(cx, key, true);
-    }
-
     // ---- the relay ---------------------------------------------------------------------------------------------
+
+    /// Carries a stream whose service is connected, and gets the held bytes first.
+    pub(super) fn begin_relay(&mut self, cx: &mut Context<'_>, key: Key, conn: Conn, held: Vec<u8>) {
+        let Some(carried) = self.streams.get_mut(key) else {
+            return;
+        };
+        let relay = (Conversation::new(held, Vec::new()), SocketEnd::server(conn));
+        carried.stage = Stage::Relaying(Box::new(relay));
+        carried.last = cx.now();
+        self.trace(key, format_args!("its service is connected"));
+        let idle = self.options.idle_timeout.map(|idle| cx.now() + idle);
+        self.set_stream_alarm(cx, key, idle);
+        self.carry(cx, key);
+    }
 
     pub(super) fn stream_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
         match self.streams.get_mut(key).map(|carried| &mut carried.stage) {
-            Some(Stage::Connecting(attempt, _)) => {
-                attempt.conn.note(readiness);
+            Some(Stage::Reaching(reaching)) => {
+                reaching.note(readiness);
                 self.go_on_reaching(cx, key);
             }
             Some(Stage::Relaying(relay)) => {
@@ -313,21 +190,31 @@ impl TunnelDoor {
                 conversation.note(Side::Server, readiness);
                 self.run_relay(cx, key);
             }
-            Some(Stage::Opening(_) | Stage::Naming(..) | Stage::Draining) | None => {}
+            Some(Stage::Opening(_) | Stage::Draining) | None => {}
         }
     }
 
     /// Goes on with a stream for which the tunnel has something, or has room.
     pub(super) fn carry(&mut self, cx: &mut Context<'_>, key: Key) {
-        match self.streams.get_mut(key).map(|carried| &mut carried.stage) {
-            Some(Stage::Opening(_)) => self.read_opening(cx, key),
-            Some(Stage::Relaying(relay)) => {
-                relay.0.note(Side::Client, EDGES);
+        let Some(carried) = self.streams.get_mut(key) else {
+            return;
+        };
+        let Some(session) = self.tunnels.get_mut(carried.tunnel).and_then(Tunnel::session) else {
+            return;
+        };
+        match &mut carried.stage {
+            Stage::Opening(_) => self.read_opening(cx, key),
+            Stage::Relaying(relay) => {
+                relay.0.note(Side::Client, session.edges_of(carried.stream));
                 self.run_relay(cx, key);
             }
-            Some(Stage::Draining) => self.drain(cx, key),
-            // Whatever has come is found when the service is there.
-            Some(Stage::Naming(..) | Stage::Connecting(..)) | None => {}
+            Stage::Draining => self.drain(cx, key),
+            // Whatever has come is found when the service is there, but no service is connected for a client that is gone.
+            Stage::Reaching(_) => {
+                if session.is_broken_off(carried.stream) {
+                    self.finish(cx, key, false);
+                }
+            }
         }
     }
 
@@ -338,7 +225,7 @@ impl TunnelDoor {
         let Stage::Relaying(relay) = &mut carried.stage else {
             return;
         };
-        let Some(session) = self.tunnels.get_mut(carried.tunnel).and_then(session_of) else {
+        let Some(session) = self.tunnels.get_mut(carried.tunnel).and_then(Tunnel::session) else {
             return;
         };
         let (conversation, local) = &mut **relay;
@@ -387,7 +274,7 @@ impl TunnelDoor {
     fn drain(&mut self, cx: &mut Context<'_>, key: Key) {
         let mut scratch = cx.lend_buffer();
         let is_over = self.streams.get(key).is_some_and(|carried| {
-            let session = self.tunnels.get_mut(carried.tunnel).and_then(session_of);
+            let session = self.tunnels.get_mut(carried.tunnel).and_then(Tunnel::session);
             session.is_none_or(|session| {
                 let mut end = session.end_of(carried.stream);
                 loop {
@@ -409,9 +296,7 @@ impl TunnelDoor {
         let Some(carried) = self.streams.get(key) else { return };
         match (&carried.stage, self.options.idle_timeout) {
             (Stage::Opening(_), _) => self.finish(cx, key, true),
-            (Stage::Naming(..) | Stage::Connecting(..), _) => {
-                self.fail_local(cx, key, "it did not answer within its connect-timeout");
-            }
+            (Stage::Reaching(_), _) => self.reaching_timeout(cx, key),
             (Stage::Relaying(_), Some(idle)) if cx.now() < carried.last + idle => {
                 let at = carried.last + idle;
                 self.set_stream_alarm(cx, key, Some(at));
@@ -440,21 +325,12 @@ impl TunnelDoor {
                 }
                 rest
             }
-            Stage::Opening(_) | Stage::Naming(..) | Stage::Connecting(..) | Stage::Draining => None,
+            Stage::Opening(_) | Stage::Reaching(_) | Stage::Draining => None,
         };
-        if let Some(session) = self.tunnels.get_mut(carried.tunnel).and_then(session_of) {
+        if let Some(session) = self.tunnels.get_mut(carried.tunnel).and_then(Tunnel::session) {
             session.release(carried.stream, rest);
         }
         self.touch(carried.tunnel);
-        self.tidy_later(cx, carried.tunnel);
-    }
-
-    /// Sees to it that a tunnel is looked at that has lost a stream: it may have been its last one.
-    fn tidy_later(&mut self, cx: &mut Context<'_>, key: Key) {
-        let session = self.tunnels.get_mut(key).and_then(session_of);
-        if session.is_some_and(|session| session.is_empty()) {
-            cx.resume_later(TunnelSource::Tunnel.at(key));
-        }
     }
 
     /// Writes one step of a stream to the log, with `debug`.

@@ -1,26 +1,25 @@
-//! The servers: each is connected to, greeted, and its session is run.
+//! The tunnels: each server is connected to, greeted, and its session is run.
 //!
 //! The life of a [`Tunnel`]: it waits for the addresses of its server, connects, makes its TLS handshake, greets by the
-//! first stream, takes the streams that the server opens, and ends with its session. The server's [`Slot`] decides when
-//! the next one begins.
+//! first stream, takes the streams that the server opens, and ends with its session. What the server still sends then is
+//! thrown away for a moment, or the reset of the connection could overtake the last frames. The server's
+//! [`Slot`](super::remotes::Slot) decides when the next one begins.
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
-
-use log::Level;
+use std::time::{Duration, Instant};
 
 use super::super::core::greeting::greeting;
-use super::super::core::remote::{self, Event, PROVED, Step};
-use super::super::options::Remote;
+use super::super::core::remote::Event;
 use super::super::report;
 use super::attempt::{Attempt, Means, Places};
 use super::hosts::{Answer, Waiter};
+use super::remotes::Slot;
 use super::{TunnelDoor, TunnelSource};
-use crate::amount;
 use crate::mux::core::{Role, Settings, StreamId};
-use crate::mux::session::{End, Next, Session};
+use crate::mux::session::{Departure, End, Next, Session};
 use crate::net::addr::ConnectAddr;
+use crate::net::conn::{CloseStep, Conn, LingerLimits};
 use crate::net::tls::engine::Engine;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 use crate::relay::direction;
@@ -28,16 +27,11 @@ use crate::relay::endpoint::Endpoint;
 
 /// The owner of the first stream, which has the greeting. No key has these bits.
 const GREETING: u64 = u64::MAX;
-
-/// A server.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) options: Remote,
-    pub(super) state: remote::Remote,
-    /// The tunnel that takes streams, or is to.
-    pub(super) current: Option<Key>,
-    alarm: Alarm,
-}
+/// The bounds within which bytes of a server are thrown away whose tunnel is closed.
+const LINGER: LingerLimits = LingerLimits {
+    time: Duration::from_secs(1),
+    bytes: 1 << 20,
+};
 
 /// A connection to a server.
 #[derive(Debug)]
@@ -48,6 +42,8 @@ pub(super) struct Tunnel {
     pub(super) name: Arc<str>,
     pub(super) stage: Stage,
     pub(super) since: Instant,
+    /// True once the server has answered a ping.
+    has_answered: bool,
     alarm: Alarm,
     is_touched: bool,
 }
@@ -61,77 +57,24 @@ pub(super) enum Stage {
     Connecting(Box<Attempt>),
     /// It has a session.
     Up(Box<Session>),
+    /// Everything is written, and what the server still sends is thrown away.
+    Closing(Box<Conn>),
 }
 
-impl Slot {
-    pub(super) fn new(options: Remote, state: remote::Remote) -> Self {
-        Slot {
-            options,
-            state,
-            current: None,
-            alarm: Alarm::default(),
+impl Tunnel {
+    /// Its session.
+    pub(super) fn session(&mut self) -> Option<&mut Session> {
+        match &mut self.stage {
+            Stage::Up(session) => Some(session),
+            Stage::Naming | Stage::Connecting(_) | Stage::Closing(_) => None,
         }
     }
 }
 
 impl TunnelDoor {
-    // ---- the server --------------------------------------------------------------------------------------------
-
-    pub(super) fn remote_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
-        self.tell_remote(cx, key, Event::Deadline, "no connection in time");
-    }
-
-    /// Reports an event of a server, whose reason is `why`, and does what follows.
-    pub(super) fn tell_remote(&mut self, cx: &mut Context<'_>, key: Key, event: Event, why: &str) {
-        let Some(slot) = self.remotes.get_mut(key) else { return };
-        let step = slot.state.handle(event, cx.now(), &mut self.jitter);
-        let name = slot.options.address.to_string();
-        match step {
-            Step::Nothing => {}
-            Step::Connect => {
-                slot.current = None;
-                self.begin_tunnel(cx, key);
-            }
-            Step::GiveUp(delay) => {
-                if let Some(current) = slot.current.take() {
-                    self.drop_tunnel(cx, current);
-                }
-                self.note_failed(cx, &name, why, delay);
-            }
-            Step::Wait(delay) => {
-                slot.current = None;
-                self.note_failed(cx, &name, why, delay);
-            }
-        }
-        self.set_remote_alarm(cx, key);
-    }
-
-    pub(super) fn set_remote_alarm(&mut self, cx: &mut Context<'_>, key: Key) {
-        if let Some(slot) = self.remotes.get_mut(key) {
-            cx.set_alarm(&mut slot.alarm, TunnelSource::Remote.at(key), slot.state.deadline());
-        }
-    }
-
-    /// Gives a server up for good.
-    pub(super) fn remove_remote(&mut self, cx: &mut Context<'_>, key: Key) {
-        if let Some(mut slot) = self.remotes.remove(key) {
-            cx.clear_alarm(&mut slot.alarm);
-            if let Some(current) = slot.current {
-                self.send_away(cx, current);
-            }
-        }
-    }
-
-    fn note_failed(&mut self, cx: &mut Context<'_>, name: &str, why: &str, delay: std::time::Duration) {
-        self.counters.failed += 1;
-        let delay = amount::span(delay);
-        let line = format_args!("{name}: {why}; it is connected to again in {delay}");
-        self.front.note(cx, Level::Error, report::REMOTE, line);
-    }
-
     // ---- connecting --------------------------------------------------------------------------------------------
 
-    fn begin_tunnel(&mut self, cx: &mut Context<'_>, slot: Key) {
+    pub(super) fn begin_tunnel(&mut self, cx: &mut Context<'_>, slot: Key) {
         let Some(options) = self.remotes.get(slot).map(|slot| slot.options.clone()) else {
             return;
         };
@@ -141,6 +84,7 @@ impl TunnelDoor {
             name: options.address.to_string().into(),
             stage: Stage::Naming,
             since: cx.now(),
+            has_answered: false,
             alarm: Alarm::default(),
             is_touched: false,
         });
@@ -187,15 +131,24 @@ impl TunnelDoor {
     }
 
     fn connect_tunnel(&mut self, cx: &mut Context<'_>, key: Key, places: Places) {
-        let begun = self.with_means(cx, key, |means| Attempt::begin(places, means));
+        let deadline = self.tunnels.get(key).and_then(|tunnel| {
+            let slot = self.remotes.get(tunnel.slot)?;
+            slot.state.deadline()
+        });
+        let deadline = deadline.unwrap_or_else(|| cx.now() + self.options.connect_timeout);
+        let begun = self.with_means(cx, key, |means| Attempt::begin(places, deadline, means));
         match begun {
             None => {}
-            Some(Ok(attempt)) => {
-                if let Some(tunnel) = self.tunnels.get_mut(key) {
-                    tunnel.stage = Stage::Connecting(Box::new(attempt));
-                }
-            }
+            Some(Ok(attempt)) => self.set_connecting(cx, key, Box::new(attempt)),
             Some(Err(error)) => self.fail_tunnel(cx, key, &format!("cannot connect: {error}")),
+        }
+    }
+
+    fn set_connecting(&mut self, cx: &mut Context<'_>, key: Key, attempt: Box<Attempt>) {
+        if let Some(tunnel) = self.tunnels.get_mut(key) {
+            let source = TunnelSource::Tunnel.at(key);
+            cx.set_alarm(&mut tunnel.alarm, source, Some(attempt.until()));
+            tunnel.stage = Stage::Connecting(attempt);
         }
     }
 
@@ -220,6 +173,7 @@ impl TunnelDoor {
 
     /// An attempt to connect has failed for this reason.
     fn fail_tunnel(&mut self, cx: &mut Context<'_>, key: Key, why: &str) {
+        self.counters.failed += 1;
         let Some(slot) = self.tunnels.get(key).map(|tunnel| tunnel.slot) else {
             return;
         };
@@ -232,12 +186,55 @@ impl TunnelDoor {
         self.tell_remote(cx, slot, Event::Failed, why);
     }
 
-    /// Drops a tunnel without streams.
-    fn drop_tunnel(&mut self, cx: &mut Context<'_>, key: Key) {
-        if let Some(mut tunnel) = self.tunnels.remove(key) {
+    /// Closes a tunnel without streams, of which everything is written that can be.
+    pub(super) fn drop_tunnel(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else {
+            return;
+        };
+        let step = match std::mem::replace(&mut tunnel.stage, Stage::Naming) {
+            Stage::Up(session) => {
+                let mut conn = Box::new(session.into_conn());
+                let step = conn.begin_close(true, LINGER, cx.now());
+                tunnel.stage = Stage::Closing(conn);
+                step
+            }
+            Stage::Naming | Stage::Connecting(_) | Stage::Closing(_) => CloseStep::Done,
+        };
+        self.follow_close(cx, key, step);
+    }
+
+    /// Does what follows from a step of the close.
+    fn follow_close(&mut self, cx: &mut Context<'_>, key: Key, step: CloseStep) {
+        let source = TunnelSource::Tunnel.at(key);
+        let Some(tunnel) = self.tunnels.get_mut(key) else {
+            return;
+        };
+        match (step, &tunnel.stage) {
+            (CloseStep::Done, _) | (_, Stage::Naming | Stage::Connecting(_) | Stage::Up(_)) => {
+                cx.clear_alarm(&mut tunnel.alarm);
+                self.tunnels.remove(key);
+            }
+            (CloseStep::Waiting, Stage::Closing(conn)) => {
+                cx.set_alarm(&mut tunnel.alarm, source, conn.close_deadline());
+            }
+            (CloseStep::MoreLater, Stage::Closing(conn)) => {
+                cx.set_alarm(&mut tunnel.alarm, source, conn.close_deadline());
+                cx.resume_later(source);
+            }
+        }
+    }
+
+    /// Closes every tunnel without waiting. Must be called behind the end of all streams.
+    pub(super) fn drop_tunnels(&mut self, cx: &mut Context<'_>) {
+        let keys: Vec<Key> = self.tunnels.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let Some(mut tunnel) = self.tunnels.remove(key) else {
+                continue;
+            };
             cx.clear_alarm(&mut tunnel.alarm);
-            if let Stage::Up(session) = tunnel.stage {
-                session.into_conn().say_end_before_close();
+            if let Stage::Up(mut session) = tunnel.stage {
+                let _ = session.flush();
+                session.into_conn().close_in_order();
             }
         }
     }
@@ -254,7 +251,26 @@ impl TunnelDoor {
                 session.note(readiness);
                 self.run_tunnel(cx, key);
             }
+            Some(Stage::Closing(conn)) => {
+                conn.note(readiness);
+                self.go_on_closing(cx, key);
+            }
             Some(Stage::Naming) | None => {}
+        }
+    }
+
+    pub(super) fn tunnel_resumed(&mut self, cx: &mut Context<'_>, key: Key) {
+        match self.tunnels.get_mut(key).map(|tunnel| &mut tunnel.stage) {
+            Some(Stage::Up(_)) => self.run_tunnel(cx, key),
+            Some(Stage::Closing(_)) => self.go_on_closing(cx, key),
+            Some(Stage::Naming | Stage::Connecting(_)) | None => {}
+        }
+    }
+
+    fn go_on_closing(&mut self, cx: &mut Context<'_>, key: Key) {
+        if let Some(Stage::Closing(conn)) = self.tunnels.get_mut(key).map(|tunnel| &mut tunnel.stage) {
+            let step = conn.go_on_closing();
+            self.follow_close(cx, key, step);
         }
     }
 
@@ -265,15 +281,25 @@ impl TunnelDoor {
         let Stage::Connecting(mut attempt) = std::mem::replace(&mut tunnel.stage, Stage::Naming) else {
             return;
         };
-        let outcome = self.with_means(cx, key, |means| attempt.go_on(means));
-        match outcome {
+        match self.with_means(cx, key, |means| attempt.go_on(means)) {
             None => {}
-            Some(Ok(false)) => {
-                if let Some(tunnel) = self.tunnels.get_mut(key) {
-                    tunnel.stage = Stage::Connecting(attempt);
-                }
-            }
+            Some(Ok(false)) => self.set_connecting(cx, key, attempt),
             Some(Ok(true)) => self.greet(cx, key, *attempt),
+            Some(Err(error)) => self.fail_tunnel(cx, key, &format!("cannot connect: {error}")),
+        }
+    }
+
+    /// The time for one of the addresses is over.
+    fn address_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else {
+            return;
+        };
+        let Stage::Connecting(mut attempt) = std::mem::replace(&mut tunnel.stage, Stage::Naming) else {
+            return;
+        };
+        match self.with_means(cx, key, |means| attempt.timeout(means)) {
+            None => {}
+            Some(Ok(())) => self.set_connecting(cx, key, attempt),
             Some(Err(error)) => self.fail_tunnel(cx, key, &format!("cannot connect: {error}")),
         }
     }
@@ -281,7 +307,8 @@ impl TunnelDoor {
     /// Begins the session, and tells the server the secret.
     fn greet(&mut self, cx: &mut Context<'_>, key: Key, attempt: Attempt) {
         let settings = Settings {
-            streams: self.front.options().connection_limits.total,
+            // The door has a bound over all of its tunnels.
+            streams: usize::MAX,
             ..Settings::default()
         };
         let _ = attempt.conn.socket().set_nodelay();
@@ -310,10 +337,7 @@ impl TunnelDoor {
 
     /// Goes on with a session, and does what it says.
     pub(super) fn run_tunnel(&mut self, cx: &mut Context<'_>, key: Key) {
-        loop {
-            let Some(Stage::Up(session)) = self.tunnels.get_mut(key).map(|tunnel| &mut tunnel.stage) else {
-                return;
-            };
+        while let Some(session) = self.tunnels.get_mut(key).and_then(Tunnel::session) {
             match session.next(cx.now()) {
                 Next::Idle => break,
                 Next::MoreLater => {
@@ -330,13 +354,25 @@ impl TunnelDoor {
                 Next::Over(end) => self.end_session(cx, key, &end),
             }
         }
+        self.note_answered(cx, key);
         self.touch(key);
-        self.tidy(cx, key);
+    }
+
+    /// Takes note of the first answer through a tunnel.
+    fn note_answered(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else {
+            return;
+        };
+        let has_answered = tunnel.session().is_some_and(|session| session.round_trip().is_some());
+        if has_answered && !std::mem::replace(&mut tunnel.has_answered, true) {
+            let slot = tunnel.slot;
+            self.tell_current(cx, slot, key, Event::Answered, "");
+        }
     }
 
     /// The first stream is over when the server has said its end.
     fn end_greeting(&mut self, key: Key, stream: StreamId) {
-        if let Some(Stage::Up(session)) = self.tunnels.get_mut(key).map(|tunnel| &mut tunnel.stage) {
+        if let Some(session) = self.tunnels.get_mut(key).and_then(Tunnel::session) {
             let mut nothing = [0; 64];
             loop {
                 match session.end_of(stream).read(&mut nothing) {
@@ -352,53 +388,69 @@ impl TunnelDoor {
     fn follow_away(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(tunnel) = self.tunnels.get(key) else { return };
         let (slot, name) = (tunnel.slot, Arc::clone(&tunnel.name));
+        self.counters.went_away += 1;
         let door = self.front.name();
-        log::info!(service:% = door; "{door}: {name} takes no more streams here; it is connected to again");
-        if self.remotes.get(slot).is_some_and(|slot| slot.current == Some(key)) {
-            self.tell_remote(cx, slot, Event::WentAway, "");
-        }
+        log::info!(service:% = door; "{door}: {name} takes no more streams here");
+        let mut why = "the server has gone away".to_owned();
+        why.push_str(self.suspicion(cx, slot));
+        self.tell_current(cx, slot, key, Event::WentAway, &why);
     }
 
     fn end_session(&mut self, cx: &mut Context<'_>, key: Key, end: &End) {
         let Some(tunnel) = self.tunnels.get(key) else { return };
-        let (slot, up) = (tunnel.slot, cx.now().saturating_duration_since(tunnel.since));
-        self.counters.lost += 1;
-        let mut why = match end {
-            End::Closed => "the server has closed the tunnel".to_owned(),
-            End::Cut => "the tunnel was cut in the middle of a frame".to_owned(),
-            End::Failed(error) => format!("the tunnel is lost: {error}"),
-            End::Fault(fault) => format!("the tunnel is ended: the server has sent {fault}"),
-            End::Unpaid => "the tunnel is ended: a frame could not be completed".to_owned(),
-        };
-        if *end == End::Closed && up < PROVED {
-            why.push_str(", as one does that does not know the secret");
+        let slot = tunnel.slot;
+        match end.departure() {
+            Departure::Closed => self.counters.closed += 1,
+            Departure::Lost => self.counters.lost += 1,
+            Departure::Silent => self.counters.silent += 1,
+            Departure::Faulty => self.counters.faulty += 1,
         }
-        if self.remotes.get(slot).is_some_and(|slot| slot.current == Some(key)) {
-            self.tell_remote(cx, slot, Event::Over, &why);
+        let mut why = report::ended(end);
+        if *end == End::Closed {
+            why.push_str(self.suspicion(cx, slot));
+        }
+        self.tell_current(cx, slot, key, Event::Over, &why);
+    }
+
+    /// Words for a server that may not know the secret, which it never says.
+    fn suspicion(&self, cx: &Context<'_>, slot: Key) -> &'static str {
+        match self.remotes.get(slot) {
+            Some(slot) if !slot.state.has_proved(cx.now()) => ", as one does that does not know the secret",
+            Some(_) | None => "",
         }
     }
 
-    /// Drops a tunnel that is over, or that was sent away and has no stream left. Sets the alarm of any other.
-    fn tidy(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else {
-            return;
+    /// Tells the server's place an event of a tunnel, if it is the one that takes streams.
+    fn tell_current(&mut self, cx: &mut Context<'_>, slot: Key, tunnel: Key, event: Event, why: &str) {
+        if self.remotes.get(slot).is_some_and(|slot| slot.current == Some(tunnel)) {
+            self.tell_remote(cx, slot, event, why);
+        }
+    }
+
+    /// Returns true if a tunnel is over, or was sent away and has no stream and nothing to write.
+    fn is_done(&self, key: Key) -> bool {
+        let Some(tunnel) = self.tunnels.get(key) else {
+            return false;
         };
-        let Stage::Up(session) = &mut tunnel.stage else { return };
+        let Stage::Up(session) = &tunnel.stage else {
+            return false;
+        };
         let is_current = self
             .remotes
             .get(tunnel.slot)
             .is_some_and(|slot| slot.current == Some(key));
-        if session.is_empty() && (session.is_over() || !is_current) {
-            let _ = session.flush();
-            return self.drop_tunnel(cx, key);
-        }
-        cx.set_alarm(&mut tunnel.alarm, TunnelSource::Tunnel.at(key), session.deadline());
+        session.is_empty() && (session.is_over() || !is_current && session.is_written())
     }
 
     pub(super) fn tunnel_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
-        if let Some(Stage::Up(session)) = self.tunnels.get_mut(key).map(|tunnel| &mut tunnel.stage) {
-            session.timeout(cx.now());
-            self.run_tunnel(cx, key);
+        match self.tunnels.get_mut(key).map(|tunnel| &mut tunnel.stage) {
+            Some(Stage::Connecting(_)) => self.address_timeout(cx, key),
+            Some(Stage::Up(session)) => {
+                session.timeout(cx.now());
+                self.run_tunnel(cx, key);
+            }
+            Some(Stage::Closing(_)) => self.follow_close(cx, key, CloseStep::Done),
+            Some(Stage::Naming) | None => {}
         }
     }
 
@@ -407,11 +459,10 @@ impl TunnelDoor {
         match self.tunnels.get_mut(key).map(|tunnel| &mut tunnel.stage) {
             Some(Stage::Up(session)) => {
                 session.go_away();
-                self.touch(key);
                 self.run_tunnel(cx, key);
             }
             Some(Stage::Naming | Stage::Connecting(_)) => self.drop_tunnel(cx, key),
-            None => {}
+            Some(Stage::Closing(_)) | None => {}
         }
     }
 
@@ -426,19 +477,22 @@ impl TunnelDoor {
         }
     }
 
-    /// Writes the frames that this turn has made.
+    /// Writes the frames that this turn has made, and closes the tunnels that have nothing more to do.
     pub(super) fn write_out(&mut self, cx: &mut Context<'_>) {
         for key in std::mem::take(&mut self.touched) {
             let Some(tunnel) = self.tunnels.get_mut(key) else {
                 continue;
             };
             tunnel.is_touched = false;
-            if let Stage::Up(session) = &mut tunnel.stage {
-                let goes_on = session.flush();
-                cx.set_alarm(&mut tunnel.alarm, TunnelSource::Tunnel.at(key), session.deadline());
-                if goes_on {
-                    cx.resume_later(TunnelSource::Tunnel.at(key));
-                }
+            let Stage::Up(session) = &mut tunnel.stage else {
+                continue;
+            };
+            let goes_on = session.flush();
+            cx.set_alarm(&mut tunnel.alarm, TunnelSource::Tunnel.at(key), session.deadline());
+            if goes_on {
+                cx.resume_later(TunnelSource::Tunnel.at(key));
+            } else if self.is_done(key) {
+                self.drop_tunnel(cx, key);
             }
         }
     }
