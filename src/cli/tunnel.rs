@@ -68,11 +68,22 @@ fn complete(spec: &mut TunnelSpec, variable: impl Fn(&str) -> Option<String>) {
 /// Returns the door that the flags describe, or a line for each mistake in them.
 fn options(spec: &TunnelSpec) -> Result<Options, Error> {
     match lower::tunnel(NAME, spec, true) {
-        Ok(lowered) => Ok(lowered.options),
+        Ok(lowered) => alone(lowered.options),
         Err(mistakes) => {
             let lines = mistakes.iter().map(Mistake::for_flags);
             Err(Error::mistakes(lines.map(|line| format!("iotcpd: {line}")).collect()))
         }
+    }
+}
+
+/// Refuses a door that is to give its streams to another one: there is none.
+fn alone(options: Options) -> Result<Options, Error> {
+    match options.targets().first() {
+        None => Ok(options),
+        Some(name) => Err(Error::mistakes(vec![format!(
+            "iotcpd: --local: there is no door {name} on a command line; describe both doors in a file, and start that \
+             by iotcpd run"
+        )])),
     }
 }
 

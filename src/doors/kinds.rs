@@ -166,7 +166,7 @@ impl Options {
 
     /// Returns true if a door of this kind may hand connections over to others.
     pub fn may_hand_over(&self) -> bool {
-        matches!(self, Options::Route(_))
+        matches!(self, Options::Route(_) | Options::Tunnel(_))
     }
 
     /// Returns a few words for the log about the programs of the door.

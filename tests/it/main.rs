@@ -234,6 +234,10 @@ mod tls_wire;
 #[cfg(test)]
 mod tunnel;
 #[cfg(test)]
+mod tunnel_doors;
+#[cfg(test)]
+mod tunnel_gateway;
+#[cfg(test)]
 mod tunnel_peers;
 #[cfg(test)]
 mod unresponsive_file_system;

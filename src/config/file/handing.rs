@@ -1,5 +1,5 @@
-//! Services of route doors whose connections are handed over to another door of the file. The door must be there, and
-//! must take them.
+//! Connections that route and tunnel doors hand over to another door of the file. The door must be there, and must take
+//! them.
 //!
 //! Which doors there are is known when the whole file was read, so the references are collected until then.
 
@@ -17,15 +17,17 @@ use crate::doors::front::options::TlsOptions;
 /// The key of a door that takes such connections. It is no flag: a door of a command line is alone.
 pub(super) const HANDED_OVER: &str = "handed-over";
 
-/// A service that names a door.
+/// A setting that names a door.
 #[derive(Debug)]
 pub(super) struct Reference {
     /// The position of the name.
     pub(super) place: usize,
+    /// The key.
+    pub(super) key: &'static str,
     /// The name.
     pub(super) door: String,
-    /// The name of the settings of its TLS, if that ends at the route door.
-    pub(super) tls: Arc<str>,
+    /// The name of the settings of the TLS that may end on the way.
+    pub(super) tls: Option<Arc<str>>,
 }
 
 /// Takes the key [`HANDED_OVER`] out of a door's table, and returns its value. A wrong one is reported.
@@ -43,18 +45,19 @@ pub(super) fn take_handed_over(table: &mut DeTable<'_>, report: &mut Report<'_>)
 
 /// Reports each reference to a door that is not there, or takes no such connections.
 pub(super) fn report_references(found: &mut Collected<'_>) {
-    for (from, Reference { place, door, tls }) in std::mem::take(&mut found.references) {
-        if let Some(text) = mistake(&from, &door, &tls, found) {
-            found.report.add(place, format!("door: {text}"));
+    for (from, reference) in std::mem::take(&mut found.references) {
+        let Reference { place, key, door, tls } = reference;
+        if let Some(text) = mistake(&from, &door, tls.as_deref(), found) {
+            found.report.add(place, format!("{key}: {text}"));
         }
     }
 }
 
-/// Returns the mistake in a reference of the route door `from`.
-fn mistake(from: &str, door: &str, tls: &str, found: &Collected<'_>) -> Option<String> {
+/// Returns the mistake in a reference of the door `from`.
+fn mistake(from: &str, door: &str, tls: Option<&str>, found: &Collected<'_>) -> Option<String> {
     let (name, header) = (Quoted(door), in_header(door));
     if door == from {
-        let remedy = "name another door, or write the addr of a server";
+        let remedy = "name another door, or write the address of a server";
         return Some(format!(
             "{name} is this very door, whose connections would come back to it; {remedy}"
         ));
@@ -81,8 +84,9 @@ fn mistake(from: &str, door: &str, tls: &str, found: &Collected<'_>) -> Option<S
         }
         Options::Command(command) if !command.takes_handed => Some(must_say("command", "")),
         Options::Pool(_) | Options::Exec(_) | Options::Command(_) => {
-            let route = found.services.iter().find(|options| options.name() == from);
-            asks_for_certificates(options, route.and_then(|route| route.front().named_tls.get(tls)))
+            let giver = found.services.iter().find(|options| options.name() == from);
+            let on_the_way = giver.zip(tls).and_then(|(giver, tls)| giver.front().named_tls.get(tls));
+            asks_for_certificates(options, on_the_way)
         }
     }
 }
@@ -96,13 +100,13 @@ fn asks_for_certificates(options: &Options, on_the_way: Option<&TlsOptions>) -> 
     (!is_same).then(|| {
         format!(
             "clients of {name} need a certificate by its client-ca and allow-subject, and would not need the same on this \
-             way; write both in the tls of the service as well, or name another door"
+             way; write both in the tls of the service at a route door as well, or name another door"
         )
     })
 }
 
 fn unknown(door: &str, found: &Collected<'_>) -> String {
-    let takes = |options: &&Options| !matches!(options, Options::Route(_));
+    let takes = |options: &&Options| !options.may_hand_over();
     let known = found.services.iter().filter(takes).map(Options::name);
     let remedy = nearest(door, known).map_or_else(
         || format!("describe it in a table such as [pool.{}]", in_header(door)),

@@ -349,9 +349,10 @@ fn rules(
         if let Some(door) = &spec.door {
             check_entered(service.name.get_ref(), &spec, at("door"), defaults, report);
             beside.references.push(Reference {
+                key: "door",
                 place: at("door"),
                 door: door.clone(),
-                tls: id.as_str().into(),
+                tls: Some(id.as_str().into()),
             });
         }
         if spec.client_secret.is_some() && (spec.addr.is_some() || !spec.addrs.is_empty()) {

@@ -16,7 +16,7 @@ use crate::config::spec::listen::ListenSpec;
 use crate::config::spec::tunnel::TunnelSpec;
 use crate::doors::front::options::LimitKind;
 use crate::doors::route::options::LONGEST_SECRET;
-use crate::doors::tunnel::options::{Connect, ConnectAddr, Options, Remote, Secret, Source};
+use crate::doors::tunnel::options::{Connect, ConnectAddr, Local, Options, Remote, Secret, Source};
 use crate::net::addr::Transport;
 use crate::net::tls::client::server_name;
 use crate::net::tls::files::IdentityFiles;
@@ -55,6 +55,13 @@ pub fn tunnel(name: &str, spec: &TunnelSpec, is_whole: bool) -> Result<Lowered<O
         let remedy = format!("write for example {}", setting("local", "127.0.0.1:80"));
         mistakes.add(KeyRef::key("local"), "the local service is missing", remedy);
     }
+    let goes_to_doors = [&local, &local_tls]
+        .into_iter()
+        .any(|local| matches!(local, Some(Local::Door(_))));
+    if spec.accept_proxy && !goes_to_doors && is_whole {
+        let text = "no stream goes to a door of this process; a service gets the header itself";
+        mistakes.add(KeyRef::key("accept-proxy"), text, "leave it out");
+    }
     let (mut front, listen) =
         listening.into_front(name, LimitKind::Flexible, stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT));
     let old_generation_timeout = old_generation_timeout.unwrap_or(DEFAULT_OLD_GENERATION_TIMEOUT);
@@ -63,6 +70,7 @@ pub fn tunnel(name: &str, spec: &TunnelSpec, is_whole: bool) -> Result<Lowered<O
         host: "127.0.0.1".to_owned(),
         port: 1,
     };
+    let nowhere = || Local::Service(Arc::new(nowhere));
     let options = Options {
         front,
         remotes,
@@ -70,8 +78,9 @@ pub fn tunnel(name: &str, spec: &TunnelSpec, is_whole: bool) -> Result<Lowered<O
         identity,
         // A missing one is a mistake.
         secret: secret.unwrap_or_else(|| Source::File(PathBuf::new())),
-        local: local.unwrap_or(nowhere),
+        local: local.unwrap_or_else(nowhere),
         local_tls,
+        accept_proxy: spec.accept_proxy,
         backoff: backoff.unwrap_or(DEFAULT_BACKOFF),
         connect_timeout: connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         idle_timeout,
@@ -193,11 +202,18 @@ fn secret(mistakes: &mut Mistakes, spec: &TunnelSpec, is_whole: bool) -> Option<
     }
 }
 
-fn local(mistakes: &mut Mistakes, key: &'static str, text: Option<&str>) -> Option<ConnectAddr> {
-    match text?.parse::<ConnectAddr>() {
-        Ok(address) => Some(address),
+/// The word in front of the name of a door.
+const DOOR: &str = "door:";
+
+fn local(mistakes: &mut Mistakes, key: &'static str, text: Option<&str>) -> Option<Local> {
+    let text = text?;
+    if let Some(name) = text.strip_prefix(DOOR) {
+        return Some(Local::Door(name.into()));
+    }
+    match text.parse::<ConnectAddr>() {
+        Ok(address) => Some(Local::Service(Arc::new(address))),
         Err(error) => {
-            let otherwise = "write for example 127.0.0.1:80 or unix:/run/web.sock";
+            let otherwise = "write for example 127.0.0.1:80, unix:/run/web.sock or door:NAME";
             mistakes.add_error(KeyRef::key(key), &error.to_string(), otherwise);
             None
         }

@@ -19,12 +19,15 @@ pub struct TunnelSpec {
     /// The file whose first line is the secret
     #[arg(long, value_name = "FILE", help_heading = "The tunnel")]
     pub secret_file: Option<String>,
-    /// The local service that clients are connected to: HOST:PORT or unix:PATH
+    /// The local service that clients are connected to: HOST:PORT or unix:PATH; in a file also door:NAME, another door of it
     #[arg(long, value_name = "ADDR", help_heading = "The tunnel")]
     pub local: Option<String>,
     /// The local service for clients that speak TLS [default: that of local]
     #[arg(long, value_name = "ADDR", help_heading = "The tunnel")]
     pub local_tls: Option<String>,
+    /// Each client begins with a header of the PROXY protocol, which tells the door that it goes to its address
+    #[arg(long, help_heading = "The tunnel")]
+    pub accept_proxy: bool,
     /// The longest time from one attempt to connect to a server to the next; the first ones follow sooner [default: 60s]
     #[arg(long, value_name = "TIME", help_heading = "The tunnel")]
     pub backoff: Option<Time>,

@@ -1,5 +1,7 @@
 //! The options of a tunnel door: every number is decided, every default applied, nothing is left to look up.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +28,11 @@ pub struct Options {
     /// The secret that they are told, or its file.
     pub secret: Source,
     /// The local service for everything that is no TLS, or for everything.
-    pub local: ConnectAddr,
+    pub local: Local,
     /// The local service for TLS, if that is another one.
-    pub local_tls: Option<ConnectAddr>,
+    pub local_tls: Option<Local>,
+    /// True if each stream begins with a header of the PROXY protocol, which doors of this process are told.
+    pub accept_proxy: bool,
     /// The longest time from one attempt to connect to a server to the next.
     pub backoff: Duration,
     /// The longest time of an attempt to connect.
@@ -37,6 +41,24 @@ pub struct Options {
     pub idle_timeout: Option<Duration>,
     /// True if each step of a stream is logged.
     pub debug: bool,
+}
+
+/// A place that streams are connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Local {
+    /// A service.
+    Service(Arc<ConnectAddr>),
+    /// Another door of the same process.
+    Door(Arc<str>),
+}
+
+impl fmt::Display for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Local::Service(address) => address.fmt(f),
+            Local::Door(name) => write!(f, "door:{name}"),
+        }
+    }
 }
 
 /// A server of tunnels.
@@ -56,6 +78,16 @@ impl Options {
     pub fn summary(&self) -> String {
         let remotes: Vec<String> = self.remotes.iter().map(|remote| remote.address.to_string()).collect();
         format!("{} through {}", self.local, remotes.join(", "))
+    }
+
+    /// Returns the doors that streams are given to.
+    pub fn targets(&self) -> BTreeSet<Arc<str>> {
+        let locals = [Some(&self.local), self.local_tls.as_ref()].into_iter().flatten();
+        let doors = locals.filter_map(|local| match local {
+            Local::Door(name) => Some(Arc::clone(name)),
+            Local::Service(_) => None,
+        });
+        doors.collect()
     }
 
     /// Returns the descriptors that may be open at the same time: the sessions, and one for each stream.

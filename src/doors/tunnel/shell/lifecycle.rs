@@ -1,5 +1,6 @@
 //! The tunnel door as the daemon sees it: its start, its change, its end.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -18,7 +19,7 @@ use crate::doors::front::{Front, FrontKind, OverLimit};
 use crate::doors::jitter::Jitter;
 use crate::doors::lent_pipes::LentPipes;
 use crate::doors::preparing::Surroundings;
-use crate::doors::{self, Door, Listeners, Shutdown};
+use crate::doors::{self, Door, HandedConnection, Listeners, Shutdown};
 use crate::error::{Blame, Error};
 use crate::net::conn::Conn;
 use crate::net::local_ports::LocalPorts;
@@ -95,6 +96,9 @@ impl TunnelDoor {
             remotes: GenerationalSlab::default(),
             tunnels: GenerationalSlab::default(),
             streams: GenerationalSlab::default(),
+            opening: 0,
+            handed: VecDeque::new(),
+            handing: None,
             touched: Vec::new(),
             hosts: Hosts::default(),
             local_ports: LocalPorts::read(),
@@ -131,6 +135,18 @@ impl Door for TunnelDoor {
 
     fn turn_away(&mut self, _cx: &mut Context<'_>, conn: Conn, _origin: &Origin, _over: OverLimit) {
         conn.turn_away(b"", false);
+    }
+
+    fn next_handed(&mut self) -> Option<Box<HandedConnection>> {
+        self.take_handed()
+    }
+
+    fn may_hand_to(&self, door: &str) -> bool {
+        self.may_still_hand_to(door)
+    }
+
+    fn refuse_handed(&mut self, cx: &mut Context<'_>, handed: Box<HandedConnection>, why: &str) {
+        self.refuse(cx, &handed, why);
     }
 
     /// Servers that stay keep their sessions, unless the secret or the certificates are others.

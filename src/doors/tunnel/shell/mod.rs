@@ -1,7 +1,7 @@
 //! The tunnel door's only I/O.
 //!
 //! The modules: `remotes` has the servers, `tunnels` connects to them and runs the sessions with them, `streams` has their
-//! streams, which `reaching` connects to local services and which are carried there; `attempt` connects, `hosts` looks up;
+//! streams, which `reaching` connects to local services, or `handing` gives to other doors, and which are carried there; `attempt` connects, `hosts` looks up;
 //! `describe` writes the dump, and `lifecycle` starts, reloads and stops the door.
 //!
 //! Invariants: a tunnel and a stream are known by keys that are never used again. Each call from the reactor that has touched
@@ -9,6 +9,7 @@
 
 mod attempt;
 mod describe;
+mod handing;
 mod hosts;
 mod lifecycle;
 mod reaching;
@@ -16,6 +17,7 @@ mod remotes;
 mod streams;
 mod tunnels;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::hosts::Hosts;
@@ -25,10 +27,10 @@ use self::streams::Carried;
 use self::tunnels::Tunnel;
 use super::core::counters::Counters;
 use super::options::Options;
-use crate::doors::Door;
 use crate::doors::front::Front;
 use crate::doors::jitter::Jitter;
 use crate::doors::lent_pipes::LentPipes;
+use crate::doors::{Door, HandedConnection};
 use crate::net::local_ports::LocalPorts;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
@@ -46,6 +48,12 @@ pub struct TunnelDoor {
     remotes: GenerationalSlab<Slot>,
     tunnels: GenerationalSlab<Tunnel>,
     streams: GenerationalSlab<Carried>,
+    /// The number of streams whose first bytes are awaited.
+    opening: usize,
+    /// The connections for other doors, with their streams, until the daemon passes them on.
+    handed: VecDeque<(Key, Box<HandedConnection>)>,
+    /// The stream of the connection that the daemon passes on.
+    handing: Option<Key>,
     /// The tunnels whose sessions were touched in this turn.
     touched: Vec<Key>,
     hosts: Hosts,

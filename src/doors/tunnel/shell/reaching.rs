@@ -1,6 +1,6 @@
 //! The way of a stream to its local service.
 //!
-//! The service is chosen once, when the stream's first bytes have come: a change of the options meanwhile concerns the next
+//! A stream for another door of the process goes there by `handing`. The service is chosen once, when the stream's first bytes have come: a change of the options meanwhile concerns the next
 //! streams. The look-up of its host and all attempts to connect share one time, the door's connect-timeout.
 
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use std::time::Instant;
 use log::Level;
 
 use super::super::core::opening::Local as Kind;
-use super::super::options::Options;
+use super::super::options::{Local, Options};
 use super::super::report;
 use super::attempt::{Attempt, Means, Places};
 use super::hosts::{Answer, Waiter};
@@ -22,23 +22,31 @@ use crate::reactor::{Context, Key, Readiness, SourceKind};
 /// The local services of a door.
 #[derive(Debug)]
 pub(super) struct Locals {
-    plain: Arc<ConnectAddr>,
+    plain: Local,
     /// The one for TLS, which may be the same.
-    tls: Arc<ConnectAddr>,
+    tls: Local,
 }
 
 impl Locals {
     pub(super) fn of(options: &Options) -> Locals {
-        let plain = Arc::new(options.local.clone());
-        let tls = options.local_tls.clone().map_or_else(|| Arc::clone(&plain), Arc::new);
-        Locals { plain, tls }
+        Locals {
+            plain: options.local.clone(),
+            tls: options.local_tls.as_ref().unwrap_or(&options.local).clone(),
+        }
     }
 
-    fn of_kind(&self, kind: Kind) -> Arc<ConnectAddr> {
-        Arc::clone(match kind {
-            Kind::Tls => &self.tls,
-            Kind::Plain => &self.plain,
-        })
+    fn of_kind(&self, kind: Kind) -> Local {
+        match kind {
+            Kind::Tls => self.tls.clone(),
+            Kind::Plain => self.plain.clone(),
+        }
+    }
+
+    /// Returns true if streams go to the door of this name.
+    pub(super) fn has_door(&self, door: &str) -> bool {
+        [&self.plain, &self.tls]
+            .into_iter()
+            .any(|local| matches!(local, Local::Door(name) if **name == *door))
     }
 }
 
@@ -74,10 +82,16 @@ impl Reaching {
 impl TunnelDoor {
     /// Connects to the local service of this kind, which gets the held bytes first.
     pub(super) fn reach(&mut self, cx: &mut Context<'_>, key: Key, held: Vec<u8>, kind: Kind) {
+        match self.locals.of_kind(kind) {
+            Local::Service(address) => self.reach_service(cx, key, held, address),
+            Local::Door(door) => self.hand_over(cx, key, held, door),
+        }
+    }
+
+    fn reach_service(&mut self, cx: &mut Context<'_>, key: Key, held: Vec<u8>, local: Arc<ConnectAddr>) {
         let Some(carried) = self.streams.get_mut(key) else {
             return;
         };
-        let local = self.locals.of_kind(kind);
         let deadline = cx.now() + self.options.connect_timeout;
         carried.stage = Stage::Reaching(Box::new(Reaching {
             local: Arc::clone(&local),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::super::core::opening::{Local as Kind, choose};
+use super::super::options::Options;
 use super::super::report;
 use super::reaching::Reaching;
 use super::tunnels::Tunnel;
@@ -18,6 +19,7 @@ use super::{TunnelDoor, TunnelSource};
 use crate::doors::socket_end::SocketEnd;
 use crate::mux::core::StreamId;
 use crate::net::conn::Conn;
+use crate::net::proxy::{Parsed, parse};
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 use crate::relay::carrier::Tools;
 use crate::relay::conversation::{Conversation, Outcome, Side, Standing};
@@ -81,6 +83,17 @@ impl Carried {
     }
 }
 
+/// Returns the service of a stream by its first bytes; `None` if more of them are needed.
+fn opening_of(options: &Options, held: &[u8]) -> Option<Kind> {
+    if options.accept_proxy && matches!(parse(held), Parsed::NeedMore { .. }) {
+        return None;
+    }
+    match &options.local_tls {
+        None => Some(Kind::Plain),
+        Some(_) => choose(held),
+    }
+}
+
 impl TunnelDoor {
     /// Takes a stream that the server has opened.
     pub(super) fn take_stream(&mut self, cx: &mut Context<'_>, tunnel: Key, stream: StreamId) {
@@ -106,9 +119,10 @@ impl TunnelDoor {
         let Ok(key) = key else { return session.refuse(stream) };
         session.accept(stream, key.to_bits());
         self.counters.streams += 1;
+        self.opening += 1;
         self.trace(key, format_args!("a client has come"));
-        if self.options.local_tls.is_none() {
-            return self.reach(cx, key, Vec::new(), Kind::Plain);
+        if opening_of(&self.options, b"").is_some() {
+            return self.leave_opening(cx, key, Kind::Plain);
         }
         self.set_stream_alarm(cx, key, Some(cx.now() + OPENING));
     }
@@ -126,19 +140,12 @@ impl TunnelDoor {
         let mut scratch = cx.lend_buffer();
         let ended = self.fill_opening(key, &mut scratch);
         cx.return_buffer(scratch);
-        let Some(Carried { stage, .. }) = self.streams.get_mut(key) else {
+        let Some(Stage::Opening(held)) = self.streams.get(key).map(|carried| &carried.stage) else {
             return;
         };
-        let Stage::Opening(held) = stage else { return };
-        match (choose(held), ended) {
-            (Some(kind), _) => {
-                let held = std::mem::take(held);
-                self.reach(cx, key, held, kind);
-            }
-            (None, Some(Event::SourceEnded)) if !held.is_empty() => {
-                let held = std::mem::take(held);
-                self.reach(cx, key, held, Kind::Plain);
-            }
+        match (opening_of(&self.options, held), ended) {
+            (Some(kind), _) => self.leave_opening(cx, key, kind),
+            (None, Some(Event::SourceEnded)) if !held.is_empty() => self.leave_opening(cx, key, Kind::Plain),
             // A client that says nothing.
             (None, Some(_)) => self.finish(cx, key, false),
             (None, None) => {}
@@ -152,7 +159,7 @@ impl TunnelDoor {
             return None;
         };
         let session = self.tunnels.get_mut(carried.tunnel).and_then(Tunnel::session)?;
-        while choose(held).is_none() {
+        while opening_of(&self.options, held).is_none() {
             match session.end_of(carried.stream).read(scratch) {
                 Ok(count) => held.extend_from_slice(scratch.get(..count).unwrap_or_default()),
                 Err(Event::SourceEmpty) => return None,
@@ -163,6 +170,17 @@ impl TunnelDoor {
     }
 
     // ---- the relay ---------------------------------------------------------------------------------------------
+
+    /// Goes on to the local service of a stream whose first bytes are there.
+    fn leave_opening(&mut self, cx: &mut Context<'_>, key: Key, kind: Kind) {
+        let Some(carried) = self.streams.get_mut(key) else {
+            return;
+        };
+        if let Stage::Opening(held) = std::mem::replace(&mut carried.stage, Stage::Draining) {
+            self.opening -= 1;
+            self.reach(cx, key, held, kind);
+        }
+    }
 
     /// Carries a stream whose service is connected, and gets the held bytes first.
     pub(super) fn begin_relay(&mut self, cx: &mut Context<'_>, key: Key, conn: Conn, held: Vec<u8>) {
@@ -325,7 +343,11 @@ impl TunnelDoor {
                 }
                 rest
             }
-            Stage::Opening(_) | Stage::Reaching(_) | Stage::Draining => None,
+            Stage::Opening(_) => {
+                self.opening -= 1;
+                None
+            }
+            Stage::Reaching(_) | Stage::Draining => None,
         };
         if let Some(session) = self.tunnels.get_mut(carried.tunnel).and_then(Tunnel::session) {
             session.release(carried.stream, rest);
