@@ -47,6 +47,7 @@ pub(super) fn run(flags: Flags, log: LogSettings) -> Result<(), Error> {
         services: source.load()?.services,
         source: Some(source),
         log,
+        secret: None,
     })
 }
 

@@ -39,6 +39,7 @@ pub(super) fn run(flags: &Flags, log: LogSettings) -> Result<(), Error> {
         services: vec![doors::Options::Exec(Box::new(options(flags)?))],
         source: None,
         log,
+        secret: None,
     })
 }
 

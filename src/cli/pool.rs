@@ -16,6 +16,7 @@ pub(super) fn run(spec: &PoolSpec, log: LogSettings) -> Result<(), Error> {
         services: vec![doors::Options::Pool(Box::new(options(spec)?))],
         source: None,
         log,
+        secret: None,
     })
 }
 

@@ -86,6 +86,7 @@ pub(super) fn run(flags: Flags, log: LogSettings) -> Result<(), Error> {
         services: contents.services,
         source: Some(source),
         log,
+        secret: None,
     })
 }
 

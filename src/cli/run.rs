@@ -32,5 +32,6 @@ pub(super) fn run(flags: Flags, log: LogSettings) -> Result<(), Error> {
         services: contents.services,
         source: Some(source),
         log,
+        secret: None,
     })
 }

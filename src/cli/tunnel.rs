@@ -33,16 +33,13 @@ pub(super) struct Flags {
 
 pub(super) fn run(flags: Flags, log: LogSettings) -> Result<(), Error> {
     let mut spec = flags.spec;
-    if spec.secret.is_some() {
-        log::warn!(
-            "--secret: other users see it on the command line; write it to a file and name that with --secret-file"
-        );
-    }
+    let secret = spec.secret.clone();
     complete(&mut spec, |name| env::var(name).ok().filter(|value| !value.is_empty()));
     daemon::run(Plan {
         services: vec![doors::Options::Tunnel(Box::new(options(&spec)?))],
         source: None,
         log,
+        secret,
     })
 }
 

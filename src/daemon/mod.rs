@@ -68,6 +68,8 @@ pub struct Plan {
     pub source: Option<Source>,
     /// The settings of the log, some of which the file may change.
     pub log: LogSettings,
+    /// A secret that stands on the command line, and is to be seen there no longer.
+    pub secret: Option<String>,
 }
 
 /// A running daemon.
@@ -156,6 +158,9 @@ pub fn run(plan: Plan) -> Result<(), Error> {
         predecessors,
         candidate,
     };
+    if let Some(secret) = plan.secret {
+        start::hide_secret(&secret);
+    }
     daemon.doors.open_all(&mut daemon.reactor, plan.services)?;
     log::info!("{announcement}");
     daemon.watch_certificates();

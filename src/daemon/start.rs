@@ -7,11 +7,13 @@
 //!
 //! A successor reports to its predecessor instead, and has no start of this kind.
 
+use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
 use super::Shutdown;
 use super::notify::Notifier;
 use crate::doors::{Options, Readiness};
+use crate::process::arguments;
 
 /// The time after which a start reports what it waits for, and the time between two such reports.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -143,6 +145,19 @@ fn service(options: &Options) -> String {
         addresses.push("no address of its own".to_owned());
     }
     format!("{name}{kind}: {}, on {}", options.summary(), addresses.join(", "))
+}
+
+/// Overwrites a secret on the command line, and warns of it. Must be called once the arguments of a successor are known.
+pub(super) fn hide_secret(secret: &str) {
+    const REMEDY: &str = "write it to a file and name that with --secret-file";
+    match arguments::hide(OsStr::new(secret)) {
+        Ok(()) => log::warn!(
+            "--secret: until now other users could see it on the command line, where it is overwritten; {REMEDY}"
+        ),
+        Err(error) => log::warn!(
+            "--secret: other users see it on the command line, where it cannot be overwritten: {error}; {REMEDY}"
+        ),
+    }
 }
 
 #[cfg(test)]

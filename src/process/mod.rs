@@ -31,6 +31,7 @@
 //!
 //! The kernel must be Linux 5.4 or later (`waitid` on a pidfd).
 
+pub mod arguments;
 pub mod child;
 pub mod control_group;
 pub mod descendants;

@@ -6,10 +6,11 @@ use std::net::Shutdown;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Daemon, temp_dir};
+use crate::harness::{Daemon, temp_dir, wait_orphan};
 use crate::route_peers::Backend;
 use crate::tunnel_gateway::{Gateway, SECRET, exchange, greeting};
 use crate::tunnel_peers::{DATA, FIN, GO_AWAY, RST, SYN, WINDOW_UPDATE, header};
+use crate::upgrade::{signal, upgrade};
 
 #[test]
 fn a_client_greets_and_serves_streams_by_their_first_byte() {
@@ -258,4 +259,30 @@ fn clients_beyond_max_streams_are_turned_away_and_hup_raises_it() {
         ["streams total", "streams limited"].map(|label| stats.count(label)),
         [3, 1]
     );
+}
+
+#[test]
+fn a_secret_on_the_command_line_is_overwritten_there_and_known_to_a_successor() {
+    let (gateway, local) = (Gateway::new(), Backend::new());
+    let daemon = gateway.start(local.address(), &[]);
+    let _first = gateway.greeted();
+    let told = daemon.stderr_wait("--secret: ");
+    assert!(told.contains("where it is overwritten"), "{told}");
+    let shown = |pid: i32| fs::read(format!("/proc/{pid}/cmdline")).expect("a command line");
+    let is_hidden = |pid: i32| {
+        let line = String::from_utf8_lossy(&shown(pid)).into_owned();
+        assert!(!line.contains(SECRET), "{line}");
+        line.contains(&"x".repeat(SECRET.len()))
+    };
+    assert!(is_hidden(daemon.pid()));
+    daemon.children().into_iter().for_each(|child| {
+        is_hidden(child);
+    });
+    let successor = upgrade(&daemon, daemon.pid(), 1);
+    let mut second = gateway.greeted();
+    exchange(&mut second, 2, &local);
+    assert!(is_hidden(successor));
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+    signal(successor, Signal::SIGTERM);
+    wait_orphan(successor);
 }
