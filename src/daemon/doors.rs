@@ -87,7 +87,7 @@ impl Doors {
 
     /// Lets every door accept clients. Closes the sockets of a predecessor that no service listens on.
     pub(super) fn accept(&mut self, reactor: &mut Reactor<dyn Door>) -> Result<(), Error> {
-        for outcome in self.each(reactor, |door, cx| door.front_mut().begin_accepting(cx)) {
+        for outcome in self.each(reactor, |door, cx| door.begin_serving(cx)) {
             outcome?;
         }
         self.places = Places::new();
@@ -310,11 +310,7 @@ impl Doors {
         for service in new {
             let opened = self.open(reactor, service);
             let newest = self.open.last().map(|open| open.id);
-            let accepts = |id| {
-                reactor
-                    .with(id, |door, cx| door.front_mut().begin_accepting(cx))
-                    .unwrap_or(Ok(()))
-            };
+            let accepts = |id| reactor.with(id, |door, cx| door.begin_serving(cx)).unwrap_or(Ok(()));
             if let Err(error) = opened.and_then(|()| newest.map_or(Ok(()), accepts)) {
                 for opened in self.open.drain(before..) {
                     reactor.remove(opened.id);

@@ -119,6 +119,14 @@ pub trait Door: Service {
     /// if at all.
     fn begin_with(&mut self, _places: usize) {}
 
+    /// Begins to accept clients. Called once, after [`start`](Self::start).
+    ///
+    /// # Errors
+    /// The kernel watches no more descriptors.
+    fn begin_serving(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.front_mut().begin_accepting(cx)
+    }
+
     /// Takes a connection that the access list permits: serves it, or refuses it. While the door drains, the client must
     /// have completed its request by the [deadline of the others](Front::hastened).
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin);

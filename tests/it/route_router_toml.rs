@@ -78,7 +78,16 @@ fn an_original_file_with_services_for_tunnels_runs_unchanged_and_shows_no_secret
         !told.contains("client-secret") && !told.contains("clientsport"),
         "{told}"
     );
-    let daemon = Daemon::with(["route", "--config", file.to_str().unwrap(), "-d", "--log-connections"]).start();
+    let daemon = Daemon::with([
+        "route",
+        "--config",
+        file.to_str().unwrap(),
+        "-d",
+        "--log-connections",
+        "--tunnel-wait",
+        "0",
+    ])
+    .start();
     let address = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let mut client = client_at(&address, "behind-nat.example.org", "");
     assert_eq!(client.read_to_end(), INTERNAL_ERROR);

@@ -232,7 +232,7 @@ fn a_client_that_cannot_serve_is_refused_with_a_reason_that_tells_no_secret() {
 
 #[test]
 fn a_visitor_without_a_client_is_told_so() {
-    let (daemon, _file) = door("");
+    let (daemon, _file) = door("tunnel-wait = 0");
     let mut visitor = client(&daemon, NAME, "");
     assert_eq!(visitor.read_to_end(), INTERNAL_ERROR);
     let mut visitor = Client::connect(&http(&daemon));
@@ -240,6 +240,43 @@ fn a_visitor_without_a_client_is_told_so() {
     let answer = visitor.read_to_end();
     assert!(answer.starts_with(b"HTTP/1.1 502 "), "{}", answer.escape_ascii());
     daemon.stderr_wait("was not served: its service has no server, or no tunnel client");
+}
+
+/// The clients of a daemon that has started are on their way to it, and so is one that was restarted.
+#[test]
+fn visitors_wait_for_a_client_that_is_expected() {
+    let (daemon, _file) = door("");
+    for _ in 0..2 {
+        let mut early = client(&daemon, NAME, "");
+        let mut other = Client::connect(&http(&daemon));
+        other.send(format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n"));
+        daemon.usr1_until(|stats| stats.count("connections") >= 2);
+        let mut gone = client(&daemon, NAME, "");
+        gone.send("more");
+        gone.reset();
+        let mut tunnel = TunnelClient::connect(&tunnels(&daemon), SECRET);
+        let (first, second) = (tunnel.accept(), tunnel.accept());
+        for stream in [first, second] {
+            tunnel.send(stream, "served");
+        }
+        early.read_text("served");
+        other.read_text("served");
+        // It comes to its end, and its visitors with it.
+        drop(tunnel);
+        daemon.usr1_until(|stats| stats.count("connections") == 0);
+    }
+    assert!(daemon.usr1().count("connect expected") >= 4);
+}
+
+#[test]
+fn a_client_that_stays_away_is_expected_for_so_long_alone() {
+    let (daemon, _file) = door("tunnel-wait = '300ms'");
+    let mut early = client(&daemon, NAME, "");
+    assert_eq!(early.read_to_end(), INTERNAL_ERROR);
+    let mut late = client(&daemon, NAME, "");
+    assert_eq!(late.read_to_end(), INTERNAL_ERROR);
+    // The first has waited, unless the machine was slow: the second has not.
+    assert!(daemon.usr1().count("connect expected") <= 1);
 }
 
 #[test]
@@ -579,7 +616,7 @@ fn a_thousand_visitors_share_one_tunnel() {
 
 #[test]
 fn a_reload_changes_secrets_and_services_and_cuts_no_tunnel() {
-    let (daemon, file) = door("");
+    let (daemon, file) = door("tunnel-wait = 0");
     let mut tunnel = serving(&daemon, SECRET);
     let (mut visitor, stream) = visited(&daemon, &mut tunnel, NAME);
     file.write(

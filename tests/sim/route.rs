@@ -515,9 +515,13 @@ impl World {
                 let (choice, server) = (&routed.choice, &routed.server);
                 (choice.service.to_string(), choice.way == Way::Tls, server.to_string())
             }),
-            Stage::Opening | Stage::Waiting | Stage::Securing | Stage::Starting | Stage::Answering | Stage::Over => {
-                None
-            }
+            Stage::Opening
+            | Stage::Waiting
+            | Stage::Securing
+            | Stage::Starting
+            | Stage::Expecting
+            | Stage::Answering
+            | Stage::Over => None,
         };
         for (held, is_more) in [(&client.holds, false), (&holds, true)] {
             if let Some(held) = held {

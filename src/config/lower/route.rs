@@ -27,6 +27,7 @@ const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const DEFAULT_RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
 const DEFAULT_TUNNEL_PING: Duration = Duration::from_secs(30);
 const DEFAULT_TUNNEL_PING_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_TUNNEL_WAIT: Duration = Duration::from_secs(10);
 const DEFAULT_OLD_GENERATION_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A client whose hello takes longer holds memory for nothing.
@@ -81,6 +82,7 @@ pub fn route(
     let resolve_interval = mistakes.time("resolve-interval", spec.resolve_interval, &TIMEOUT);
     let tunnel_ping = mistakes.time("tunnel-ping", spec.tunnel_ping, &TUNNEL_PING);
     let tunnel_ping_timeout = mistakes.time("tunnel-ping-timeout", spec.tunnel_ping_timeout, &TIMEOUT);
+    let tunnel_wait = mistakes.limit("tunnel-wait", spec.tunnel_wait, Some(DEFAULT_TUNNEL_WAIT));
     let rule = rule_of_store(&defaults(&mut mistakes, spec));
     if spec.redirect_https && spec.tls_listen.is_empty() && is_whole {
         add_without_tls(&mut mistakes);
@@ -101,6 +103,7 @@ pub fn route(
         resolve_interval: resolve_interval.unwrap_or(DEFAULT_RESOLVE_INTERVAL),
         tunnel_ping: tunnel_ping.unwrap_or(DEFAULT_TUNNEL_PING),
         tunnel_ping_timeout: tunnel_ping_timeout.unwrap_or(DEFAULT_TUNNEL_PING_TIMEOUT),
+        tunnel_wait: tunnel_wait.unwrap_or_default(),
         log_connections: spec.log_connections,
         debug: spec.debug,
     };

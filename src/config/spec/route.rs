@@ -85,6 +85,10 @@ pub struct RouteSpec {
     /// A tunnel whose client does not answer for this time is given up [default: 10s]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
     pub tunnel_ping_timeout: Option<Time>,
+    /// How long connections for a service wait for a tunnel client of it, after the last one has left and after the start of
+    /// the daemon; 0: not at all [default: 10s]
+    #[arg(long, value_name = "TIME", help_heading = "Connections")]
+    pub tunnel_wait: Option<Time>,
     /// How long connections may go on once the daemon is told to stop [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
     pub stop_timeout: Option<Time>,
@@ -128,6 +132,7 @@ impl RouteSpec {
             send_proxy,
             tunnel_ping,
             tunnel_ping_timeout,
+            tunnel_wait,
             stop_timeout,
             old_generation_timeout,
             http,
@@ -164,21 +169,22 @@ impl RouteSpec {
         overlay(&mut said, "http", http, &mut under.http);
         overlay(&mut said, "redirect-https", redirect_https, &mut under.redirect_https);
         overlay(&mut said, "acme-addr", acme_addr, &mut under.acme_addr);
-        overlay(
-            &mut said,
-            "log-connections",
-            log_connections,
-            &mut under.log_connections,
-        );
-        overlay(&mut said, "debug", debug, &mut under.debug);
-        overlay_pings(&mut said, (tunnel_ping, tunnel_ping_timeout), under);
+        overlay_notes(&mut said, [log_connections, debug], under);
+        overlay_tunnels(&mut said, [tunnel_ping, tunnel_ping_timeout, tunnel_wait], under);
         said
     }
 }
 
-fn overlay_pings(said: &mut Vec<&'static str>, over: (Option<Time>, Option<Time>), under: &mut RouteSpec) {
-    overlay(said, "tunnel-ping", over.0, &mut under.tunnel_ping);
-    overlay(said, "tunnel-ping-timeout", over.1, &mut under.tunnel_ping_timeout);
+fn overlay_notes(said: &mut Vec<&'static str>, [log_connections, debug]: [bool; 2], under: &mut RouteSpec) {
+    overlay(said, "log-connections", log_connections, &mut under.log_connections);
+    overlay(said, "debug", debug, &mut under.debug);
+}
+
+fn overlay_tunnels(said: &mut Vec<&'static str>, over: [Option<Time>; 3], under: &mut RouteSpec) {
+    let [ping, timeout, wait] = over;
+    overlay(said, "tunnel-ping", ping, &mut under.tunnel_ping);
+    overlay(said, "tunnel-ping-timeout", timeout, &mut under.tunnel_ping_timeout);
+    overlay(said, "tunnel-wait", wait, &mut under.tunnel_wait);
 }
 
 /// All settings of one service. They are never flags; the clap definition lists the known keys.

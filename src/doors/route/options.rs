@@ -49,6 +49,9 @@ pub struct Options {
     pub tunnel_ping: Duration,
     /// The time without an answer after which its session is over.
     pub tunnel_ping_timeout: Duration,
+    /// The time for which connections wait for a tunnel client of their service, after the last one has left and after the
+    /// start of the door; zero: not at all.
+    pub tunnel_wait: Duration,
     /// True if each connection is logged at its end.
     pub log_connections: bool,
     /// True if each step of a connection is logged.

@@ -120,6 +120,7 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, fron
         ("connect failed", counters.connect_failed),
         ("connect late", counters.connect_late),
         ("connect again", counters.connect_again),
+        ("connect expected", counters.expected),
         ("connect no tls", counters.connect_no_tls),
         ("backends known", as_count(gauges.backends.0)),
         ("backends out", as_count(gauges.backends.1)),

@@ -22,18 +22,31 @@ impl Router {
         }
     }
 
-    pub(super) fn connect_failed(&mut self, life: &mut Life, connecting: Connecting, now: Instant) -> Turn {
+    pub(super) fn connect_failed(
+        &mut self,
+        id: RouteId,
+        life: &mut Life,
+        connecting: Connecting,
+        now: Instant,
+    ) -> Turn {
         self.counters.connect_failed += 1;
-        self.connect_again(life, connecting, Ending::ServerFailed, now)
+        self.connect_again(id, life, connecting, Ending::ServerFailed, now)
     }
 
-    pub(super) fn connect_late(&mut self, life: &mut Life, connecting: Connecting, now: Instant) -> Turn {
+    pub(super) fn connect_late(&mut self, id: RouteId, life: &mut Life, connecting: Connecting, now: Instant) -> Turn {
         self.counters.connect_late += 1;
-        self.connect_again(life, connecting, Ending::ServerLate, now)
+        self.connect_again(id, life, connecting, Ending::ServerLate, now)
     }
 
     /// The server could not be reached: another one is tried, once.
-    fn connect_again(&mut self, life: &mut Life, connecting: Connecting, ending: Ending, now: Instant) -> Turn {
+    fn connect_again(
+        &mut self,
+        id: RouteId,
+        life: &mut Life,
+        connecting: Connecting,
+        ending: Ending,
+        now: Instant,
+    ) -> Turn {
         let (share, is_first) = (connecting.share, connecting.tried.is_none());
         self.report(&connecting.routed, share, HealthEvent::Failed, now);
         let routed = self.leave(State::Connecting(connecting), now);
@@ -51,6 +64,10 @@ impl Router {
                 // A server with a program is the only one.
                 connecting_to(Routed { choice, server }, other, None, Some(share), now)
             }
+            None if self.is_without_clients(&choice, share) => match self.expect_client(id, choice, now) {
+                Ok(turn) => turn,
+                Err(choice) => self.end(life, ending, Some(Routed { choice, server }), now),
+            },
             None => self.end(life, ending, Some(Routed { choice, server }), now),
         }
     }

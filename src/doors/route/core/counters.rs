@@ -46,6 +46,8 @@ pub struct Counters {
     pub head_slow: u64,
     /// Connections that no service, or no rule of their service, was for.
     pub name_unknown: u64,
+    /// Connections that have waited for a tunnel client of their service.
+    pub expected: u64,
     /// Attempts to connect to a server that failed.
     pub connect_failed: u64,
     /// Attempts to connect to a server that took too long.

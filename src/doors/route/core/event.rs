@@ -66,6 +66,9 @@ pub enum Event<'a> {
     /// The route was called, which waits for the program of its server. Must be reported for each
     /// [`Order::Call`](super::starter::Order::Call).
     Called,
+    /// A tunnel client may have come that the route waits for. Must be reported for each route from
+    /// [`Router::next_expectant`](super::router::Router::next_expectant).
+    ClientCame,
     /// The server is connected.
     Connected,
     /// The server could not be connected to, or is lost before it has answered a request for TLS; or the client of a tunnel

@@ -25,6 +25,10 @@ impl Router {
             self.waiting.len() <= census.waiting,
             "only routes that wait have a place"
         );
+        assert!(
+            self.tunnels.expecting() <= census.expecting,
+            "only routes that expect a client have a place among these"
+        );
         let may_last = match &life.state {
             State::Relaying(relaying) => relaying.ended.is_none() && relaying.routed.choice.rule.idle_timeout.is_none(),
             // A handshake has a deadline of its own.
@@ -32,6 +36,7 @@ impl Router {
             State::Opening(_)
             | State::Waiting(_)
             | State::Starting(_)
+            | State::Expecting(_)
             | State::Connecting(_)
             | State::Asking(_)
             | State::Answering(_) => false,

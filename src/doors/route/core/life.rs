@@ -1,7 +1,7 @@
 //! The life of one route: its states, what each holds, and the deadline of each.
 //!
 //! ```text
-//!                                              ┌─ its program is awaited: Starting
+//!                                              ┌─ its program is awaited: Starting; a tunnel client: Expecting
 //!                                              │   ▲
 //!            ┌─ a table is awaited: Waiting ─┐ ▼   │        ┌─ TLS is asked for: Asking ─┐
 //!   Opening ─┴───────────────────────────────┴─▶ Connecting ┴────────────────────────────┴─▶ Relaying ─▶ Over
@@ -27,6 +27,7 @@ use super::event::Side;
 use super::hello::Alpn;
 use super::name::{self, Name};
 use super::opening::{Entrance, Progress};
+use super::secrets::Secret;
 use super::share::Share;
 use super::starter::{Place, ProgramId};
 use super::table::{Address, Choice};
@@ -114,6 +115,8 @@ pub(super) enum State {
     Securing(Destination),
     /// The program of the server is awaited.
     Starting(Starting),
+    /// A tunnel client of the service is expected. In a box, so that the others need not have room for it.
+    Expecting(Box<Expecting>),
     /// A server is being connected to.
     Connecting(Connecting),
     /// A server is connected, and its answer to a request for TLS is awaited, within the time for connecting.
@@ -171,6 +174,14 @@ pub(super) struct Starting {
 }
 
 #[derive(Debug)]
+pub(super) struct Expecting {
+    pub(super) choice: Choice,
+    pub(super) secret: Secret,
+    pub(super) ticket: Ticket,
+    pub(super) until: Instant,
+}
+
+#[derive(Debug)]
 pub(super) struct Connecting {
     pub(super) routed: Routed,
     pub(super) share: Share,
@@ -219,6 +230,8 @@ pub enum Stage {
     Securing,
     /// The program of the server is awaited.
     Starting,
+    /// A tunnel client of the service is expected.
+    Expecting,
     /// A server is being connected to.
     Connecting,
     /// The answer of a server to a request for TLS is awaited.
@@ -241,6 +254,7 @@ impl Life {
             | State::Waiting(_)
             | State::Securing(_)
             | State::Starting(_)
+            | State::Expecting(_)
             | State::Connecting(_)
             | State::Asking(_)
             | State::Answering(_)
@@ -256,6 +270,7 @@ impl Life {
             State::Opening(opening) => Some(opening.until),
             State::Waiting(waiting) => Some(waiting.until),
             State::Starting(starting) => Some(starting.until),
+            State::Expecting(expecting) => Some(expecting.until),
             State::Connecting(connecting) | State::Asking(connecting) => Some(connecting.until),
             State::Relaying(relaying) => relaying.deadline(),
             State::Answering(answering) => Some(answering.until),
@@ -279,6 +294,7 @@ impl Life {
             | State::Waiting(_)
             | State::Securing(_)
             | State::Starting(_)
+            | State::Expecting(_)
             | State::Asking(_)
             | State::Relaying(_)
             | State::Answering(_)
@@ -304,7 +320,7 @@ impl Life {
     /// Returns the decision and the server that was chosen last, also when the route is over.
     pub fn routed(&self) -> Option<&Routed> {
         match &self.state {
-            State::Opening(_) | State::Waiting(_) | State::Securing(_) => None,
+            State::Opening(_) | State::Waiting(_) | State::Securing(_) | State::Expecting(_) => None,
             State::Starting(starting) => Some(&starting.routed),
             State::Connecting(connecting) | State::Asking(connecting) => Some(&connecting.routed),
             State::Relaying(relaying) => Some(&relaying.routed),
@@ -320,6 +336,7 @@ impl Life {
             | State::Waiting(_)
             | State::Securing(_)
             | State::Starting(_)
+            | State::Expecting(_)
             | State::Connecting(_)
             | State::Asking(_)
             | State::Relaying(_) => None,
@@ -387,63 +404,6 @@ pub(super) fn listed(alpn: Alpn<'_>) -> Option<Box<str>> {
     (!list.is_empty()).then(|| list.into())
 }
 
-/// The routes that are not over, by their states.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Census {
-    /// Routes whose first bytes are awaited.
-    pub opening: usize,
-    /// Routes that wait for a table.
-    pub waiting: usize,
-    /// Routes whose client makes its TLS handshake.
-    pub securing: usize,
-    /// Routes that wait for the program of their server.
-    pub starting: usize,
-    /// Routes whose server is being connected to.
-    pub connecting: usize,
-    /// Routes whose server is asked for TLS.
-    pub asking: usize,
-    /// Routes whose bytes are relayed.
-    pub relaying: usize,
-    /// Routes whose client gets an answer.
-    pub answering: usize,
-}
-
-impl Census {
-    /// Returns the number of routes.
-    pub fn total(&self) -> usize {
-        let before = self.opening + self.waiting + self.securing + self.starting + self.connecting + self.asking;
-        before + self.relaying + self.answering
-    }
-
-    /// A route comes into a state.
-    pub(super) fn enter(&mut self, stage: Stage) {
-        if let Some(count) = self.count(stage) {
-            *count += 1;
-        }
-    }
-
-    /// A route leaves a state.
-    pub(super) fn leave(&mut self, stage: Stage) {
-        if let Some(count) = self.count(stage) {
-            *count = count.saturating_sub(1);
-        }
-    }
-
-    fn count(&mut self, stage: Stage) -> Option<&mut usize> {
-        match stage {
-            Stage::Opening => Some(&mut self.opening),
-            Stage::Waiting => Some(&mut self.waiting),
-            Stage::Securing => Some(&mut self.securing),
-            Stage::Starting => Some(&mut self.starting),
-            Stage::Connecting => Some(&mut self.connecting),
-            Stage::Asking => Some(&mut self.asking),
-            Stage::Relaying => Some(&mut self.relaying),
-            Stage::Answering => Some(&mut self.answering),
-            Stage::Over => None,
-        }
-    }
-}
-
 impl State {
     pub(super) fn stage(&self) -> Stage {
         match self {
@@ -451,6 +411,7 @@ impl State {
             State::Waiting(_) => Stage::Waiting,
             State::Securing(_) => Stage::Securing,
             State::Starting(_) => Stage::Starting,
+            State::Expecting(_) => Stage::Expecting,
             State::Connecting(_) => Stage::Connecting,
             State::Asking(_) => Stage::Asking,
             State::Relaying(_) => Stage::Relaying,

@@ -19,6 +19,7 @@
 pub mod answer;
 pub mod balance;
 pub mod body;
+mod census;
 mod checking;
 pub mod checks;
 mod connecting;
@@ -26,6 +27,7 @@ pub mod counters;
 pub mod ending;
 pub mod event;
 pub mod exchange;
+mod expecting;
 pub mod filter;
 pub mod handshake;
 pub mod head;

@@ -33,6 +33,7 @@ impl Router {
             | Event::Lost(_)
             | Event::TableCame
             | Event::Called
+            | Event::ClientCame
             | Event::Connected
             | Event::ConnectFailed(_)
             | Event::Replied(_)
@@ -61,10 +62,10 @@ impl Router {
             }
             Event::ConnectFailed(ConnectFault::Absent) => match connecting.program.take() {
                 Some(program) => return self.await_program(id, life, connecting, program, now),
-                None => return self.connect_failed(life, connecting, now),
+                None => return self.connect_failed(id, life, connecting, now),
             },
-            Event::ConnectFailed(ConnectFault::Server) => return self.connect_failed(life, connecting, now),
-            Event::Deadline if connecting.until <= now => return self.connect_late(life, connecting, now),
+            Event::ConnectFailed(ConnectFault::Server) => return self.connect_failed(id, life, connecting, now),
+            Event::Deadline if connecting.until <= now => return self.connect_late(id, life, connecting, now),
             Event::ConnectFailed(ConnectFault::Daemon) => Ending::NoResources,
             Event::Lost(Side::Client) => Ending::ClientLeft(Phase::Connecting),
             Event::Abort => Ending::Stopped(Phase::Connecting),
@@ -79,6 +80,7 @@ impl Router {
             | Event::TableCame
             | Event::Replied(_)
             | Event::Called
+            | Event::ClientCame
             | Event::Deadline
             | Event::Stop(_)
             | Event::Answered => return (State::Connecting(connecting), Step::Nothing),
@@ -90,6 +92,7 @@ impl Router {
     /// whatever it answers.
     pub(super) fn after_asking(
         &mut self,
+        id: RouteId,
         life: &mut Life,
         connecting: Connecting,
         event: Event<'_>,
@@ -102,9 +105,9 @@ impl Router {
                 Ending::NoTls(reason)
             }
             Event::ConnectFailed(ConnectFault::Absent | ConnectFault::Server) => {
-                return self.connect_failed(life, connecting, now);
+                return self.connect_failed(id, life, connecting, now);
             }
-            Event::Deadline if connecting.until <= now => return self.connect_late(life, connecting, now),
+            Event::Deadline if connecting.until <= now => return self.connect_late(id, life, connecting, now),
             Event::ConnectFailed(ConnectFault::Daemon) => Ending::NoResources,
             Event::Lost(Side::Client) => Ending::ClientLeft(Phase::Asking),
             Event::Abort => Ending::Stopped(Phase::Asking),
@@ -117,6 +120,7 @@ impl Router {
             | Event::NotSecured
             | Event::TableCame
             | Event::Called
+            | Event::ClientCame
             | Event::Connected
             | Event::Deadline
             | Event::Stop(_)

@@ -17,12 +17,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::balance::ClientKey;
+use super::census::Census;
 use super::checks::Checker;
 use super::counters::Counters;
 use super::ending::{Ending, Phase};
 use super::event::{Event, Notice, RouteId, Side, Step};
 use super::health::HealthEvent;
-use super::life::{Answering, Asked, Census, Connecting, Life, Opening, Over, Relaying, Routed, State, Times, Waiting};
+use super::life::{Answering, Asked, Connecting, Life, Opening, Over, Relaying, Routed, State, Times, Waiting};
 use super::opening::{Entrance, Progress};
 use super::starter::Starter;
 use super::table::{Source, Table, Tables};
@@ -183,7 +184,8 @@ impl Router {
             State::Securing(destination) => self.after_securing(id, life, destination, event, now),
             State::Starting(starting) => self.after_starting(id, life, starting, event, now),
             State::Connecting(connecting) => self.after_connecting(id, life, connecting, event, now),
-            State::Asking(connecting) => self.after_asking(life, connecting, event, now),
+            State::Asking(connecting) => self.after_asking(id, life, connecting, event, now),
+            State::Expecting(expecting) => self.after_expecting(id, life, expecting, event, now),
             State::Relaying(relaying) => self.after_relaying(life, relaying, event, now),
             State::Answering(answering) => after_answering(answering, event, now),
             // An event that was under way when the route ended.
@@ -225,6 +227,7 @@ impl Router {
             | Event::NotSecured
             | Event::TableCame
             | Event::Called
+            | Event::ClientCame
             | Event::Connected
             | Event::ConnectFailed(_)
             | Event::Replied(_)
@@ -252,6 +255,7 @@ impl Router {
             | Event::NotSecured
             | Event::Deadline
             | Event::Called
+            | Event::ClientCame
             | Event::Connected
             | Event::ConnectFailed(_)
             | Event::Replied(_)
@@ -293,6 +297,7 @@ impl Router {
                 | Event::Bytes(_)
                 | Event::TableCame
                 | Event::Called
+                | Event::ClientCame
                 | Event::Connected
                 | Event::ConnectFailed(_)
                 | Event::Replied(_)
@@ -362,6 +367,10 @@ impl Router {
                 self.starter.leave(starting.program, &starting.place, now);
                 Some(starting.routed)
             }
+            State::Expecting(expecting) => {
+                self.tunnels.expect_no_longer(&expecting.secret, expecting.ticket);
+                None
+            }
             State::Connecting(connecting) | State::Asking(connecting) => {
                 let Connecting {
                     routed, share, program, ..
@@ -400,6 +409,7 @@ fn after_answering(answering: Answering, event: Event<'_>, now: Instant) -> Turn
         | Event::NotSecured
         | Event::TableCame
         | Event::Called
+        | Event::ClientCame
         | Event::Connected
         | Event::ConnectFailed(_)
         | Event::Replied(_)

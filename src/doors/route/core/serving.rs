@@ -49,18 +49,26 @@ impl Router {
     pub(super) fn connect(&mut self, id: RouteId, life: &Life, choice: Choice, now: Instant) -> Turn {
         match self.program_of(&choice) {
             Some(program) => self.ask_program(id, life, choice, program, now),
-            None => self.connect_to_server(life, choice, None, now),
+            None => self.connect_to_server(id, life, choice, None, now),
         }
     }
 
     /// Connects to a server, of which this program was asked for leave.
-    fn connect_to_server(&mut self, life: &Life, choice: Choice, program: Option<ProgramId>, now: Instant) -> Turn {
-        match self.choose(life, &choice, None, now) {
-            Some((share, server)) => connecting_to(Routed { choice, server }, share, program, None, now),
-            None => {
-                self.release_program(program, now);
-                self.end(life, Ending::NoServer, None, now)
-            }
+    fn connect_to_server(
+        &mut self,
+        id: RouteId,
+        life: &Life,
+        choice: Choice,
+        program: Option<ProgramId>,
+        now: Instant,
+    ) -> Turn {
+        if let Some((share, server)) = self.choose(life, &choice, None, now) {
+            return connecting_to(Routed { choice, server }, share, program, None, now);
+        }
+        self.release_program(program, now);
+        match self.expect_client(id, choice, now) {
+            Ok(turn) => turn,
+            Err(_) => self.end(life, Ending::NoServer, None, now),
         }
     }
 
@@ -80,7 +88,7 @@ impl Router {
             return self.end(life, Ending::NoServer, None, now);
         };
         let server = Arc::new(server.address.clone());
-        self.obey(life, Routed { choice, server }, program, reply, now)
+        self.obey(id, life, Routed { choice, server }, program, reply, now)
     }
 
     /// No server was found: the program has to start, or is starting.
@@ -96,7 +104,7 @@ impl Router {
         let routed = self.leave(State::Connecting(connecting), now);
         let reply = self.starter.missed(program, id, now);
         match routed {
-            Some(routed) => self.obey(life, routed, program, reply, now),
+            Some(routed) => self.obey(id, life, routed, program, reply, now),
             None => {
                 self.withdraw(program, reply, now);
                 self.end(life, Ending::ProgramFailed, None, now)
@@ -118,7 +126,7 @@ impl Router {
                     routed, program, place, ..
                 } = starting;
                 let reply = self.starter.called(program, &place, id, now);
-                return self.obey(life, routed, program, reply, now);
+                return self.obey(id, life, routed, program, reply, now);
             }
             Event::Deadline if starting.until <= now => Ending::ProgramLate,
             Event::Lost(Side::Client) => Ending::ClientLeft(Phase::Connecting),
@@ -132,6 +140,7 @@ impl Router {
             | Event::Secured
             | Event::NotSecured
             | Event::TableCame
+            | Event::ClientCame
             | Event::Connected
             | Event::ConnectFailed(_)
             | Event::Replied(_)
@@ -142,9 +151,17 @@ impl Router {
         self.finish(life, State::Starting(starting), ending, now)
     }
 
-    fn obey(&mut self, life: &Life, routed: Routed, program: ProgramId, reply: Reply, now: Instant) -> Turn {
+    fn obey(
+        &mut self,
+        id: RouteId,
+        life: &Life,
+        routed: Routed,
+        program: ProgramId,
+        reply: Reply,
+        now: Instant,
+    ) -> Turn {
         match reply {
-            Reply::Connect => self.connect_to_server(life, routed.choice, Some(program), now),
+            Reply::Connect => self.connect_to_server(id, life, routed.choice, Some(program), now),
             Reply::Wait(place) => {
                 // A route waits once for all runs of the program.
                 let until = life.times.decided.unwrap_or(now) + self.starter.patience(program) + PROGRAM_SLACK;

@@ -8,17 +8,26 @@
 //! last: it is the one whose path was proved last. One that owes an answer to a ping is suspect, and chosen only if every
 //! other one is.
 //!
+//! A service that had a session a moment ago is [expected](Tunnels::expect) to have one again: until then its connections
+//! may wait, in the order in which they have come, and are [named](Tunnels::next_expectant) when one has come.
+//!
 //! The invariants:
 //! - A choice costs in proportion to the sessions with its secret, and not to those with others.
 //! - A stream that was chosen is given back once. Of a session that has left nothing is left.
 //!
 //! The tables, which say which secrets are known, and the wire do not belong here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use super::event::RouteId;
 use super::secrets::{Secret, Tunnel};
 use super::table::Address;
+use crate::doors::waiters::{Ticket, Waiters};
+
+/// The number of secrets of which it may be known at least that their sessions have left.
+const FEW: usize = 64;
 
 /// A session, named by the shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,12 +62,28 @@ pub struct Tunnels {
     secrets: HashMap<SessionId, Secret>,
     /// The streams of all sessions.
     streams: usize,
+    /// The time for which a client is expected to come back.
+    patience: Duration,
+    /// The time until which a client is expected with any secret.
+    all_until: Option<Instant>,
+    /// The secrets whose last session has left or gone away, and when. Those of long ago are dropped now and then.
+    left: HashMap<Secret, Instant>,
+    /// The number of entries above which that is done.
+    most_left: usize,
+    /// The connections that wait, by the secrets. No list is empty.
+    expecting: HashMap<Secret, Waiters<RouteId>>,
+    /// The secrets with which a session has come while connections waited.
+    came: VecDeque<Secret>,
 }
 
 impl Tunnels {
     /// Takes in a session whose client has presented this secret. It has a new id.
     pub fn enter(&mut self, id: SessionId, secret: Secret, address: Arc<Address>) {
         self.secrets.insert(id, secret.clone());
+        self.left.remove(&secret);
+        if self.expecting.contains_key(&secret) {
+            self.came.push_back(secret.clone());
+        }
         self.by_secret.entry(secret).or_default().push(Session {
             id,
             address,
@@ -94,9 +119,25 @@ impl Tunnels {
     }
 
     /// Takes note that a session takes no more streams. The present ones go on.
-    pub fn note_gone_away(&mut self, id: SessionId) {
-        if let Some(session) = self.get_mut(id) {
-            session.has_gone_away = true;
+    pub fn note_gone_away(&mut self, id: SessionId, now: Instant) {
+        if let Some(session) = self.get_mut(id)
+            && !std::mem::replace(&mut session.has_gone_away, true)
+        {
+            self.note_left(id, now);
+        }
+    }
+
+    /// Takes note of the time, if a session was the last one with its secret that takes streams.
+    fn note_left(&mut self, id: SessionId, now: Instant) {
+        let Some(secret) = self.secrets.get(&id) else { return };
+        if self.serving(secret) > 0 {
+            return;
+        }
+        self.left.insert(secret.clone(), now);
+        if self.left.len() > self.most_left {
+            let patience = self.patience;
+            self.left.retain(|_, at| *at + patience > now);
+            self.most_left = (2 * self.left.len()).max(FEW);
         }
     }
 
@@ -109,7 +150,8 @@ impl Tunnels {
 
     /// Takes a session out that is over. Every connection must have given its stream back. Does nothing for a session that
     /// has not entered.
-    pub fn leave(&mut self, id: SessionId) {
+    pub fn leave(&mut self, id: SessionId, now: Instant) {
+        self.note_gone_away(id, now);
         let Some(secret) = self.secrets.remove(&id) else { return };
         if let Some(sessions) = self.by_secret.get_mut(&secret) {
             if let Some(session) = sessions.iter().find(|session| session.id == id) {
@@ -121,6 +163,59 @@ impl Tunnels {
                 self.by_secret.remove(&secret);
             }
         }
+    }
+
+    /// Sets the time for which a client is expected to come back.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// Expects clients with every secret from now on, as at the start of a door.
+    pub fn expect_all(&mut self, now: Instant) {
+        self.all_until = Some(now + self.patience);
+    }
+
+    /// Lets a connection wait for a session with this secret, if one is expected: returns its place, and the time until
+    /// which it may wait.
+    pub fn expect(&mut self, secret: &Secret, route: RouteId, now: Instant) -> Option<(Ticket, Instant)> {
+        let until = self
+            .left
+            .get(secret)
+            .map(|at| *at + self.patience)
+            .max(self.all_until)?;
+        (until > now).then(|| (self.expect_on(secret, route), until))
+    }
+
+    /// Lets a connection wait on, for which a session had come that has left again.
+    pub fn expect_on(&mut self, secret: &Secret, route: RouteId) -> Ticket {
+        self.expecting.entry(secret.clone()).or_default().push(route)
+    }
+
+    /// Takes a connection out that waits. Does nothing for one that was named.
+    pub fn expect_no_longer(&mut self, secret: &Secret, ticket: Ticket) {
+        if let Some(waiters) = self.expecting.get_mut(secret) {
+            waiters.remove(ticket);
+            if waiters.is_empty() {
+                self.expecting.remove(secret);
+            }
+        }
+    }
+
+    /// Returns the next connection for which a session has come.
+    pub fn next_expectant(&mut self) -> Option<RouteId> {
+        while let Some(secret) = self.came.front() {
+            if let Some(route) = self.expecting.get_mut(secret).and_then(Waiters::pop) {
+                return Some(route);
+            }
+            self.expecting.remove(secret);
+            self.came.pop_front();
+        }
+        None
+    }
+
+    /// Returns the number of connections that wait.
+    pub fn expecting(&self) -> usize {
+        self.expecting.values().map(Waiters::len).sum()
     }
 
     /// Returns the secret of a session that has entered.
@@ -150,6 +245,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn now() -> Instant {
+        Instant::now()
+    }
 
     fn secret(text: &str) -> Secret {
         Secret::new(text.as_bytes()).unwrap()
@@ -204,7 +303,7 @@ mod tests {
             assert_eq!(chosen(&mut tunnels, &newest), Some(2));
         }
         assert!(tunnels.choose(&newest, Some(SessionId(2))).is_none());
-        tunnels.note_gone_away(SessionId(2));
+        tunnels.note_gone_away(SessionId(2), now());
         assert_eq!(chosen(&mut tunnels, &newest), Some(1));
     }
 
@@ -214,10 +313,10 @@ mod tests {
         tunnels.note_suspect(SessionId(2), true);
         assert_eq!(chosen(&mut tunnels, &tunnel("a")), Some(1));
         assert_eq!(chosen(&mut tunnels, &tunnel("a")), Some(1));
-        tunnels.note_gone_away(SessionId(1));
+        tunnels.note_gone_away(SessionId(1), now());
         assert_eq!(chosen(&mut tunnels, &tunnel("a")), Some(2));
         assert_eq!(tunnels.serving(&secret("a")), 1);
-        tunnels.note_gone_away(SessionId(2));
+        tunnels.note_gone_away(SessionId(2), now());
         assert_eq!(chosen(&mut tunnels, &tunnel("a")), None);
     }
 
@@ -294,7 +393,7 @@ mod tests {
                     Deed::GoAway(at) => {
                         if let Some(at) = index(at) {
                             model[at].has_gone_away = true;
-                            tunnels.note_gone_away(model[at].id);
+                            tunnels.note_gone_away(model[at].id, now());
                         }
                     }
                     Deed::Suspect(at, is_suspect) => {
@@ -307,7 +406,7 @@ mod tests {
                         if let Some(at) = index(at) {
                             let shadow = model.remove(at);
                             (0..shadow.streams).for_each(|_| tunnels.release(shadow.id));
-                            tunnels.leave(shadow.id);
+                            tunnels.leave(shadow.id, now());
                         }
                     }
                 }

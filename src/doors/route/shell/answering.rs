@@ -135,6 +135,7 @@ impl RouteDoor {
             | life::Stage::Waiting
             | life::Stage::Securing
             | life::Stage::Starting
+            | life::Stage::Expecting
             | life::Stage::Connecting
             | life::Stage::Asking
             | life::Stage::Over => &[Event::Abort],

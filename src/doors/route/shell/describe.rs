@@ -97,6 +97,7 @@ fn stage_name(stage: life::Stage) -> &'static str {
         life::Stage::Waiting => "waiting",
         life::Stage::Securing => "securing",
         life::Stage::Starting => "starting",
+        life::Stage::Expecting => "expecting",
         life::Stage::Connecting => "connecting",
         life::Stage::Asking => "asking",
         life::Stage::Relaying => "relaying",

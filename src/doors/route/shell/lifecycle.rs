@@ -52,6 +52,7 @@ impl RouteDoor {
         let front = Front::new(kind, Arc::clone(&options.front), listeners, now);
         router.set_https_port(https_port(&front));
         router.keep_protocols(options.log_connections);
+        router.tunnels_mut().set_patience(options.tunnel_wait);
         let mut door = RouteDoor {
             front,
             router,
@@ -125,6 +126,12 @@ impl Door for RouteDoor {
         Ok(())
     }
 
+    /// The tunnel clients of the process before are on their way, or those of a machine that has started.
+    fn begin_serving(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.router.tunnels_mut().expect_all(cx.now());
+        self.front.begin_accepting(cx)
+    }
+
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
         match self.front.count_in(&origin) {
             Ok(()) if origin.mark == TUNNEL => self.add_session(cx, conn, origin),
@@ -157,6 +164,7 @@ impl Door for RouteDoor {
         // Clients that may not connect any more were closed in their handshakes.
         self.take_secured(cx);
         self.router.set_hello_timeout(options.hello_timeout);
+        self.router.tunnels_mut().set_patience(options.tunnel_wait);
         self.router.set_https_port(https_port(&self.front));
         self.router.keep_protocols(options.log_connections);
         self.names.set_interval(options.resolve_interval);

@@ -42,6 +42,9 @@ impl RouteDoor {
             Step::Hold if route.life.stage() == life::Stage::Starting => {
                 "the program of its server is awaited".to_owned()
             }
+            Step::Hold if route.life.stage() == life::Stage::Expecting => {
+                "a tunnel client of its service is expected".to_owned()
+            }
             Step::Hold => "a table is awaited".to_owned(),
             Step::Connect => match route.life.routed() {
                 Some(routed) => format!("service {:?}, server {}", routed.choice.service, routed.server),

@@ -154,10 +154,13 @@ impl RouteDoor {
                 self.tell(cx, key, Event::Lost(Side::Client));
                 return self.settle(cx, key);
             }
-            // Its program is awaited, or room for its stream.
+            // Its program is awaited, a tunnel client, or room for its stream.
             Stage::Held(_)
                 if readiness.hung_up
-                    && matches!(route.life.stage(), life::Stage::Starting | life::Stage::Connecting) =>
+                    && matches!(
+                        route.life.stage(),
+                        life::Stage::Starting | life::Stage::Expecting | life::Stage::Connecting
+                    ) =>
             {
                 self.tell(cx, key, Event::Lost(Side::Client));
                 return self.settle(cx, key);
@@ -169,12 +172,13 @@ impl RouteDoor {
 
     /// Goes on with a route in its turn.
     pub(super) fn resume_route(&mut self, cx: &mut Context<'_>, key: Key) {
-        let stage = self.routes.get(key).map(|route| route.life.stage());
-        if stage == Some(life::Stage::Starting) {
-            self.tell(cx, key, Event::Called);
-            return self.settle(cx, key);
-        }
-        self.go_on(cx, key);
+        let event = match self.routes.get(key).map(|route| route.life.stage()) {
+            Some(life::Stage::Starting) => Event::Called,
+            Some(life::Stage::Expecting) => Event::ClientCame,
+            _ => return self.go_on(cx, key),
+        };
+        self.tell(cx, key, event);
+        self.settle(cx, key);
     }
 
     pub(super) fn server_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {

@@ -101,8 +101,11 @@ impl RouteDoor {
             .enter(session_id(key), secret, Arc::new(address));
         self.front
             .note(cx, Level::Info, report::TUNNEL_BEGUN, format_args!("{line}"));
+        while let Some(route) = self.router.next_expectant() {
+            cx.resume_later(RouteSource::Route.at(Key::from_bits(route.0)));
+        }
         if tunnel.session.is_gone_away() {
-            self.router.tunnels_mut().note_gone_away(session_id(key));
+            self.router.tunnels_mut().note_gone_away(session_id(key), cx.now());
         }
     }
 

@@ -255,7 +255,7 @@ impl RouteDoor {
 
     /// The client takes no more streams.
     fn note_gone_away(&mut self, cx: &mut Context<'_>, key: Key) {
-        self.router.tunnels_mut().note_gone_away(session_id(key));
+        self.router.tunnels_mut().note_gone_away(session_id(key), cx.now());
         if let Some(tunnel) = self.sessions.list.get(key) {
             let line = format!("tunnel client {} takes no more connections", tunnel.origin);
             self.front.note(cx, Level::Info, report::TUNNEL, format_args!("{line}"));
@@ -298,7 +298,7 @@ impl RouteDoor {
                 (level, report::TUNNEL_ENDED, line)
             }
         };
-        self.router.tunnels_mut().note_gone_away(session_id(key));
+        self.router.tunnels_mut().note_gone_away(session_id(key), cx.now());
         self.front.note(cx, level, topic, format_args!("{line}"));
         self.open_waiting(cx, key);
     }
@@ -324,7 +324,7 @@ impl RouteDoor {
         cx.set_alarm(&mut tunnel.alarm, RouteSource::Tunnel.at(key), None);
         let more = tunnel.take_uncounted();
         self.tunnel_counts.add(&more);
-        self.router.tunnels_mut().leave(session_id(key));
+        self.router.tunnels_mut().leave(session_id(key), cx.now());
         tunnel.session.into_conn().close_in_order();
         self.front.connection_closed(cx, &tunnel.origin);
     }
@@ -334,7 +334,7 @@ impl RouteDoor {
     /// Writes what was gathered for tunnels in this turn.
     pub(super) fn flush_sessions(&mut self, cx: &mut Context<'_>) {
         if !self.front.is_serving() && !self.sessions.are_sent_away {
-            self.send_clients_away();
+            self.send_clients_away(cx);
         }
         for key in std::mem::take(&mut self.sessions.touched) {
             let Some(tunnel) = self.sessions.list.get_mut(key) else {
@@ -365,9 +365,10 @@ impl RouteDoor {
 
     /// Sends the tunnel clients of a door that drains away, once no connection may need a new stream: one that knows the
     /// word comes to the successor at once.
-    fn send_clients_away(&mut self) {
+    fn send_clients_away(&mut self, cx: &Context<'_>) {
         let census = self.router.census();
-        let undecided = census.opening + census.waiting + census.securing + census.starting + census.connecting;
+        let undecided =
+            census.opening + census.waiting + census.securing + census.starting + census.expecting + census.connecting;
         if undecided > 0 || self.front.has_arrivals() {
             return;
         }
@@ -376,7 +377,7 @@ impl RouteDoor {
         for key in keys {
             if let Some(tunnel) = self.sessions.list.get_mut(key) {
                 tunnel.session.go_away();
-                self.router.tunnels_mut().note_gone_away(session_id(key));
+                self.router.tunnels_mut().note_gone_away(session_id(key), cx.now());
                 self.sessions.touch(key);
             }
         }

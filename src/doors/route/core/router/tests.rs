@@ -932,7 +932,7 @@ fn a_server_that_declines_tls_ends_the_route_and_stays_in_use_and_one_that_is_si
 }
 
 /// All events. A deadline has always come.
-fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 21] {
+fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 22] {
     [
         ("bytes", Event::Bytes(bytes)),
         (
@@ -951,6 +951,7 @@ fn events(now: Instant, bytes: &[u8]) -> [(&'static str, Event<'_>); 21] {
         ("not secured", Event::NotSecured),
         ("table came", Event::TableCame),
         ("called", Event::Called),
+        ("client came", Event::ClientCame),
         ("connected", Event::Connected),
         ("server failed", Event::ConnectFailed(ConnectFault::Server)),
         ("server absent", Event::ConnectFailed(ConnectFault::Absent)),
@@ -977,6 +978,7 @@ fn route_in(stage: Stage) -> (World, u64) {
     };
     let mut table = Arc::into_inner(table(&[("a.example", &["a"]), ("none.example", &[])])).expect("the only one");
     table.insert(Pattern::Exact("secure.example".into()), [secure]);
+    table.insert(Pattern::Exact("tunnel.example".into()), [tunnels::rule()]);
     _ = world.router.replace_table(Source::File, Arc::new(table));
     world.router.await_store();
     let id = match stage {
@@ -988,6 +990,10 @@ fn route_in(stage: Stage) -> (World, u64) {
             let (id, _) = world.asking("a.example");
             world.tell(id, Event::ConnectFailed(ConnectFault::Absent));
             id
+        }
+        Stage::Expecting => {
+            tunnels::expect(&mut world);
+            world.asking("tunnel.example").0
         }
         Stage::Connecting => world.asking("a.example").0,
         Stage::Asking => world.asking_server("a.example"),
@@ -1041,6 +1047,14 @@ fn every_pair_of_state_and_event_is_decided() {
                 ("client lost", CLOSE, Stage::Over),
                 // Its program is still awaited.
                 ("called", Step::Hold, Stage::Starting),
+                ("deadline", failed.clone(), Stage::Answering),
+                ("abort", CLOSE, Stage::Over),
+            ],
+        ),
+        (
+            Stage::Expecting,
+            &[
+                ("client lost", CLOSE, Stage::Over),
                 ("deadline", failed.clone(), Stage::Answering),
                 ("abort", CLOSE, Stage::Over),
             ],

@@ -9,14 +9,34 @@ const FAILED: Event<'_> = Event::ConnectFailed(ConnectFault::Server);
 
 /// Gives the world one service that tunnel clients serve.
 fn with_tunnel(world: &mut World) {
-    let rule = Rule {
+    replace_by(world, vec![("a.example", vec![rule()])]);
+}
+
+/// A rule by which tunnel clients serve.
+pub(super) fn rule() -> Rule {
+    Rule {
         target: Target::Tunnel(Tunnel {
             secret: secret(),
             takes_newest_alone: false,
         }),
         ..rule_both(&[], &[])
-    };
-    replace_by(world, vec![("a.example", vec![rule])]);
+    }
+}
+
+/// Has tunnel clients expected for [`PATIENCE`] from now on.
+pub(super) fn expect(world: &mut World) {
+    let now = world.now;
+    let tunnels = world.router.tunnels_mut();
+    tunnels.set_patience(PATIENCE);
+    tunnels.expect_all(now);
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Lets a tunnel client leave, whose routes have given their streams back.
+fn leave(world: &mut World, session: SessionId) {
+    let now = world.now;
+    world.router.tunnels_mut().leave(session, now);
 }
 
 fn secret() -> Secret {
@@ -79,6 +99,77 @@ fn a_route_without_a_tunnel_client_is_refused() {
     let (id, step) = world.asking("a.example");
     assert!(matches!(step, Step::Answer(_)), "{step:?}");
     assert_eq!(world.life(id).ending(), Some(Ending::NoServer));
+}
+
+/// Until it is back, in the order in which they have come, and for as long as it may be away.
+#[test]
+fn routes_wait_for_a_tunnel_client_that_was_there_a_moment_ago() {
+    let mut world = World::new(&[]);
+    with_tunnel(&mut world);
+    world.router.tunnels_mut().set_patience(PATIENCE);
+    let session = enter(&mut world, 1);
+    leave(&mut world, session);
+    world.now += PATIENCE / 2;
+    let [first, second, third] = [0, 1, 2].map(|_| {
+        let (id, step) = world.asking("a.example");
+        assert_eq!((step, world.life(id).stage()), (Step::Hold, Stage::Expecting));
+        assert_eq!(world.life(id).deadline(), Some(world.now + PATIENCE / 2));
+        id
+    });
+    assert_eq!(world.router.next_expectant(), None);
+    world.tell(second, Event::Lost(Side::Client));
+    let session = enter(&mut world, 2);
+    for id in [first, third] {
+        assert_eq!(world.router.next_expectant(), Some(RouteId(id)));
+        assert_eq!(world.tell(id, Event::ClientCame), Step::OpenStream(session));
+        assert_eq!(world.tell(id, Event::Connected), Step::Relay);
+    }
+    assert_eq!(
+        (world.router.next_expectant(), world.router.tunnels().expecting()),
+        (None, 0)
+    );
+    assert_eq!(world.router.counters().expected, 3);
+}
+
+#[test]
+fn a_route_whose_tunnel_client_comes_and_leaves_again_waits_on_to_its_end() {
+    let mut world = World::new(&[]);
+    with_tunnel(&mut world);
+    expect(&mut world);
+    let (id, step) = world.asking("a.example");
+    assert_eq!(step, Step::Hold);
+    let session = enter(&mut world, 1);
+    assert_eq!(world.router.next_expectant(), Some(RouteId(id)));
+    leave(&mut world, session);
+    assert_eq!(world.tell(id, Event::ClientCame), Step::Nothing);
+    assert_eq!(world.router.tunnels().expecting(), 1);
+    world.now += PATIENCE;
+    assert!(matches!(world.tell(id, Event::Deadline), Step::Answer(_)));
+    assert_eq!(world.life(id).ending(), Some(Ending::NoServer));
+    assert_eq!(world.router.tunnels().expecting(), 0);
+    // Nothing is expected any more.
+    world.now += PATIENCE;
+    let (id, _) = world.asking("a.example");
+    assert_eq!(world.life(id).ending(), Some(Ending::NoServer));
+}
+
+#[test]
+fn a_route_whose_last_tunnel_client_fails_it_waits_for_the_next() {
+    let mut world = World::new(&[]);
+    with_tunnel(&mut world);
+    world.router.tunnels_mut().set_patience(PATIENCE);
+    let session = enter(&mut world, 1);
+    let (id, step) = world.asking("a.example");
+    assert_eq!(step, Step::OpenStream(session));
+    let now = world.now;
+    world.router.tunnels_mut().note_gone_away(session, now);
+    assert_eq!(world.tell(id, FAILED), Step::Hold);
+    leave(&mut world, session);
+    let next = enter(&mut world, 2);
+    assert_eq!(world.router.next_expectant(), Some(RouteId(id)));
+    assert_eq!(world.tell(id, Event::ClientCame), Step::OpenStream(next));
+    // One that is there and refuses is none that is expected.
+    assert!(matches!(world.tell(id, FAILED), Step::Answer(_)));
 }
 
 #[test]
