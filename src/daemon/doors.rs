@@ -1,6 +1,7 @@
 //! The doors of a daemon: they are opened, changed, and removed when they have finished.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::net::handover::{HandedOver, Outgoing};
 use crate::net::inherit::{self, Inherited, Variables};
+use crate::net::link::Link;
 use crate::net::listener::Listener;
 use crate::process::limits::OpenFileLimit;
 use crate::reactor::{Context, Reactor, ServiceId};
@@ -30,6 +32,8 @@ pub(super) struct Doors {
     inherited: Inherited,
     /// The number of workers of each service of a predecessor. Emptied once this daemon serves.
     places: Places,
+    /// The links that the doors of a predecessor have offered, with their names, until each has its own.
+    links: Vec<(String, Link)>,
     /// True if a door that drains may expect connections from another.
     pub(super) expects_handed: bool,
 }
@@ -62,8 +66,14 @@ impl Doors {
             handed_over,
             inherited,
             places,
+            links: Vec::new(),
             expects_handed: false,
         }
+    }
+
+    /// Sets the links that the doors of a predecessor have offered. Must be called before doors are opened.
+    pub(super) fn set_links(&mut self, links: Vec<(String, Link)>) {
+        self.links = links;
     }
 
     /// Opens a door for each service, or none if one fails. No door accepts clients before [`accept`](Self::accept).
@@ -110,6 +120,9 @@ impl Doors {
         door.front_mut().set_tls(tls);
         if let Some((_, places)) = self.places.iter().find(|(name, _)| name == options.name()) {
             door.begin_with(*places);
+        }
+        if let Some(index) = self.links.iter().position(|(name, _)| name == options.name()) {
+            door.take_link(self.links.swap_remove(index).1);
         }
         let id = reactor.add(door).map_err(|_| {
             Error::new(
@@ -425,6 +438,17 @@ impl Doors {
             outgoing.add("", &ListenAddr::Inherited(None), listener)?;
         }
         Ok(outgoing)
+    }
+
+    /// Returns the links that doors offer to a successor, with the names of the doors.
+    pub(super) fn offer_links(&self, reactor: &mut Reactor<dyn Door>) -> Vec<(String, OwnedFd)> {
+        let doors = self.open.iter().filter(|open| !open.leaving);
+        doors
+            .filter_map(|open| {
+                let link = reactor.with(open.id, |door, cx| door.offer_link(cx))??;
+                Some((open.options.name().to_owned(), link))
+            })
+            .collect()
     }
 
     /// Returns the number of workers of each door, for a successor.

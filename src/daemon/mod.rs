@@ -126,12 +126,14 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     heard.map_err(|error| system("hear of its children", &error))?;
     let children = Children::new(guard, &reactor)?;
     let mut predecessors = Predecessors::default();
+    let mut links = Vec::new();
     let (candidate, handed_over, inherited, places) = match invitation {
         None => (None, HandedOver::default(), doors::inherited(), Places::new()),
         Some(invitation) => {
             // A predecessor has raised its own limit, and this process inherited the raised one.
             limit.original = invitation.terms.open_files;
             predecessors = invitation.predecessors;
+            links = invitation.links;
             let candidate = Candidate::new(invitation.terms, &reactor)?;
             (Some(candidate), invitation.sockets, invitation.given, invitation.places)
         }
@@ -161,6 +163,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     if let Some(secret) = plan.secret {
         start::hide_secret(&secret);
     }
+    daemon.doors.set_links(links);
     daemon.doors.open_all(&mut daemon.reactor, plan.services)?;
     log::info!("{announcement}");
     daemon.watch_certificates();

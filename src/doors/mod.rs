@@ -30,6 +30,7 @@ pub mod tunnel;
 pub mod waiters;
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use front::admission::Admission;
@@ -41,6 +42,7 @@ pub use kinds::{Options, Prepared};
 use crate::error::Error;
 use crate::net::addr::{Listen, Transport};
 use crate::net::conn::Conn;
+use crate::net::link::Link;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
 use crate::net::origin::Origin;
@@ -135,6 +137,16 @@ pub trait Door: Service {
     fn takes_handed(&self) -> bool {
         false
     }
+
+    /// Returns the successor's end of a connection over which the door passes connections on, if it does. Called at each
+    /// start of a successor; the one before is given up then.
+    fn offer_link(&mut self, _cx: &mut Context<'_>) -> Option<OwnedFd> {
+        None
+    }
+
+    /// Takes this process's end of the connection that the same door of the predecessor has [offered](Self::offer_link).
+    /// Called before [`start`](Self::start), if at all.
+    fn take_link(&mut self, _link: Link) {}
 
     /// Returns the next connection that is to be given to another door. The daemon asks after every turn of the loop, if
     /// doors of this kind [may have one](Options::may_hand_over).

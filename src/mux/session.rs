@@ -241,12 +241,12 @@ impl Session {
         self.streams.is_empty()
     }
 
-    /// Opens no more streams, and lets the peer open none. The streams that are up go on.
+    /// Lets the peer open no more streams, and tells it so. The streams that are up go on, and it takes new ones.
     pub fn go_away(&mut self) {
         self.core.go_away();
     }
 
-    /// Returns true if no stream can be opened any more.
+    /// Returns true if the peer takes no more streams.
     #[must_use]
     pub fn is_gone_away(&self) -> bool {
         !self.is_writable() || self.core.is_gone_away()

@@ -35,6 +35,7 @@ pub mod conn;
 pub mod handover;
 pub mod inherit;
 pub mod limits;
+pub mod link;
 pub mod listener;
 pub mod listening;
 pub mod local_ports;

@@ -1,12 +1,13 @@
 //! The system calls of this room that no wrapper has: all of its `unsafe`.
 #![allow(unsafe_code)]
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 /// listen(2) with any backlog. nix takes no more than SOMAXCONN at the time it was compiled (4096), but the kernel's
 /// own limit, net.core.somaxconn, may be higher, and the kernel cuts what is over it by itself.
@@ -45,6 +46,27 @@ pub(super) fn send_messages(socket: BorrowedFd<'_>, messages: &[&[IoSlice<'_>]],
     let sent = Errno::result(unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count, flags) })?;
     let sent = usize::try_from(sent).unwrap_or(0);
     Ok(headers.iter().take(sent).map(|header| header.msg_len as usize).sum())
+}
+
+/// recvmsg(2) of one message, with at most one descriptor of this process that came with it. Returns the number of bytes: 0
+/// at the end.
+pub(super) fn receive_with_socket(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut pieces = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut pieces, Some(&mut space), flags)?;
+    let mut received = None;
+    for control in message.cmsgs()? {
+        let ControlMessageOwned::ScmRights(numbers) = control else {
+            continue;
+        };
+        for number in numbers {
+            // SAFETY: the kernel has opened this descriptor for this process by the call above, and nothing else knows of
+            // it. A second one, for which there is no room in `space`, would be closed here.
+            received = Some(unsafe { OwnedFd::from_raw_fd(number) });
+        }
+    }
+    Ok((message.bytes, received))
 }
 
 /// Returns the amount of sent bytes that the kernel holds (SIOCOUTQ, by the number that it shares with TIOCOUTQ): on a

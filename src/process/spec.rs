@@ -187,8 +187,9 @@ pub enum EnvironmentBase {
 /// ([`successor`](super::successor)). A child that obeyed them would take the daemon's sockets, or report in the
 /// daemon's name. The [sign](super::signs) of a run that the daemon itself belongs to is among them, because a child
 /// gets it together with its own.
-pub const ADDRESSED_TO_THE_DAEMON: [&str; 8] = [
+pub const ADDRESSED_TO_THE_DAEMON: [&str; 9] = [
     "IOTCPD_HANDOVER",
+    "IOTCPD_LINKS",
     super::signs::VARIABLE,
     "LISTEN_FDS",
     "LISTEN_FDNAMES",

@@ -46,8 +46,8 @@ pub struct Image {
 pub struct Inheritance<'a> {
     /// Descriptors, which keep their numbers.
     pub descriptors: Vec<OwnedFd>,
-    /// The name and value of a variable to add to its environment.
-    pub variable: (&'a str, &'a str),
+    /// The names and values of variables to add to its environment.
+    pub variables: &'a [(&'a str, &'a str)],
     /// The names of variables to remove.
     pub without: &'a [&'a str],
 }
@@ -90,7 +90,7 @@ impl Image {
         for variable in inheritance.without {
             command.env_remove(variable);
         }
-        command.env(inheritance.variable.0, inheritance.variable.1);
+        command.envs(inheritance.variables.iter().copied());
         // Only for the time of the start: these are duplicates, and nothing else is started meanwhile.
         for descriptor in &inheritance.descriptors {
             fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
@@ -273,7 +273,7 @@ mod tests {
     fn inheritance(descriptors: Vec<OwnedFd>) -> Inheritance<'static> {
         Inheritance {
             descriptors,
-            variable: ("SUCCESSION", "yes"),
+            variables: &[("SUCCESSION", "yes")],
             without: &["HOME"],
         }
     }

@@ -206,6 +206,8 @@ mod route_tunnel_kinds;
 #[cfg(test)]
 mod route_tunnel_real;
 #[cfg(test)]
+mod route_tunnel_upgrade;
+#[cfg(test)]
 mod self_connection;
 #[cfg(test)]
 mod session_standstill;

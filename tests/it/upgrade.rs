@@ -27,7 +27,7 @@ pub(crate) fn signal(pid: i32, signal: Signal) {
 
 /// The process of the `nth` line that says `process N` and then this.
 #[track_caller]
-fn process_of(daemon: &Daemon, says: &str, nth: usize) -> i32 {
+pub(crate) fn process_of(daemon: &Daemon, says: &str, nth: usize) -> i32 {
     let line = daemon.stderr_wait_nth(says, nth);
     let (_, rest) = line.split_once("process ").unwrap_or_else(|| panic!("{line}"));
     let word = rest.split(|c: char| !c.is_ascii_digit()).next();

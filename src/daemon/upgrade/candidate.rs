@@ -4,13 +4,14 @@
 use std::time::Instant;
 
 use super::super::{Daemon, Places, Start};
-use super::invitation::{self, Parts, Terms, VARIABLE};
-use super::link::{Link, LinkEvent};
+use super::invitation::{self, LINKS_VARIABLE, Parts, Terms, VARIABLE};
+use super::link::{Link as Connection, LinkEvent};
 use super::message;
 use crate::doors::{Door, Readiness};
 use crate::error::{Blame, Error};
 use crate::net::handover::{self, HandedOver};
 use crate::net::inherit::Inherited;
+use crate::net::link::Link;
 use crate::process::predecessors::Predecessors;
 use crate::process::successor;
 use crate::reactor::Reactor;
@@ -23,6 +24,8 @@ pub(in crate::daemon) struct Invitation {
     pub(in crate::daemon) given: Inherited,
     pub(in crate::daemon) places: Places,
     pub(in crate::daemon) predecessors: Predecessors,
+    /// The links of doors, with their names.
+    pub(in crate::daemon) links: Vec<(String, Link)>,
 }
 
 impl Invitation {
@@ -64,14 +67,22 @@ impl Invitation {
             given,
             places,
             predecessors: Predecessors::of(terms.parent, earlier),
+            links: links(),
         }))
     }
+}
+
+/// Takes over the links of doors that the predecessor offers.
+fn links() -> Vec<(String, Link)> {
+    let lines = std::env::var(LINKS_VARIABLE).unwrap_or_default();
+    let link = |(service, number)| Some((service, Link::take_over(number).ok()?));
+    invitation::read_links(&lines).into_iter().filter_map(link).collect()
 }
 
 /// The state of a daemon that is about to take over from its predecessor.
 #[derive(Debug)]
 pub(in crate::daemon) struct Candidate {
-    link: Link,
+    link: Connection,
     predecessor: i32,
     /// True once it has told its predecessor that it is ready.
     announced: bool,
@@ -88,7 +99,7 @@ impl Candidate {
         // Twice the time, because the predecessor decides when half of it is over.
         let by = Instant::now() + terms.time.saturating_mul(2);
         let link = handover::take_over_connection(terms.connection)
-            .and_then(|stream| Link::listen(stream, by, None, reactor))
+            .and_then(|stream| Connection::listen(stream, by, None, reactor))
             .map_err(|error| super::super::system("listen to its predecessor", &error))?;
         Ok(Candidate {
             link,

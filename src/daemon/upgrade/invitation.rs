@@ -6,6 +6,9 @@
 //! The first line is `1 PARENT CONNECTION MILLISECONDS OPEN-FILES`. Then come `earlier PID STARTED` for each of those
 //! processes, and `places NUMBER SERVICE` for each service, separated by tabs. The rest is the table of [`handover`]. A process that finds the variable with another
 //! parent's number has it by mistake, and must refuse to start.
+//!
+//! A second variable has a line `FD SERVICE`, separated by a tab, for each link of a door (`Door::offer_link`). It is apart, so
+//! that a version without links, which does not read it, can be a successor.
 
 use std::fmt;
 use std::os::fd::RawFd;
@@ -17,6 +20,8 @@ use crate::process::predecessors::Earlier;
 
 /// The name of the variable.
 pub(super) const VARIABLE: &str = "IOTCPD_HANDOVER";
+/// The name of the variable with the links.
+pub(super) const LINKS_VARIABLE: &str = "IOTCPD_LINKS";
 /// The variables that the successor must not inherit, because the invitation describes those sockets.
 pub(super) const REMOVED_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 /// The version of the upgrade protocol, which must be the same on both sides.
@@ -70,6 +75,20 @@ fn read_places(lines: &str) -> Option<((String, usize), &str)> {
     let (line, rest) = lines.split_once('\n')?;
     let (number, service) = line.strip_prefix("places\t")?.split_once('\t')?;
     Some(((service.to_owned(), number.parse().ok()?), rest))
+}
+
+/// Returns the lines about the links of doors.
+pub(super) fn write_links<'l>(links: impl Iterator<Item = (&'l str, RawFd)>) -> String {
+    links.map(|(service, fd)| format!("{fd}\t{service}\n")).collect()
+}
+
+/// Returns the links of the lines that make sense. Without one a door works as well.
+pub(super) fn read_links(lines: &str) -> Vec<(String, RawFd)> {
+    let link = |line: &str| {
+        let (fd, service) = line.split_once('\t')?;
+        Some((service.to_owned(), fd.parse().ok()?))
+    };
+    lines.lines().filter_map(link).collect()
 }
 
 /// The parts of an invitation.
@@ -139,6 +158,14 @@ mod tests {
             sockets: handover::parse(table).unwrap(),
         };
         assert_eq!(parse(&format!("{terms}{written}{table}")), Some(parts));
+    }
+
+    #[test]
+    fn links_are_read_as_they_were_written() {
+        let links = [("web", 7), ("a b", 12)];
+        let expected = links.map(|(service, fd)| (service.to_owned(), fd));
+        assert_eq!(read_links(&write_links(links.into_iter())), expected);
+        assert_eq!(read_links("x\tweb\n7\n\n9\tb\n"), [("b".to_owned(), 9)]);
     }
 
     #[test]

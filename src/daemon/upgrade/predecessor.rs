@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::super::{Daemon, Shutdown};
 use super::file_check::{self, CheckOutcome, FileCheck};
-use super::invitation::{self, REMOVED_VARIABLES, Terms, VARIABLE};
+use super::invitation::{self, LINKS_VARIABLE, REMOVED_VARIABLES, Terms, VARIABLE};
 use super::link::{Link, LinkEvent};
 use super::message;
 use super::stage::{Action, Event, FailureReason, Stage};
@@ -221,9 +221,15 @@ impl Daemon {
         let outgoing = self.doors.offer(&mut self.reactor);
         let (mut descriptors, table) = outgoing.map_err(told("duplicate the sockets"))?.into_parts();
         descriptors.push(OwnedFd::from(theirs));
+        let links = self.doors.offer_links(&mut self.reactor);
+        let lines = invitation::write_links(links.iter().map(|(service, link)| (service.as_str(), link.as_raw_fd())));
+        descriptors.extend(links.into_iter().map(|(_, link)| link));
         let successor = image.start(Inheritance {
             descriptors,
-            variable: (VARIABLE, &format!("{terms}{earlier}{places}{table}")),
+            variables: &[
+                (VARIABLE, &format!("{terms}{earlier}{places}{table}")),
+                (LINKS_VARIABLE, &lines),
+            ],
             without: &REMOVED_VARIABLES,
         });
         let successor = successor.map_err(told(&format!("run {}", image.program().display())))?;

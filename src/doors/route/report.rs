@@ -121,6 +121,7 @@ pub(super) fn snapshot(counters: &Counters, gauges: &Gauges, times: &Times, fron
         ("connect late", counters.connect_late),
         ("connect again", counters.connect_again),
         ("connect expected", counters.expected),
+        ("connect passed", counters.passed),
         ("connect no tls", counters.connect_no_tls),
         ("backends known", as_count(gauges.backends.0)),
         ("backends out", as_count(gauges.backends.1)),

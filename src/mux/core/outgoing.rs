@@ -8,9 +8,10 @@ use crate::mux::frame::{Flags, HEADER, Header, Kind};
 const NORMAL: u32 = 0;
 
 impl Session {
-    /// Opens a stream. `None` if one side has gone away, if too many wait to be accepted, or if the numbers are used up.
+    /// Opens a stream. `None` if the peer has gone away, if too many wait to be accepted, or if the numbers are used up. After
+    /// a go-away of this side the peer takes streams as before.
     pub fn open(&mut self) -> Option<StreamId> {
-        if self.is_gone_away() || self.unaccepted >= self.settings.unaccepted {
+        if self.peer_went_away || self.unaccepted >= self.settings.unaccepted {
             return None;
         }
         let stream = StreamId(self.next);
@@ -119,7 +120,7 @@ impl Session {
         }
     }
 
-    /// Opens no more streams, and lets the peer open none.
+    /// Lets the peer open no more streams, and tells it so.
     pub fn go_away(&mut self) {
         if !self.we_went_away {
             self.we_went_away = true;
@@ -127,10 +128,10 @@ impl Session {
         }
     }
 
-    /// Returns true if one side opens and takes no more streams.
+    /// Returns true if the peer takes no more streams.
     #[must_use]
     pub fn is_gone_away(&self) -> bool {
-        self.we_went_away || self.peer_went_away
+        self.peer_went_away
     }
 
     /// Returns the next control frame that is to be written. `None` while a payload is owed.

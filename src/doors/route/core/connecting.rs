@@ -119,7 +119,7 @@ impl Router {
     pub(super) fn give_back(&mut self, share: Share, now: Instant) {
         match share {
             Share::Backend(backend) => self.upstreams.release(backend, now),
-            Share::Stream(session) => self.tunnels.release(session),
+            Share::Stream(session) => self.tunnels.release(session, now),
         }
     }
 

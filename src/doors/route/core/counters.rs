@@ -46,6 +46,8 @@ pub struct Counters {
     pub head_slow: u64,
     /// Connections that no service, or no rule of their service, was for.
     pub name_unknown: u64,
+    /// Connections that a successor has passed on, for the tunnel clients that are still here.
+    pub passed: u64,
     /// Connections that have waited for a tunnel client of their service.
     pub expected: u64,
     /// Attempts to connect to a server that failed.

@@ -1,16 +1,24 @@
 //! Routes of a service whose tunnel clients have all left a moment ago, or are still to come after the start of the door:
 //! they wait for one. A client that was restarted, or that moves from a process to its successor, is back in a moment, and
 //! its visitors need not notice.
+//!
+//! And routes that a successor has [passed on](Router::pass), whose tunnel clients are still here.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use super::balance::ClientKey;
 use super::ending::{Ending, Phase};
 use super::event::{Event, RouteId, Side, Step};
-use super::life::{Expecting, Life, Routed, State};
+use super::life::{Asked, Expecting, Life, Protocol, Routed, State, Times};
 use super::router::Router;
+use super::secrets::{Secret, Tunnel};
 use super::share::Share;
-use super::table::Choice;
+use super::table::{Choice, Rule, Source, Target, Way, Why};
 use super::turn::{Turn, connecting_to};
+
+/// The longest time for which a route that was passed on waits for a stream.
+const PASSED_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Router {
     /// Lets a route wait for a client with the secret of its service, if one is expected. Returns the choice if not.
@@ -91,5 +99,51 @@ impl Router {
     /// Returns a route for which a tunnel client may have come: [`Event::ClientCame`] must be reported for it.
     pub fn next_expectant(&mut self) -> Option<RouteId> {
         self.tunnels.next_expectant()
+    }
+
+    /// Begins the life of a route that a successor has passed on, for a tunnel client with this secret, and returns its first
+    /// step. `None` if there is none any more. The successor has the limits and the log of its client.
+    pub fn pass(&mut self, secret: Secret, now: Instant) -> Option<(Life, Step)> {
+        let rule = Rule {
+            alpn: None,
+            tls: None,
+            target: Target::Tunnel(Tunnel {
+                secret,
+                takes_newest_alone: false,
+            }),
+            acme: None,
+            redirects_to_https: false,
+            judges_each_request: false,
+            connect_timeout: PASSED_PATIENCE,
+            idle_timeout: None,
+            send_proxy: None,
+            check: None,
+            program: None,
+        };
+        let choice = Choice {
+            service: "passed on".into(),
+            number: 0,
+            rule: Arc::new(rule),
+            servers: Arc::default(),
+            way: Way::Tls,
+            why: Why::Exact,
+            source: Source::File,
+            generation: self.tables.generation(),
+        };
+        let (session, server) = self.tunnels.choose(choice.tunnel()?, None)?;
+        self.counters.passed += 1;
+        let (state, step) = connecting_to(Routed { choice, server }, Share::Stream(session), None, None, now);
+        self.census.enter(state.stage());
+        let life = Life {
+            state,
+            client: ClientKey(0),
+            asked: Asked::new(None, None, Protocol::Plain),
+            times: Times {
+                accepted: now,
+                decided: Some(now),
+                connected: None,
+            },
+        };
+        Some((life, step))
     }
 }

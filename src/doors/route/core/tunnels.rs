@@ -44,12 +44,14 @@ struct Session {
     has_gone_away: bool,
     /// It owes the answer to a ping.
     is_suspect: bool,
+    /// Another process has it, to which connections are passed on.
+    is_elsewhere: bool,
 }
 
 impl Session {
     /// The order of choice, the best first. Of equals the last in the list comes first.
-    fn rank(&self) -> (bool, usize) {
-        (self.is_suspect, self.streams)
+    fn rank(&self) -> (bool, bool, usize) {
+        (self.is_elsewhere, self.is_suspect, self.streams)
     }
 }
 
@@ -74,11 +76,42 @@ pub struct Tunnels {
     expecting: HashMap<Secret, Waiters<RouteId>>,
     /// The secrets with which a session has come while connections waited.
     came: VecDeque<Secret>,
+    /// The secrets with which a first session has come, or the last one has left, if that is to be told.
+    changed: Option<VecDeque<Secret>>,
 }
 
 impl Tunnels {
     /// Takes in a session whose client has presented this secret. It has a new id.
     pub fn enter(&mut self, id: SessionId, secret: Secret, address: Arc<Address>) {
+        self.add(id, secret, address, false);
+    }
+
+    /// Takes in that another process has sessions with this secret, to which connections are passed on while there are none
+    /// here. They have a new id together.
+    pub fn enter_elsewhere(&mut self, id: SessionId, secret: Secret, address: Arc<Address>) {
+        self.add(id, secret, address, true);
+    }
+
+    /// Takes in that another process has none any more with the secret of this id. Connections that are there go on.
+    pub fn leave_elsewhere(&mut self, id: SessionId, now: Instant) {
+        self.note_gone_away(id, now);
+        self.tidy(id, now);
+    }
+
+    /// Forgets the sessions of another process that are gone, and have no connections.
+    fn tidy(&mut self, id: SessionId, now: Instant) {
+        let is_done = |session: &mut Session| session.is_elsewhere && session.has_gone_away && session.streams == 0;
+        if self.get_mut(id).is_some_and(is_done) {
+            self.leave(id, now);
+        }
+    }
+
+    fn add(&mut self, id: SessionId, secret: Secret, address: Arc<Address>, is_elsewhere: bool) {
+        if self.serving(&secret) == 0
+            && let Some(changed) = &mut self.changed
+        {
+            changed.push_back(secret.clone());
+        }
         self.secrets.insert(id, secret.clone());
         self.left.remove(&secret);
         if self.expecting.contains_key(&secret) {
@@ -90,6 +123,7 @@ impl Tunnels {
             streams: 0,
             has_gone_away: false,
             is_suspect: false,
+            is_elsewhere,
         });
     }
 
@@ -97,9 +131,11 @@ impl Tunnels {
     /// that could not open it. Returns `None` if there is none besides that.
     pub fn choose(&mut self, tunnel: &Tunnel, tried: Option<SessionId>) -> Option<(SessionId, Arc<Address>)> {
         let sessions = self.by_secret.get_mut(&tunnel.secret)?;
-        let mut takes_streams = sessions.iter_mut().rev().filter(|session| !session.has_gone_away);
+        let takes_streams = sessions.iter_mut().rev().filter(|session| !session.has_gone_away);
         let session = if tunnel.takes_newest_alone {
-            takes_streams.next().filter(|session| Some(session.id) != tried)
+            takes_streams
+                .min_by_key(|session| session.is_elsewhere)
+                .filter(|session| Some(session.id) != tried)
         } else {
             takes_streams
                 .filter(|session| Some(session.id) != tried)
@@ -111,11 +147,31 @@ impl Tunnels {
     }
 
     /// Gives the stream of a session back. Must be called once for each choice, before the session leaves.
-    pub fn release(&mut self, id: SessionId) {
+    pub fn release(&mut self, id: SessionId, now: Instant) {
         if let Some(session) = self.get_mut(id) {
             session.streams = session.streams.saturating_sub(1);
             self.streams = self.streams.saturating_sub(1);
+            self.tidy(id, now);
         }
+    }
+
+    /// Has every secret told from now on with which a first session comes, or the last one leaves. The secrets that are
+    /// served now are told first.
+    pub fn tell_changes(&mut self) {
+        let serving = self.by_secret.keys().filter(|secret| self.serving(secret) > 0);
+        self.changed = Some(serving.cloned().collect());
+    }
+
+    /// Ends that.
+    pub fn tell_no_changes(&mut self) {
+        self.changed = None;
+    }
+
+    /// Returns the next secret that may be served or not since the last time, and whether it is.
+    pub fn next_change(&mut self) -> Option<(Secret, bool)> {
+        let secret = self.changed.as_mut()?.pop_front()?;
+        let is_served = self.serving(&secret) > 0;
+        Some((secret, is_served))
     }
 
     /// Takes note that a session takes no more streams. The present ones go on.
@@ -133,7 +189,11 @@ impl Tunnels {
         if self.serving(secret) > 0 {
             return;
         }
-        self.left.insert(secret.clone(), now);
+        let secret = secret.clone();
+        if let Some(changed) = &mut self.changed {
+            changed.push_back(secret.clone());
+        }
+        self.left.insert(secret, now);
         if self.left.len() > self.most_left {
             let patience = self.patience;
             self.left.retain(|_, at| *at + patience > now);
@@ -288,7 +348,7 @@ mod tests {
         let mut tunnels = tunnels(&["a", "a", "a"]);
         let order: Vec<_> = (0..6).map(|_| chosen(&mut tunnels, &tunnel("a"))).collect();
         assert_eq!(order, [3, 2, 1, 3, 2, 1].map(Some));
-        tunnels.release(SessionId(2));
+        tunnels.release(SessionId(2), now());
         assert_eq!(chosen(&mut tunnels, &tunnel("a")), Some(2));
     }
 
@@ -387,7 +447,7 @@ mod tests {
                     Deed::Release(at) => {
                         if let Some(shadow) = index(at).map(|at| &mut model[at]).filter(|shadow| shadow.streams > 0) {
                             shadow.streams -= 1;
-                            tunnels.release(shadow.id);
+                            tunnels.release(shadow.id, now());
                         }
                     }
                     Deed::GoAway(at) => {
@@ -405,7 +465,7 @@ mod tests {
                     Deed::Leave(at) => {
                         if let Some(at) = index(at) {
                             let shadow = model.remove(at);
-                            (0..shadow.streams).for_each(|_| tunnels.release(shadow.id));
+                            (0..shadow.streams).for_each(|_| tunnels.release(shadow.id, now()));
                             tunnels.leave(shadow.id, now());
                         }
                     }

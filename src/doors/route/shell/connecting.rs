@@ -13,15 +13,17 @@ use nix::errno::Errno;
 use super::super::core::event::{ConnectFault, Event};
 use super::super::core::filter::Filter;
 use super::super::core::opening::SSL_REQUEST;
+use super::super::core::secrets::Secret;
 use super::super::core::table::Address;
 use super::asking::Asking;
 use super::carrying::Relay;
 use super::end::Server;
-use super::routes::{Stage, register};
+use super::passing::WORD;
+use super::routes::{Route, Stage, register};
 use super::{RouteDoor, RouteSource};
 use crate::doors::socket_end::SocketEnd;
 use crate::net::addr::{ConnectAddr, UnixAddr};
-use crate::net::conn::{Begun, Conn};
+use crate::net::conn::{Begun, Conn, Received};
 use crate::net::stream::Stream;
 use crate::reactor::{Context, Key};
 
@@ -40,6 +42,8 @@ pub(super) struct Attempt {
     behind_request: Option<Vec<u8>>,
     /// The port of the server, if the connection may be one to itself.
     suspect: Option<u16>,
+    /// The server is to say first that it takes the connection: see `passing`.
+    awaits_word: bool,
     /// The address; `None` of a UNIX socket.
     address: Option<SocketAddr>,
     /// The other addresses of the host, which are tried if this one fails.
@@ -133,25 +137,16 @@ impl RouteDoor {
         target: &Target,
         others: Vec<SocketAddr>,
     ) -> Option<Event<'static>> {
-        let route = self.routes.get_mut(key)?;
-        let held = route.stage.take_held();
-        let header = route.header(&held);
         let suspect = match target {
             Target::Tcp(address) => self.local_ports.suspect(*address),
             Target::Unix(_) => None,
         };
-        let conn = match target.connect() {
-            Ok(stream) => Conn::connecting(stream),
-            Err(error) => {
-                route.stage = Stage::Held(held);
-                return self.connect_to_next(cx, key, &error, target.address(), others);
-            }
+        let stream = match target.connect() {
+            Ok(stream) => stream,
+            Err(error) => return self.connect_to_next(cx, key, &error, target.address(), others),
         };
-        let mut attempt = Box::new(match (route.life.asked().starts_tls, route.life.is_filtered()) {
-            (true, _) => Attempt::asking(conn, header, held, suspect),
-            (false, true) => Attempt::filtered(conn, header, held, suspect),
-            (false, false) => Attempt::new(conn, header, held, suspect),
-        });
+        let route = self.routes.get_mut(key)?;
+        let mut attempt = route.begin_attempt(stream, suspect);
         attempt.address = target.address();
         attempt.until = share(route.life.deadline(), others.len(), cx.now());
         attempt.others = others;
@@ -161,6 +156,25 @@ impl RouteDoor {
             register(cx, &mut attempt.conn, RouteSource::Server, key)?;
             Ok(sent)
         });
+        route.stage = Stage::Connecting(attempt);
+        self.take_outcome(cx, key, outcome)
+    }
+
+    /// Passes a route on to the process before this one, which has the tunnel clients with this secret.
+    pub(super) fn connect_elsewhere(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: Key,
+        secret: &Secret,
+    ) -> Option<Event<'static>> {
+        let stream = match self.passing.pass(secret) {
+            Ok(stream) => stream,
+            Err(error) => return Some(Event::ConnectFailed(fault(&error))),
+        };
+        let route = self.routes.get_mut(key)?;
+        let mut attempt = route.begin_attempt(stream, None);
+        attempt.awaits_word = true;
+        let outcome = register(cx, &mut attempt.conn, RouteSource::Server, key).map(|()| None);
         route.stage = Stage::Connecting(attempt);
         self.take_outcome(cx, key, outcome)
     }
@@ -258,6 +272,7 @@ impl Attempt {
             header,
             behind_request: None,
             suspect,
+            awaits_word: false,
             address: None,
             others: Vec::new(),
             until: None,
@@ -294,10 +309,33 @@ impl Attempt {
 
     /// Writes the first bytes to the server. Returns their number once the server is connected.
     fn go_on(&mut self) -> io::Result<Option<usize>> {
+        if self.awaits_word {
+            let mut word = [0; WORD.len()];
+            match self.conn.read(&mut word) {
+                Received::Bytes(_) => self.awaits_word = false,
+                Received::Nothing => return Ok(None),
+                Received::End | Received::Cut | Received::Failed => {
+                    return Err(io::ErrorKind::ConnectionRefused.into());
+                }
+            }
+        }
         match self.conn.begin_with(&self.first, self.suspect)? {
             Begun::Waiting => Ok(None),
             Begun::Sent(count) => Ok(Some(count)),
         }
+    }
+}
+
+impl Route {
+    /// Begins to connect by a stream, over which the bytes that are held go first.
+    fn begin_attempt(&mut self, stream: Stream, suspect: Option<u16>) -> Box<Attempt> {
+        let held = self.stage.take_held();
+        let (conn, header) = (Conn::connecting(stream), self.header(&held));
+        Box::new(match (self.life.asked().starts_tls, self.life.is_filtered()) {
+            (true, _) => Attempt::asking(conn, header, held, suspect),
+            (false, true) => Attempt::filtered(conn, header, held, suspect),
+            (false, false) => Attempt::new(conn, header, held, suspect),
+        })
     }
 }
 

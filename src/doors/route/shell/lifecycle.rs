@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -18,6 +19,7 @@ use super::super::report::{self, Gauges, Times};
 use super::super::tunnel_report::TunnelCounts;
 use super::carrying::Traffic;
 use super::launching::Prepared;
+use super::passing::Passing;
 use super::tunnels::Sessions;
 use super::{RouteDoor, RouteSource};
 use crate::doors::front::{Front, FrontKind, OverLimit};
@@ -25,6 +27,7 @@ use crate::doors::lent_pipes::LentPipes;
 use crate::doors::{self, Door, HandedConnection, Listeners, Shutdown};
 use crate::error::Error;
 use crate::net::conn::Conn;
+use crate::net::link::Link;
 use crate::net::local_ports::LocalPorts;
 use crate::net::origin::Origin;
 use crate::net::resolving::Resolver;
@@ -61,6 +64,7 @@ impl RouteDoor {
             handed: VecDeque::new(),
             sessions: Sessions::default(),
             tunnel_counts: TunnelCounts::default(),
+            passing: Passing::default(),
             programs: BTreeMap::new(),
             starts: 0,
             local_ports: LocalPorts::read(),
@@ -120,6 +124,7 @@ impl Door for RouteDoor {
     }
 
     fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.watch_predecessor(cx);
         self.follow_store(cx);
         self.router.replace_checks(&self.options.checks, cx.now());
         self.check_servers(cx);
@@ -202,6 +207,7 @@ impl Door for RouteDoor {
                 self.give_up_all_securing(cx);
                 self.tell_all(cx, Event::Abort);
                 self.drop_sessions(cx);
+                self.drop_outlet(cx);
             }
         }
         // A program ends behind the last connection that uses it.
@@ -220,10 +226,19 @@ impl Door for RouteDoor {
             && self.securing.len() == 0
             && self.handed.is_empty()
             && self.has_no_program()
+            && !self.passing.is_between()
     }
 
     fn go_on_with_secured(&mut self, cx: &mut Context<'_>) {
         self.take_secured(cx);
+    }
+
+    fn offer_link(&mut self, cx: &mut Context<'_>) -> Option<OwnedFd> {
+        self.make_link(cx)
+    }
+
+    fn take_link(&mut self, link: Link) {
+        self.set_link(link);
     }
 
     fn next_handed(&mut self) -> Option<Box<HandedConnection>> {

@@ -31,6 +31,7 @@ mod lifecycle;
 mod names;
 mod notes;
 mod opening;
+mod passing;
 mod programs;
 mod routes;
 mod securing;
@@ -61,6 +62,7 @@ use crate::reactor::{Alarm, Context, Key, Readiness, Service, Source, SourceKind
 pub(super) use carrying::Traffic;
 use checking::Probe;
 pub use launching::{Prepared, prepare};
+use passing::Passing;
 use routes::Route;
 use securing::Securing;
 use store::Stored;
@@ -80,6 +82,8 @@ pub struct RouteDoor {
     /// The sessions of tunnel clients.
     sessions: Sessions,
     tunnel_counts: TunnelCounts,
+    /// The links to the processes before and behind this one.
+    passing: Passing,
     /// The programs behind servers.
     programs: BTreeMap<ProgramId, programs::Program>,
     /// The programs that were started in this turn.
@@ -111,6 +115,8 @@ source_kinds! {
         Probe,
         Checks,
         Tunnel,
+        Outlet,
+        Inlet,
         Program,
         Output,
         Exit,
@@ -130,6 +136,8 @@ impl Service for RouteDoor {
             Some(RouteSource::Server) => self.server_ready(cx, source.key, readiness),
             Some(RouteSource::Probe) => self.probe_ready(cx, source.key, readiness),
             Some(RouteSource::Tunnel) => self.session_ready(cx, source.key, readiness),
+            Some(RouteSource::Outlet) => self.outlet_ready(cx, readiness),
+            Some(RouteSource::Inlet) => self.hear_predecessor(cx),
             Some(RouteSource::Output) => self.program_writes(cx, source.key, true),
             Some(RouteSource::Exit) => self.program_exited(cx, source.key),
             // These sources are never registered with the poll.
@@ -160,7 +168,15 @@ impl Service for RouteDoor {
             Some(RouteSource::Upkeep) => self.front.sum_up(cx),
             Some(RouteSource::Drain) => self.drain_timeout(cx),
             // These sources have no alarm.
-            Some(RouteSource::Client | RouteSource::Server | RouteSource::Output | RouteSource::Exit) | None => {}
+            Some(
+                RouteSource::Client
+                | RouteSource::Server
+                | RouteSource::Outlet
+                | RouteSource::Inlet
+                | RouteSource::Output
+                | RouteSource::Exit,
+            )
+            | None => {}
         }
     }
 
@@ -170,6 +186,8 @@ impl Service for RouteDoor {
             Some(RouteSource::Arrival) => self.resume_arrival(cx, source.key),
             Some(RouteSource::Route) => self.resume_route(cx, source.key),
             Some(RouteSource::Tunnel) => self.run_session(cx, source.key),
+            Some(RouteSource::Outlet) => self.take_visitors(cx),
+            Some(RouteSource::Inlet) => self.hear_predecessor(cx),
             Some(RouteSource::Program) => self.start_program(cx, source.key),
             Some(RouteSource::Output) => self.program_writes(cx, source.key, false),
             // These sources are never resumed.
@@ -198,6 +216,7 @@ impl Service for RouteDoor {
         // Bytes are written when they come, but for those of tunnels.
         self.starts = 0;
         self.flush_sessions(cx);
+        self.tell_successor(cx);
     }
 }
 

@@ -101,11 +101,17 @@ impl RouteDoor {
             .enter(session_id(key), secret, Arc::new(address));
         self.front
             .note(cx, Level::Info, report::TUNNEL_BEGUN, format_args!("{line}"));
+        let is_gone_away = tunnel.session.is_gone_away();
+        self.wake_expectants(cx);
+        if is_gone_away {
+            self.router.tunnels_mut().note_gone_away(session_id(key), cx.now());
+        }
+    }
+
+    /// Lets the routes go on that have waited for a tunnel client, if one has come.
+    pub(super) fn wake_expectants(&mut self, cx: &mut Context<'_>) {
         while let Some(route) = self.router.next_expectant() {
             cx.resume_later(RouteSource::Route.at(Key::from_bits(route.0)));
-        }
-        if tunnel.session.is_gone_away() {
-            self.router.tunnels_mut().note_gone_away(session_id(key), cx.now());
         }
     }
 

@@ -75,11 +75,15 @@ impl RouteDoor {
     ) -> Option<Event<'static>> {
         self.leave_stream(key);
         self.leave_name(key);
+        let elsewhere = self.passing.secret_of(SessionId(session));
         let session = Key::from_bits(session);
         let failed = Some(Event::ConnectFailed(ConnectFault::Server));
         let route = self.routes.get_mut(key)?;
         // An attempt before this one is given up.
         route.stage = Stage::Held(route.stage.take_held());
+        if let Some(secret) = elsewhere {
+            return self.connect_elsewhere(cx, key, &secret);
+        }
         let Some(tunnel) = self.sessions.list.get_mut(session) else {
             return failed;
         };

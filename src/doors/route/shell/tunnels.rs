@@ -334,7 +334,7 @@ impl RouteDoor {
     /// Writes what was gathered for tunnels in this turn.
     pub(super) fn flush_sessions(&mut self, cx: &mut Context<'_>) {
         if !self.front.is_serving() && !self.sessions.are_sent_away {
-            self.send_clients_away(cx);
+            self.send_clients_away();
         }
         for key in std::mem::take(&mut self.sessions.touched) {
             let Some(tunnel) = self.sessions.list.get_mut(key) else {
@@ -364,8 +364,8 @@ impl RouteDoor {
     }
 
     /// Sends the tunnel clients of a door that drains away, once no connection may need a new stream: one that knows the
-    /// word comes to the successor at once.
-    fn send_clients_away(&mut self, cx: &Context<'_>) {
+    /// word comes to the successor at once. They still take the visitors that the successor passes on.
+    fn send_clients_away(&mut self) {
         let census = self.router.census();
         let undecided =
             census.opening + census.waiting + census.securing + census.starting + census.expecting + census.connecting;
@@ -377,7 +377,6 @@ impl RouteDoor {
         for key in keys {
             if let Some(tunnel) = self.sessions.list.get_mut(key) {
                 tunnel.session.go_away();
-                self.router.tunnels_mut().note_gone_away(session_id(key), cx.now());
                 self.sessions.touch(key);
             }
         }
