@@ -16,6 +16,7 @@
 //! - `held` is the sum over the streams, and at most the total of the settings; `granted` is the sum of the windows.
 //! - Whatever the peer sends, the lists are bounded: the streams by the settings, the answers by [`MOST_ANSWERS`], the resets
 //!   by [`MOST_RESETS`].
+//! - Behind a fault nothing is taken in.
 //!
 //! Reading and writing, and the owners of streams, do not belong here.
 
@@ -61,6 +62,7 @@ pub struct Session {
     unaccepted: usize,
     we_went_away: bool,
     peer_went_away: bool,
+    fault: Option<Fault>,
     counters: Counters,
 }
 
@@ -87,6 +89,7 @@ impl Session {
             unaccepted: 0,
             we_went_away: false,
             peer_went_away: false,
+            fault: None,
             counters: Counters::default(),
         }
     }
@@ -96,9 +99,12 @@ impl Session {
     /// Takes in the next twelve bytes. No payload may be expected.
     ///
     /// # Errors
-    /// The fault of the peer. The session is over; a go-away that says so is due.
+    /// The fault of the peer, from then on always this one. The session is over; a go-away that says so is due.
     pub fn header(&mut self, header: [u8; HEADER], now: Instant) -> Result<(), Fault> {
         debug_assert!(self.inbound.is_none(), "the payload comes first");
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
         self.ping.hear(now);
         let outcome = match Header::parse(header) {
             Err(error) => Err(Fault::NoHeader(error)),
@@ -112,7 +118,9 @@ impl Session {
                 }
             },
         };
-        if outcome.is_err() {
+        if let Err(fault) = outcome {
+            self.fault = Some(fault);
+            self.we_went_away = true;
             self.due.go_away = Some(PROTOCOL_ERROR);
         }
         outcome
@@ -136,19 +144,17 @@ impl Session {
             self.take_opening(stream, header.flags.has(Flags::RST))?;
         }
         let is_data = header.kind == Kind::Data;
-        if !self.streams.contains_key(&stream) {
-            // A stream that was reset here a moment ago, or refused.
-            if is_data && header.length > self.settings.window.max(FIRST_WINDOW) {
-                return Err(Fault::OverWindow(header.stream));
-            }
-            self.expect(None, if is_data { header.length } else { 0 }, false);
-            return Ok(());
+        let length = if is_data { header.length } else { 0 };
+        // Of a stream that was reset here a moment ago, or refused, a frame may still come.
+        let unknown = self.settings.window.max(FIRST_WINDOW);
+        if length > self.streams.get(&stream).map_or(unknown, |known| known.receivable) {
+            return Err(Fault::OverWindow(header.stream));
         }
         if header.flags.has(Flags::RST) {
-            self.forget(stream);
-            self.counters.resets += 1;
-            self.events.push_back(Event::Reset(stream));
-            self.expect(None, if is_data { header.length } else { 0 }, false);
+            self.take_reset(stream);
+        }
+        if !self.streams.contains_key(&stream) {
+            self.expect(None, length, false);
             return Ok(());
         }
         let Some(known) = self.streams.get_mut(&stream) else {
@@ -170,10 +176,7 @@ impl Session {
         if header.length > 0 && known.phase.ends().has_peers() {
             return Err(Fault::BehindEnd(header.stream));
         }
-        known.receivable = known
-            .receivable
-            .checked_sub(header.length)
-            .ok_or(Fault::OverWindow(header.stream))?;
+        known.receivable -= header.length;
         if header.length > 0 {
             self.events.push_back(Event::Readable(stream));
         }
@@ -207,6 +210,15 @@ impl Session {
         self.add(stream, Stream::new(Phase::Offered(Ends::Neither)));
         self.events.push_back(Event::Opened(stream));
         Ok(())
+    }
+
+    /// Takes in that the peer gives a stream up.
+    fn take_reset(&mut self, stream: StreamId) {
+        if self.streams.contains_key(&stream) {
+            self.forget(stream);
+            self.counters.resets += 1;
+            self.events.push_back(Event::Reset(stream));
+        }
     }
 
     fn expect(&mut self, stream: Option<StreamId>, length: u32, ends: bool) {
@@ -262,7 +274,7 @@ impl Session {
 
     /// Resets the stream of which most is held.
     fn evict(&mut self) {
-        let largest = self.streams.iter().max_by_key(|(_, known)| known.held);
+        let largest = self.streams.iter().max_by_key(|(stream, known)| (known.held, stream.0));
         let Some(stream) = largest.map(|(stream, _)| *stream) else {
             self.held = 0;
             return;

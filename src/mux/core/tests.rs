@@ -230,6 +230,8 @@ fn the_streams_of_the_peer_are_bounded_and_have_its_numbers() {
     );
     assert_eq!(session.counters().refused, 1);
     for (stream, fault) in [(2, Fault::Number(2)), (0, Fault::Number(0)), (7, Fault::Again(7))] {
+        let mut session = server(now);
+        session.header(update(Flags::SYN, 7, 0), now).unwrap();
         assert_eq!(session.header(update(Flags::SYN, stream, 0), now), Err(fault));
     }
     // A peer that does not read the resets has an end of it.
@@ -240,6 +242,42 @@ fn the_streams_of_the_peer_are_bounded_and_have_its_numbers() {
         opened.by_ref().take(MOST_RESETS + 1).find_map(Result::err),
         Some(Fault::Flood)
     );
+}
+
+#[test]
+fn a_reset_with_a_payload_is_held_to_the_window_too() {
+    let now = Instant::now();
+    let mut session = server(now);
+    session.header(data(Flags::SYN, 1, FIRST_WINDOW), now).unwrap();
+    session.received(FIRST_WINDOW);
+    let fault = session.header(data(Flags::RST, 1, 1), now);
+    assert_eq!(fault, Err(Fault::OverWindow(1)));
+
+    let mut session = server(now);
+    session.header(data(Flags::SYN, 1, 10), now).unwrap();
+    session.received(10);
+    session.header(data(Flags::RST, 1, FIRST_WINDOW - 10), now).unwrap();
+    let rest = Expected {
+        stream: None,
+        left: FIRST_WINDOW - 10,
+    };
+    assert_eq!(session.expected(), Some(rest));
+}
+
+#[test]
+fn nothing_is_taken_behind_a_fault() {
+    let now = Instant::now();
+    let mut session = server(now);
+    let fault = session.header([9; HEADER], now);
+    assert!(fault.is_err());
+    assert_eq!(session.header(data(Flags::SYN, 1, 5), now), fault);
+    assert_eq!(session.header(header(Kind::GoAway, Flags::default(), 0, 0), now), fault);
+    assert_eq!((session.expected(), session.streams()), (None, 0));
+    assert_eq!(events(&mut session), []);
+    // The reason is told, although the door parts from the peer in order.
+    session.go_away();
+    let last = Header::parse(header(Kind::GoAway, Flags::default(), 0, PROTOCOL_ERROR)).unwrap();
+    assert_eq!(control(&mut session), [last]);
 }
 
 #[test]
@@ -326,10 +364,10 @@ fn streams_that_come_and_go_unheard_leave_nothing_to_write() {
     let now = Instant::now();
     let mut session = server(now);
     // The peer reads nothing, so no frame of this side leaves.
-    for _ in 0..10_000 {
-        session.header(update(Flags::SYN, 1, 0), now).unwrap();
-        session.accept(StreamId(1));
-        session.header(update(Flags::RST, 1, 0), now).unwrap();
+    for stream in (1..20_000).step_by(2) {
+        session.header(update(Flags::SYN, stream, 0), now).unwrap();
+        session.accept(StreamId(stream));
+        session.header(update(Flags::RST, stream, 0), now).unwrap();
         events(&mut session);
     }
     assert_eq!(session.streams(), 0);
