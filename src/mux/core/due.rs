@@ -1,6 +1,6 @@
 //! The control frames that are to be written, kept as what is due, until the connection has room for them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::StreamId;
 use super::stream::Stream;
@@ -31,8 +31,10 @@ pub(super) struct Due {
     pub(super) answers: VecDeque<u32>,
     /// The number of the ping to be sent.
     pub(super) question: Option<u32>,
-    /// The streams that are to be reset, and are not known any more.
-    pub(super) resets: VecDeque<StreamId>,
+    /// The streams of this side that are to be reset, and are not known any more.
+    pub(super) resets_of_ours: BTreeSet<StreamId>,
+    /// The same of the peer's.
+    pub(super) resets_of_peers: BTreeSet<StreamId>,
     /// The code of the go-away to be sent.
     pub(super) go_away: Option<u32>,
     /// The streams with marks.
@@ -63,6 +65,12 @@ impl Due {
         known.due = Marks::default();
     }
 
+    /// Drops the reset of a stream, if one is due.
+    pub(super) fn drop_reset(&mut self, stream: StreamId) {
+        self.resets_of_ours.remove(&stream);
+        self.resets_of_peers.remove(&stream);
+    }
+
     /// Returns the next frame that concerns no stream and must not wait.
     pub(super) fn of_session(&mut self) -> Option<Header> {
         if let Some(number) = self.answers.pop_front() {
@@ -74,7 +82,8 @@ impl Due {
 
     /// Returns the next reset, and behind them the go-away.
     pub(super) fn of_the_end(&mut self) -> Option<Header> {
-        if let Some(stream) = self.resets.pop_front() {
+        let reset = self.resets_of_peers.pop_first();
+        if let Some(stream) = reset.or_else(|| self.resets_of_ours.pop_first()) {
             return Some(Header {
                 kind: Kind::WindowUpdate,
                 flags: Flags::RST,
@@ -95,7 +104,8 @@ impl Due {
     pub(super) fn is_empty(&self) -> bool {
         self.answers.is_empty()
             && self.question.is_none()
-            && self.resets.is_empty()
+            && self.resets_of_ours.is_empty()
+            && self.resets_of_peers.is_empty()
             && self.go_away.is_none()
             && self.streams.is_empty()
     }

@@ -15,7 +15,7 @@
 //! - The peer never has more credit on a stream than its window less the bytes that are held of it.
 //! - `held` is the sum over the streams, and at most the total of the settings; `granted` is the sum of the windows.
 //! - Whatever the peer sends, the lists are bounded: the streams by the settings, the answers by [`MOST_ANSWERS`], the resets
-//!   by [`MOST_RESETS`].
+//!   of its streams by their number and [`MOST_RESETS`]. Those of our streams are as many as we have opened.
 //! - Behind a fault nothing is taken in.
 //!
 //! Reading and writing, and the owners of streams, do not belong here.
@@ -35,9 +35,11 @@ use ping::Ping;
 use stream::{Ends, Phase, Stream};
 pub use words::{Counters, Event, Expected, FIRST_WINDOW, Fault, Input, Role, Settings, StreamId};
 
-/// The number of answers to pings that may wait to be written.
-const MOST_ANSWERS: usize = 16;
-/// The number of resets that may wait to be written.
+/// The number of answers to pings that may wait to be written: more than the frames that the shell takes in one turn, or a
+/// peer would be at fault that reads every answer.
+const MOST_ANSWERS: usize = 128;
+/// The number of resets of the peer's streams that may wait to be written, beyond one for each stream that it may have: as
+/// many are due at once when the server behind them goes.
 const MOST_RESETS: usize = 4096;
 /// The code of a go-away after a fault of the peer.
 const PROTOCOL_ERROR: u32 = 1;
@@ -193,7 +195,7 @@ impl Session {
         if self.streams.contains_key(&stream) {
             return Err(Fault::Again(stream.0));
         }
-        if self.due.resets.len() >= MOST_RESETS {
+        if self.due.resets_of_peers.len() >= self.settings.streams.saturating_add(MOST_RESETS) {
             return Err(Fault::Flood);
         }
         self.counters.taken += 1;
@@ -203,7 +205,7 @@ impl Session {
         }
         if self.we_went_away || self.of_peer >= self.settings.streams {
             self.counters.refused += 1;
-            self.due.resets.push_back(stream);
+            self.due.resets_of_peers.insert(stream);
             return Ok(());
         }
         self.of_peer += 1;
@@ -212,8 +214,9 @@ impl Session {
         Ok(())
     }
 
-    /// Takes in that the peer gives a stream up.
+    /// Takes in that the peer gives a stream up, of which it needs no reset then.
     fn take_reset(&mut self, stream: StreamId) {
+        self.due.drop_reset(stream);
         if self.streams.contains_key(&stream) {
             self.forget(stream);
             self.counters.resets += 1;

@@ -115,8 +115,12 @@ impl Session {
         let is_told = !known.due.open;
         self.forget(stream);
         if is_told {
-            // At most as many beyond the bound as there were streams.
-            self.due.resets.push_back(stream);
+            let resets = if self.is_ours(stream) {
+                &mut self.due.resets_of_ours
+            } else {
+                &mut self.due.resets_of_peers
+            };
+            resets.insert(stream);
         }
     }
 

@@ -239,7 +239,10 @@ fn the_streams_of_the_peer_are_bounded_and_have_its_numbers() {
         .step_by(2)
         .map(|stream| session.header(update(Flags::SYN, stream, 0), now));
     assert_eq!(
-        opened.by_ref().take(MOST_RESETS + 1).find_map(Result::err),
+        opened
+            .by_ref()
+            .take(settings().streams + MOST_RESETS + 1)
+            .find_map(Result::err),
         Some(Fault::Flood)
     );
 }
@@ -262,6 +265,48 @@ fn a_reset_with_a_payload_is_held_to_the_window_too() {
         left: FIRST_WINDOW - 10,
     };
     assert_eq!(session.expected(), Some(rest));
+}
+
+#[test]
+fn resets_that_the_peer_has_not_caused_are_no_flood() {
+    let now = Instant::now();
+    let settings = Settings {
+        streams: 5000,
+        unaccepted: 10_000,
+        ..Settings::default()
+    };
+    let mut session = Session::new(Role::Server, settings, now);
+    for _ in 0..10_000 {
+        let _ = session.open().unwrap();
+    }
+    control(&mut session);
+    for stream in (2..=20_000).step_by(2) {
+        session.reset(StreamId(stream));
+    }
+    session.header(update(Flags::SYN, 1, 0), now).unwrap();
+    // All streams that the peer may have are reset at once: the server behind them has gone.
+    for stream in (3..10_000).step_by(2) {
+        session.header(update(Flags::SYN, stream, 0), now).unwrap();
+    }
+    for stream in (1..10_000).step_by(2) {
+        session.reset(StreamId(stream));
+    }
+    session.header(update(Flags::SYN, 10_001, 0), now).unwrap();
+    // What the peer has reset itself needs no reset.
+    for stream in (1..10_000).step_by(2) {
+        session.header(update(Flags::RST, stream, 0), now).unwrap();
+    }
+    assert_eq!(control(&mut session).len(), 10_000);
+}
+
+#[test]
+fn questions_of_one_turn_are_no_flood() {
+    let now = Instant::now();
+    let mut session = server(now);
+    for number in 0..64 {
+        session.header(header(Kind::Ping, Flags::SYN, 0, number), now).unwrap();
+    }
+    assert_eq!(control(&mut session).len(), 64);
 }
 
 #[test]
