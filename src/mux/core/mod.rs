@@ -16,11 +16,14 @@
 //! - `held` is the sum over the streams, and at most the total of the settings; `granted` is the sum of the windows.
 //! - Whatever the peer sends, the lists are bounded: the streams by the settings, the answers by [`MOST_ANSWERS`], the resets
 //!   of its streams by their number and [`MOST_RESETS`]. Those of our streams are as many as we have opened.
+//! - A number of the peer names one stream for the life of the session, so an owner that has not heard of a reset is given
+//!   no bytes of another.
 //! - Behind a fault nothing is taken in.
 //!
 //! Reading and writing, and the owners of streams, do not belong here.
 
 mod due;
+mod numbers;
 mod outgoing;
 mod ping;
 mod stream;
@@ -31,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use super::frame::{Flags, HEADER, Header, Kind};
 use due::Due;
+use numbers::{Numbers, Seen};
 use ping::Ping;
 use stream::{Ends, Phase, Stream};
 pub use words::{Counters, Event, Expected, FIRST_WINDOW, Fault, Input, Role, Settings, StreamId};
@@ -62,6 +66,8 @@ pub struct Session {
     /// The streams that the peer has opened, and ours that it has not acknowledged.
     of_peer: usize,
     unaccepted: usize,
+    /// The numbers that the peer has used.
+    used: Numbers,
     we_went_away: bool,
     peer_went_away: bool,
     fault: Option<Fault>,
@@ -89,6 +95,7 @@ impl Session {
             granted: 0,
             of_peer: 0,
             unaccepted: 0,
+            used: Numbers::default(),
             we_went_away: false,
             peer_went_away: false,
             fault: None,
@@ -192,7 +199,8 @@ impl Session {
         if stream.0 == 0 || is_odd == (self.role == Role::Client) {
             return Err(Fault::Number(stream.0));
         }
-        if self.streams.contains_key(&stream) {
+        let seen = self.used.note(stream);
+        if seen == Seen::Before || self.streams.contains_key(&stream) {
             return Err(Fault::Again(stream.0));
         }
         if self.due.resets_of_peers.len() >= self.settings.streams.saturating_add(MOST_RESETS) {
@@ -203,7 +211,7 @@ impl Session {
             self.counters.resets += 1;
             return Ok(());
         }
-        if self.we_went_away || self.of_peer >= self.settings.streams {
+        if seen == Seen::TooOld || self.we_went_away || self.of_peer >= self.settings.streams {
             self.counters.refused += 1;
             self.due.resets_of_peers.insert(stream);
             return Ok(());

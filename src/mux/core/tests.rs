@@ -268,6 +268,34 @@ fn a_reset_with_a_payload_is_held_to_the_window_too() {
 }
 
 #[test]
+fn a_number_names_one_stream_and_no_other() {
+    let (now, both) = (Instant::now(), Flags::SYN.with(Flags::RST));
+    // Peers with threads write their openings in another order than that of the numbers.
+    for (first, again) in [(Flags::SYN, false), (both, true)] {
+        let mut session = server(now);
+        for stream in [5, 1, 3] {
+            session.header(update(first, stream, 0), now).unwrap();
+        }
+        if !again {
+            session.header(update(Flags::RST, 1, 0), now).unwrap();
+        }
+        // An owner here may not know of the reset yet, and would be given the bytes of the second stream.
+        let fault = session.header(update(Flags::SYN, 1, 0), now);
+        assert_eq!(fault, Err(Fault::Again(1)));
+    }
+    // One that is too old to be known is not taken.
+    let mut session = server(now);
+    session.header(update(both, 100_001, 0), now).unwrap();
+    session.header(update(Flags::SYN, 99_999, 0), now).unwrap();
+    session.header(update(Flags::SYN, 1, 0), now).unwrap();
+    assert_eq!(events(&mut session), [Event::Opened(StreamId(99_999))]);
+    assert_eq!(
+        control(&mut session),
+        [Header::parse(update(Flags::RST, 1, 0)).unwrap()]
+    );
+}
+
+#[test]
 fn resets_that_the_peer_has_not_caused_are_no_flood() {
     let now = Instant::now();
     let settings = Settings {
