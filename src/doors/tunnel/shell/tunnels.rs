@@ -27,6 +27,9 @@ use crate::relay::endpoint::Endpoint;
 
 /// The owner of the first stream, which has the greeting. No key has these bits.
 const GREETING: u64 = u64::MAX;
+/// The streams that one tunnel may have. The door has a bound over all of them, which a change of the file may raise; this
+/// one bounds what a server costs that opens streams and reads nothing.
+const MOST_STREAMS: usize = 1 << 16;
 /// The bounds within which bytes of a server are thrown away whose tunnel is closed.
 const LINGER: LingerLimits = LingerLimits {
     time: Duration::from_secs(1),
@@ -307,8 +310,7 @@ impl TunnelDoor {
     /// Begins the session, and tells the server the secret.
     fn greet(&mut self, cx: &mut Context<'_>, key: Key, attempt: Attempt) {
         let settings = Settings {
-            // The door has a bound over all of its tunnels.
-            streams: usize::MAX,
+            streams: MOST_STREAMS,
             ..Settings::default()
         };
         let _ = attempt.conn.socket().set_nodelay();
