@@ -240,6 +240,8 @@ mod tunnel_doors;
 #[cfg(test)]
 mod tunnel_gateway;
 #[cfg(test)]
+mod tunnel_network;
+#[cfg(test)]
 mod tunnel_peers;
 #[cfg(test)]
 mod unresponsive_file_system;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::thread;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
 use crate::harness::{Certificate, Client, Daemon, Installation, free_port};
@@ -172,11 +173,13 @@ fn a_client_comes_to_the_successor_at_once_and_old_visitors_stay() {
 }
 
 #[test]
-fn five_hundred_visitors_share_a_tunnel_and_each_has_its_own_answer() {
+fn a_thousand_visitors_share_a_tunnel_and_each_has_its_own_answer() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("a higher limit");
     let ((daemon, _file), backend) = (door(""), Backend::new());
     let _tunnel = tunnel(&daemon, backend.address(), 1);
-    let mut visitors: Vec<Client> = (0..500).map(|at| client(&daemon, NAME, &format!("{at:04}"))).collect();
-    for _ in 0..500 {
+    let mut visitors: Vec<Client> = (0..1000).map(|at| client(&daemon, NAME, &format!("{at:04}"))).collect();
+    for _ in 0..1000 {
         let mut served = backend.accept();
         served.expect(hello(NAME));
         let mut number = [0; 4];

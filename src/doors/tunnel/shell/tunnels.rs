@@ -27,8 +27,7 @@ use crate::relay::endpoint::Endpoint;
 
 /// The owner of the first stream, which has the greeting. No key has these bits.
 const GREETING: u64 = u64::MAX;
-/// The streams that one tunnel may have. The door has a bound over all of them, which a change of the file may raise; this
-/// one bounds what a server costs that opens streams and reads nothing.
+/// The streams of one tunnel, for a server that opens them and reads nothing. The door has its own bound over all tunnels.
 const MOST_STREAMS: usize = 1 << 16;
 /// The bounds within which bytes of a server are thrown away whose tunnel is closed.
 const LINGER: LingerLimits = LingerLimits {
