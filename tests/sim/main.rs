@@ -13,6 +13,7 @@
 )]
 
 mod ask;
+mod mux;
 mod pool;
 mod random;
 mod route;
