@@ -14,6 +14,7 @@
 
 mod ask;
 mod mux;
+mod mux_peer;
 mod pool;
 mod random;
 mod route;
