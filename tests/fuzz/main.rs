@@ -277,6 +277,11 @@ fn store_entry() {
     run("store_entry");
 }
 
+#[test]
+fn mux_frames() {
+    run("mux_frames");
+}
+
 /// A target that one of the places has forgotten would never run.
 #[test]
 fn every_target_is_in_every_place() {

@@ -18,6 +18,7 @@ mod config;
 mod exec;
 mod framing;
 mod multiplex;
+mod mux;
 mod net;
 mod pool;
 mod process;
@@ -33,6 +34,7 @@ pub use config::{fuzz_config_file, fuzz_quantities, fuzz_torc_cfg};
 pub use exec::{fuzz_exec_request, fuzz_sockproc_request};
 pub use framing::{fuzz_channel, fuzz_framings, fuzz_line, fuzz_ready_line};
 pub use multiplex::fuzz_multiplexed_line;
+pub use mux::fuzz_mux_frames;
 pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks, fuzz_proxy_header};
 pub use pool::fuzz_dispatcher;
 pub use process::fuzz_stderr_log;
@@ -80,4 +82,5 @@ pub const TARGETS: &[Target] = &[
     ("http_head", fuzz_http_head),
     ("http_exchange", fuzz_http_exchange),
     ("store_entry", fuzz_store_entry),
+    ("mux_frames", fuzz_mux_frames),
 ];
