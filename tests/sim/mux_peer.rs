@@ -25,7 +25,7 @@ const PROTOCOL_ERROR: u32 = 1;
 /// A stream as the peer may use it.
 #[derive(Debug, Default)]
 struct Known {
-    /// The bytes of frames that were taken, the bytes of these that have come, and those that were consumed.
+    /// The number of bytes that were announced, that have come, and that were consumed.
     sent: u64,
     received: u64,
     consumed: u64,

@@ -320,7 +320,7 @@ fn resets_that_the_peer_has_not_caused_are_no_flood() {
         session.reset(StreamId(stream));
     }
     session.header(update(Flags::SYN, 10_001, 0), now).unwrap();
-    // What the peer has reset itself needs no reset.
+    // A stream that the peer has reset itself needs no reset.
     for stream in (1..10_000).step_by(2) {
         session.header(update(Flags::RST, stream, 0), now).unwrap();
     }
