@@ -250,7 +250,7 @@ impl Checker {
                 subject.number,
                 Arc::clone(&subject.address),
             );
-            let known = before.remove(&place);
+            let known = before.remove(&place).map(|id| self.same_question(id, subject, now));
             let id = known.unwrap_or_else(|| {
                 self.next += 1;
                 CheckId(self.next)
@@ -281,11 +281,36 @@ impl Checker {
         left
     }
 
+    /// Returns the id of a subject that was known. It is another one if the subject is being asked something else than from
+    /// now on, whose answer must not count.
+    fn same_question(&mut self, id: CheckId, subject: &Subject, now: Instant) -> CheckId {
+        let asks_another = |entry: &Entry| {
+            let (was, is) = (&entry.subject.check, &subject.check);
+            entry.state == State::Asked && (&was.question, was.port) != (&is.question, is.port)
+        };
+        if !self.entries.get(&id).is_some_and(asks_another) {
+            return id;
+        }
+        let Some(entry) = self.entries.remove(&id) else {
+            return id;
+        };
+        self.next += 1;
+        let id = CheckId(self.next);
+        self.entries.insert(id, entry);
+        let at = self.soon(now);
+        self.wait_until(id, at);
+        id
+    }
+
     /// Lets a subject wait for a time soon.
     fn set_time(&mut self, id: CheckId, now: Instant) {
-        let most = u64::try_from(FIRST.as_millis()).unwrap_or(u64::MAX);
-        let at = now + Duration::from_millis(self.jitter.next() % most);
+        let at = self.soon(now);
         self.wait_until(id, at);
+    }
+
+    fn soon(&mut self, now: Instant) -> Instant {
+        let most = u64::try_from(FIRST.as_millis()).unwrap_or(u64::MAX);
+        now + Duration::from_millis(self.jitter.next() % most)
     }
 
     fn wait_until(&mut self, id: CheckId, at: Instant) {

@@ -192,6 +192,38 @@ fn a_server_that_a_newer_table_does_not_have_checked_any_more_is_given_back_alth
     assert_eq!(left, [Subject { told, ..both }]);
 }
 
+/// The answer to the old question may come after the change.
+#[test]
+fn an_answer_does_not_count_for_another_question_than_was_asked() {
+    let start = Instant::now();
+    let later = start + 20 * SECOND;
+    let mut checker = Checker::new(1);
+    checker.replace(&[subject("a", SECOND)], start);
+    let (asked, _) = checker.begin(later).expect("its turn");
+    let by_http = Subject {
+        check: Arc::new(Check {
+            interval: SECOND,
+            ..check(Question::Http("/".into()), None)
+        }),
+        ..subject("a", SECOND)
+    };
+    assert_eq!(checker.replace(std::slice::from_ref(&by_http), later), []);
+    assert_eq!(checker.end(asked, &Outcome::Passed, later), None);
+    assert_eq!(checker.count(), 1);
+    let (again, subject) = checker.begin(later + 20 * SECOND).expect("its turn");
+    assert_eq!(subject, &by_http);
+    // The same question with other times goes on.
+    let slower = Subject {
+        check: Arc::new(Check {
+            interval: 5 * SECOND,
+            ..(*by_http.check).clone()
+        }),
+        ..by_http
+    };
+    checker.replace(std::slice::from_ref(&slower), later + 20 * SECOND);
+    assert!(checker.end(again, &Outcome::Passed, later + 20 * SECOND).is_some());
+}
+
 #[test]
 fn the_last_thing_found_out_stays_with_the_time_since_when_it_is_so() {
     let start = Instant::now();
