@@ -118,6 +118,35 @@ fn several_addresses_of_a_host_are_tried_in_turn_and_the_one_that_fails_is_the_l
 }
 
 #[test]
+fn a_check_passes_if_one_of_the_addresses_of_a_host_can_be_connected_to() {
+    let hosts = Hosts::new("127.0.0.11 web\n127.0.0.1 web\n");
+    let backend = Backend::new();
+    let (good, bad) = (backend.address().port(), Backend::new().address().port());
+    let check = "check = 'tcp'\ncheck-interval = '100ms'";
+    let services = ["good", "bad"].map(|name| {
+        let port = if name == "good" { good } else { bad };
+        (name, format!("addr = 'web'\ntls-port = {port}\n{check}"))
+    });
+    let daemon = hosts.start(&RouteFile::new("", &services));
+    let watchdog = Instant::now() + WATCHDOG;
+    loop {
+        let dump = daemon.usr2();
+        let found = |name: &str, state: &str| {
+            let mut lines = dump.iter();
+            lines.any(|line| line.contains(&format!("check of {name:?}")) && line.contains(state))
+        };
+        if found("good", "state = passed") && found("bad", "state = failed") {
+            break;
+        }
+        assert!(
+            !found("good", "state = failed") && !found("bad", "state = passed"),
+            "{dump:?}"
+        );
+        assert!(Instant::now() < watchdog, "{dump:?}");
+    }
+}
+
+#[test]
 fn a_host_that_does_not_exist_is_said_and_is_looked_up_again() {
     let hosts = Hosts::new("127.0.0.1 other\n");
     let backend = Backend::new();

@@ -8,8 +8,9 @@
 //! Which server is asked when, and what an outcome means, is the core's. A door that drains checks nothing.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::core::checks::{CheckId, MOST, Outcome, Question, Subject};
 use super::super::core::event::ConnectFault;
@@ -22,6 +23,7 @@ use crate::amount;
 use crate::net::conn::{Begun, Conn, Received};
 use crate::net::origin::Asserted;
 use crate::net::proxy::writing::Described;
+use crate::net::stream::Stream;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 
 /// The most bytes of an answer that are read for its status.
@@ -38,6 +40,10 @@ pub(super) struct Probe {
     /// True if the answer of HTTP is awaited, and not the connection alone.
     awaits_status: bool,
     timeout: Duration,
+    /// The end of the time for it.
+    until: Instant,
+    /// The other addresses of its host, which are tried if this one cannot be connected to.
+    others: Vec<SocketAddr>,
     /// The port of the server, if the connection may be one to itself.
     suspect: Option<u16>,
     alarm: Alarm,
@@ -85,12 +91,15 @@ impl RouteDoor {
 
     /// Connects to a server. Returns the outcome, if it is known at once.
     fn begin_probe(&mut self, cx: &mut Context<'_>, id: CheckId, subject: &Subject) -> Result<(), Outcome> {
-        let target = match Target::parse(&subject.address) {
-            Some(target) => target,
-            None => self.address_of_host(cx, &subject.address)?,
+        let (stream, address, others) = match Target::parse(&subject.address) {
+            Some(target) => (
+                target.connect().map_err(|error| outcome(&error))?,
+                target.address(),
+                Vec::new(),
+            ),
+            None => connect_to_first(self.addresses_of_host(cx, &subject.address)?)?,
         };
-        let stream = target.connect().map_err(|error| outcome(&error))?;
-        let suspect = target.address().and_then(|address| self.local_ports.suspect(address));
+        let suspect = address.and_then(|address| self.local_ports.suspect(address));
         let awaits_status = matches!(subject.check.question, Question::Http(_));
         let timeout = subject.check.timeout;
         let key = self.probes.insert(Probe {
@@ -98,6 +107,8 @@ impl RouteDoor {
             stage: Stage::Connecting(first_bytes(subject)),
             awaits_status,
             timeout,
+            until: cx.now() + timeout,
+            others,
             suspect,
             alarm: Alarm::default(),
             conn: Conn::connecting(stream),
@@ -110,23 +121,43 @@ impl RouteDoor {
             self.probes.remove(key);
             return Err(outcome(&error));
         }
-        cx.set_alarm(&mut probe.alarm, RouteSource::Probe.at(key), Some(cx.now() + timeout));
+        probe.set_alarm(cx, key);
         Ok(())
     }
 
-    /// Returns the first address of a server that is named by its host.
-    fn address_of_host(&mut self, cx: &mut Context<'_>, server: &Address) -> Result<Target, Outcome> {
+    /// Goes on with the next address of a host, if the one before cannot be connected to. Returns the outcome if there is no
+    /// other.
+    fn probe_next(&mut self, cx: &mut Context<'_>, key: Key, failed: Outcome) -> Option<Outcome> {
+        let probe = self.probes.get_mut(key)?;
+        let may_go_on = matches!(probe.stage, Stage::Connecting(_)) && matches!(failed, Outcome::Failed(_));
+        if !may_go_on || probe.others.is_empty() {
+            return Some(failed);
+        }
+        let (stream, address, others) = match connect_to_first(std::mem::take(&mut probe.others)) {
+            Ok(begun) => begun,
+            Err(outcome) => return Some(outcome),
+        };
+        probe.suspect = address.and_then(|address| self.local_ports.suspect(address));
+        probe.conn = Conn::connecting(stream);
+        probe.others = others;
+        if let Err(error) = register(cx, &mut probe.conn, RouteSource::Probe, key) {
+            return Some(outcome(&error));
+        }
+        probe.set_alarm(cx, key);
+        None
+    }
+
+    /// Returns the addresses of a server that is named by its host.
+    fn addresses_of_host(&mut self, cx: &mut Context<'_>, server: &Address) -> Result<Vec<SocketAddr>, Outcome> {
         let Address::Network { host, port } = server else {
             return Err(Outcome::Failed("its address cannot be used".to_owned()));
         };
         match self.ask_name(cx, host) {
-            Reply::Known(addresses) => match addresses.first().copied() {
-                Some(mut address) => {
-                    address.set_port(*port);
-                    Ok(Target::Tcp(address))
-                }
-                None => Err(Outcome::Unknown),
-            },
+            Reply::Known(addresses) if addresses.is_empty() => Err(Outcome::Unknown),
+            Reply::Known(mut addresses) => {
+                addresses.iter_mut().for_each(|address| address.set_port(*port));
+                Ok(addresses)
+            }
             Reply::Wait(_) | Reply::LookUp(_) => Err(Outcome::Unknown),
             Reply::Failed => Err(Outcome::Failed("its host cannot be looked up".to_owned())),
         }
@@ -140,6 +171,7 @@ impl RouteDoor {
             probe.go_on(&mut scratch)
         });
         cx.return_buffer(scratch);
+        let outcome = outcome.and_then(|outcome| self.probe_next(cx, key, outcome));
         if let Some(outcome) = outcome {
             self.end_probe(cx, key, outcome);
         }
@@ -153,7 +185,9 @@ impl RouteDoor {
             Stage::Asked(_) => "no answer",
         };
         let why = format!("{what} within {}", amount::span(probe.timeout));
-        self.end_probe(cx, key, Outcome::Failed(why));
+        if let Some(outcome) = self.probe_next(cx, key, Outcome::Failed(why)) {
+            self.end_probe(cx, key, outcome);
+        }
     }
 
     fn end_probe(&mut self, cx: &mut Context<'_>, key: Key, outcome: Outcome) {
@@ -172,7 +206,27 @@ impl RouteDoor {
     }
 }
 
+/// Begins to connect to the first of these addresses that does not fail at once. Returns it, and the others.
+fn connect_to_first(mut addresses: Vec<SocketAddr>) -> Result<(Stream, Option<SocketAddr>, Vec<SocketAddr>), Outcome> {
+    let mut failed = Outcome::Unknown;
+    while !addresses.is_empty() {
+        let address = addresses.remove(0);
+        match Stream::connect_tcp(address) {
+            Ok(stream) => return Ok((stream, Some(address), addresses)),
+            Err(error) => failed = outcome(&error),
+        }
+    }
+    Err(failed)
+}
+
 impl Probe {
+    /// Sets the alarm for the end of its time, of which each address has its share.
+    fn set_alarm(&mut self, cx: &mut Context<'_>, key: Key) {
+        let shares = u32::try_from(1 + self.others.len()).unwrap_or(u32::MAX);
+        let share = self.until.saturating_duration_since(cx.now()) / shares;
+        cx.set_alarm(&mut self.alarm, RouteSource::Probe.at(key), Some(cx.now() + share));
+    }
+
     /// Goes on after an event. Returns the outcome, once it is known.
     fn go_on(&mut self, scratch: &mut [u8]) -> Option<Outcome> {
         if let Stage::Connecting(first) = &self.stage {
