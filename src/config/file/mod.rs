@@ -251,9 +251,9 @@ fn read_bytes(name: &str, bytes: &[u8], scope: Scope, router: Option<&RouteSpec>
     let root = root.get_ref();
     let any_errors = !errors.is_empty() || !not_utf_8.is_empty();
     let is_foreign = any_errors
-        && !root
-            .keys()
-            .any(|kind| door(kind.get_ref()).is_some() || [log::KIND, router_toml::KIND].contains(&&**kind.get_ref()));
+        && !root.keys().any(|kind| {
+            door(kind.get_ref()).is_some() || &**kind.get_ref() == log::KIND || router_toml::is_its(kind.get_ref())
+        });
     if is_foreign {
         if let Some(foreign) = foreign::recognize(bytes, ReadAs::Toml) {
             return Err(Error::mistakes(vec![foreign.message(name, ReadAs::Toml)]));
@@ -268,7 +268,7 @@ fn read_bytes(name: &str, bytes: &[u8], scope: Scope, router: Option<&RouteSpec>
             .report
             .add_syntax(span.start, syntax_message(&error, text.get(span).unwrap_or_default()));
     }
-    if router.is_some() && !any_errors && !root.contains_key(router_toml::KIND) {
+    if router.is_some() && !any_errors && !root.keys().any(|kind| router_toml::is_its(kind.get_ref())) {
         return Err(Error::mistakes(vec![router_toml::missing(name, root)]));
     }
     let flags = router.cloned().unwrap_or_default();
@@ -290,7 +290,7 @@ fn read_kinds(root: &DeTable<'_>, any_errors: bool, flags: &RouteSpec, found: &m
     for (kind, value) in kinds {
         if is_log(kind) {
             log::read(kind, value, found);
-        } else if kind.get_ref() == router_toml::KIND {
+        } else if router_toml::is_its(kind.get_ref()) {
             router_toml::read(kind, value, flags, found);
         } else {
             read_kind(kind, value, found);

@@ -26,12 +26,19 @@ use crate::doors::Options;
 
 /// The name of the table.
 pub(super) const KIND: &str = "server";
+/// Returns true if a table has this name, in whatever case tcprouter's parser takes.
+pub(super) fn is_its(kind: &str) -> bool {
+    kind.eq_ignore_ascii_case(KIND)
+}
+
 /// The name of the door in logs and statistics, because the file has none.
 const NAME: &str = "route";
 
 const ADDR: &str = "addr";
 /// The key of tcprouter for the store.
 const BACKEND: &str = "dbbackend";
+/// The key of a store for its kind.
+const TYPE: &str = "type";
 /// The key of a store that has no meaning for Redis.
 const TOKEN: &str = "token";
 
@@ -284,6 +291,7 @@ fn adopt_store(table: &mut DeTable<'_>, report: &mut Report<'_>) {
             let spelled = spelled(store, |key| known::<StoreSpec>(key, others), report);
             let settings = spelled.into_iter().filter(|(_, value)| !is_zero(value.get_ref()));
             let mut store: DeTable<'_> = settings.collect();
+            lower_type(&mut store);
             if let Some((token, _)) = store.remove_entry(TOKEN) {
                 let text = || format!("{TOKEN}: Redis knows none, so it is passed over; leave it out");
                 report.add_ignored(token.span().start, text);
@@ -293,6 +301,16 @@ fn adopt_store(table: &mut DeTable<'_>, report: &mut Report<'_>) {
         other => other,
     };
     table.insert(Spanned::new(key.span(), STORE.into()), Spanned::new(span, store));
+}
+
+/// Writes the kind of the store in lower case, of which tcprouter takes any.
+fn lower_type(store: &mut DeTable<'_>) {
+    if let Some(value) = store.get_mut(TYPE)
+        && let Some(text) = value.get_ref().as_str()
+    {
+        let lower = text.to_ascii_lowercase();
+        *value = Spanned::new(value.span(), DeValue::String(lower.into()));
+    }
 }
 
 #[cfg(test)]

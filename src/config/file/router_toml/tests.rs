@@ -54,6 +54,13 @@ fn the_settings_of_tcprouter_keep_their_meaning() {
 }
 
 #[test]
+fn the_name_of_the_table_may_be_written_in_capitals() {
+    let text = "[Server]\nPort = 443\nHTTPPort = 0\nClientsPort = 0\n[Server.Services.a]\nAddr = '10.0.0.5:443'\n";
+    let options = read_text(text).unwrap();
+    assert_eq!(server(&options, "a"), "10.0.0.5:443");
+}
+
+#[test]
 fn the_store_of_tcprouter_is_that_of_the_door() {
     let head = "[server]\nport = 443\nhttpport = 0\nclientsport = 0\n";
     let place = |text: &str| {
@@ -68,6 +75,8 @@ fn the_store_of_tcprouter_is_that_of_the_door() {
     assert_eq!(settings.refresh, Duration::from_secs(7));
     assert_eq!((settings.place.user, settings.place.password), (None, None));
     assert_eq!(settings.cache, Some("/x".into()));
+    let (address, _) = place("[server.DBBackend]\nType = 'Redis'\nAddr = '10.0.0.8'\n");
+    assert_eq!(address, "10.0.0.8:6379");
     let (address, settings) = place("[server.store]\naddr = '10.0.0.9'\npassword_file = '/x'\n");
     assert_eq!(address, "10.0.0.9:6379");
     assert!(settings.place.password.is_some());
