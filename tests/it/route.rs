@@ -489,8 +489,9 @@ fn the_dump_shows_the_table_the_servers_and_the_connections() {
     let address = backend.address();
     shows("web: route door of iotcpd ", "clients = 2 of 4096");
     shows("web: table: names = 1", "");
-    let server =
-        format!("web: backend of \"www.example.org\": address = {address}, weight = 1, active = 1, state = up");
+    let server = format!(
+        "web: backend of \"www.example.org\": way = tls, address = {address}, weight = 1, active = 1, state = up"
+    );
     shows(&server, "");
     let ports = format!("client = 127.0.0.1:{}, server = {address}, ", client.local_port());
     let bytes = format!(

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::super::core::checks::{Found, Question, Subject};
 use super::super::core::health::Health;
 use super::super::core::life;
+use super::super::core::table::Way;
 use super::carrying::Traffic;
 use super::routes::Route;
 use super::{RouteDoor, id};
@@ -26,9 +27,9 @@ impl RouteDoor {
         }
         let backends = upstreams.views().map(|view| {
             let (service, address, weight, active) = (view.service, view.address, view.weight, view.active);
-            let state = state_name(&view.health);
+            let (state, way) = (state_name(&view.health), way_name(view.way));
             format!(
-                "backend of {service:?}: address = {address}, weight = {weight}, active = {active}, state = {state}"
+                "backend of {service:?}: way = {way}, address = {address}, weight = {weight}, active = {active}, state = {state}"
             )
         });
         dump.list(FIRST, upstreams.known(), backends);
@@ -81,6 +82,14 @@ fn describe_check(subject: &Subject, found: Option<&Found>, now: Instant) -> Str
         }
     };
     format!("check of {service:?}: address = {address}, check = {question}, state = {found}")
+}
+
+fn way_name(way: Way) -> &'static str {
+    match way {
+        Way::Tls => "tls",
+        Way::Http => "http",
+        Way::Acme => "acme",
+    }
 }
 
 fn state_name(health: &Health) -> &'static str {
