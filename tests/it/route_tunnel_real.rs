@@ -1,6 +1,7 @@
 //! The route door with the tunnel client of this program: from a visitor to a local server and back.
 
 use std::net::SocketAddr;
+use std::sync::mpsc;
 use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -120,6 +121,31 @@ fn a_client_that_is_killed_costs_its_own_visitors_and_another_serves_the_next() 
     pair(&daemon, &backend, NAME);
 }
 
+/// Both windows and all sockets on the way are full before the other one comes.
+#[test]
+fn a_local_server_that_reads_nothing_stalls_its_own_visitor_alone() {
+    let ((daemon, _file), backend) = (door(""), Backend::new());
+    let _tunnel = tunnel(&daemon, backend.address(), 1);
+    let (visitor, mut stalled) = pair(&daemon, &backend, NAME);
+    let bulk = bytes(40_000_000, 3);
+    let sent = bulk.clone();
+    let (done, is_done) = mpsc::channel();
+    let sending = thread::spawn(move || {
+        let mut visitor = visitor;
+        visitor.send(sent);
+        done.send(()).expect("the test");
+        visitor.half_close();
+        visitor
+    });
+    exchange(pair(&daemon, &backend, NAME));
+    assert!(is_done.try_recv().is_err(), "all of it lies on the way");
+    let mut got = vec![0; bulk.len()];
+    std::io::Read::read_exact(&mut stalled.stream, &mut got).expect("the visitor's bytes");
+    assert!(got == bulk);
+    assert_eq!(stalled.read_to_end(), b"");
+    drop(sending.join().expect("the visitor"));
+}
+
 #[test]
 fn a_local_server_that_is_down_is_told_to_the_visitor() {
     let ((daemon, _file), port) = (door(""), free_port());
@@ -136,7 +162,7 @@ fn a_local_server_that_is_down_is_told_to_the_visitor() {
 #[test]
 fn a_client_comes_back_to_a_door_that_was_started_again_while_visitors_were_there() {
     let backend = Backend::new();
-    let (port, visitors) = (free_port(), 50);
+    let (port, visitors) = (free_port(), 100);
     let keys = format!("tunnel-listen = '127.0.0.1:{port}'");
     let file = RouteFile::new(&keys, &[(NAME, with_secret(SECRET))]);
     let daemon = file.start();

@@ -132,7 +132,8 @@ fn curl_reaches_a_server_behind_a_tunnel_from_another_network_and_again_after_th
         .daemon(&[
             "tunnel",
             "--remote",
-            "tls:10.77.2.1:18000",
+            "10.77.2.1:18000",
+            "--tls",
             "--ca",
             &certificate,
             "--server-name",

@@ -103,6 +103,10 @@ fn remotes(mistakes: &mut Mistakes, spec: &TunnelSpec, is_whole: bool) -> Vec<Re
     for (index, text) in spec.remote.iter().enumerate() {
         let origin = KeyRef::element("remote", index);
         let address = match text.parse::<Connect>() {
+            Ok(address) if spec.tls => Connect {
+                transport: Transport::Tls,
+                ..address
+            },
             Ok(address) => address,
             Err(error) => {
                 mistakes.add_error(
@@ -159,7 +163,7 @@ fn tls(mistakes: &mut Mistakes, spec: &TunnelSpec, remotes: &[Remote]) -> (Optio
         ] {
             if is_set {
                 let text = "no server is spoken with by TLS";
-                let remedy = format!("write tls: in front of the address in {KEY}remote, or leave it out");
+                let remedy = format!("write {KEY}tls, or tls: in front of the address in {KEY}remote; or leave it out");
                 mistakes.add(KeyRef::key(name), text, remedy);
             }
         }
@@ -271,7 +275,7 @@ mod tests {
             ),
             (
                 Box::new(|spec| spec.ca = text("/x")),
-                "--ca: no server is spoken with by TLS; write tls: in front of the address in --remote, or leave it out",
+                "--ca: no server is spoken with by TLS; write --tls, or tls: in front of the address in --remote; or leave it out",
             ),
             (
                 Box::new(|spec| spec.remote.push("gateway.example.org:18000".to_owned())),

@@ -49,6 +49,9 @@ pub struct TunnelSpec {
     /// Log each step of a tunnel
     #[arg(long, help_heading = "The tunnel")]
     pub debug: bool,
+    /// Speak TLS with every server, as with tls: in front of its address
+    #[arg(long, help_heading = "TLS with the server")]
+    pub tls: bool,
     /// With tls: the authorities of the server's certificate, in PEM [default: those of the system]
     #[arg(long, value_name = "FILE", help_heading = "TLS with the server")]
     pub ca: Option<String>,

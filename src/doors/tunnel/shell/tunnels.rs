@@ -3,7 +3,7 @@
 //! The life of a [`Tunnel`]: it waits for the addresses of its server, connects, makes its TLS handshake, greets by the
 //! first stream, takes the streams that the server opens, and ends with its session. What the server still sends then is
 //! thrown away for a moment, or the reset of the connection could overtake the last frames. The server's
-//! [`Slot`](super::remotes::Slot) decides when the next one begins.
+//! [`Slot`] decides when the next one begins.
 
 use std::io;
 use std::sync::Arc;
