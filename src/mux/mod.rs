@@ -9,7 +9,7 @@
 //! - [`core`]: the rules, without I/O: which frame may come, which bytes belong to which stream, how many may be sent, what
 //!   is answered, when a ping is due.
 //! - `queue`: the streams that wait for something, in their order.
-//! - [`session`], [`stream`], `next`, `window`: the connection's reads and writes, and a stream as one end of a
+//! - [`session`], [`stream`], `next`, `window`, `kept`: the connection's reads and writes, and a stream as one end of a
 //!   [`Conversation`](crate::relay::conversation::Conversation). Its bulk is spliced both ways.
 //!
 //! The opening words of a tunnel (its secret), which session a stream goes to, and where its bytes go behind the tunnel
@@ -17,6 +17,7 @@
 
 pub mod core;
 pub mod frame;
+mod kept;
 mod next;
 mod queue;
 pub mod session;

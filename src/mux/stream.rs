@@ -6,9 +6,9 @@ use std::os::fd::BorrowedFd;
 use nix::errno::Errno;
 
 use super::core::{Input, StreamId};
+use super::kept::Kept;
 use super::queue;
 use super::session::Session;
-use crate::buffer::Buffer;
 use crate::net::conn::Sent;
 use crate::relay::direction::Event;
 use crate::relay::endpoint::{Endpoint, splice_in, splice_out};
@@ -24,7 +24,7 @@ const SPLICED: usize = 256 << 10;
 pub(super) struct Carried {
     pub(super) owner: u64,
     /// The bytes that the owner did not take when they came.
-    kept: Buffer,
+    kept: Kept,
     /// The number of bytes that the owner has, and for which the peer has no credit yet.
     given: u64,
     is_reset: bool,
@@ -38,7 +38,7 @@ impl Carried {
     pub(super) fn new(owner: u64) -> Self {
         Self {
             owner,
-            kept: Buffer::default(),
+            kept: Kept::default(),
             given: 0,
             is_reset: false,
             is_woken: false,
@@ -48,19 +48,8 @@ impl Carried {
 
     pub(super) fn keep(&mut self, bytes: &[u8]) {
         if !self.is_reset {
-            self.kept.end().extend_from_slice(bytes);
+            self.kept.append(bytes);
         }
-    }
-
-    /// Takes bytes that were kept, as many as fit, and returns their number.
-    fn take_kept(&mut self, to: &mut [u8]) -> usize {
-        let count = copy(self.kept.bytes(), to);
-        self.kept.consume(count);
-        if self.kept.is_empty() {
-            // Thousands of idle streams would hold what each has needed once.
-            self.kept.clear();
-        }
-        count
     }
 
     pub(super) fn is_reset(&self) -> bool {
@@ -225,7 +214,7 @@ impl Endpoint for StreamEnd<'_> {
             Place::None(event) => return Err(event),
             Place::Kept => {
                 let carried = self.session.streams.get_mut(&self.stream);
-                carried.map_or(0, |carried| carried.take_kept(to))
+                carried.map_or(0, |carried| carried.kept.take(to))
             }
             Place::Brought(count) => {
                 let bytes = self.session.input.bytes();
@@ -323,18 +312,4 @@ fn copy(from: &[u8], to: &mut [u8]) -> usize {
         to.copy_from_slice(from);
     }
     count
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_that_has_stalled_once_keeps_no_memory() {
-        let mut carried = Carried::new(0);
-        carried.keep(&[7; 40 << 10]);
-        let mut to = [0; 16 << 10];
-        while carried.take_kept(&mut to) > 0 {}
-        assert_eq!(carried.kept.end().capacity(), 0);
-    }
 }
