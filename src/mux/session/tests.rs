@@ -404,6 +404,50 @@ fn the_frame_of_a_stream_that_is_given_up_is_completed() {
     assert_eq!(tunnel.far.outcomes[&StreamId(2)], Outcome::Failed(Side::Server));
 }
 
+/// The go-away that says why the session is over must not be taken for bytes of the frame that was begun.
+#[test]
+fn a_session_that_ends_in_the_middle_of_a_frame_completes_it() {
+    let (near, mut far) = tcp();
+    let mut door = Door::new(near, Role::Server, &budget());
+    setsockopt(&door.session.conn.raw().unwrap(), SndBuf, &(32 << 10)).unwrap();
+    let (visitor, socket) = tcp();
+    door.open(socket);
+    let sent = vec![7; 1 << 20];
+    let mut sending = sender(&visitor, &sent);
+    let end = Instant::now() + LONG;
+    let mut got = Vec::new();
+    while door.session.core.owed().is_none() {
+        assert!(Instant::now() < end, "nothing is owed");
+        sending.go_on();
+        door.turn();
+    }
+    far.write_all(&[9; HEADER]).unwrap();
+    while door.end.is_none() || door.session.conn.unwritten() > 0 {
+        assert!(Instant::now() < end, "the end is never told");
+        door.turn();
+        read(&far, &mut got, usize::MAX);
+    }
+    drop(door);
+    while !read(&far, &mut got, usize::MAX) {
+        assert!(Instant::now() < end, "the connection never ends");
+    }
+    let (mut rest, mut last) = (got.as_slice(), None);
+    while let Some((header, behind)) = rest.split_first_chunk::<HEADER>() {
+        let header = Header::parse(*header).expect("whole frames");
+        let length = if header.kind == Kind::Data {
+            header.length as usize
+        } else {
+            0
+        };
+        assert!(
+            behind[..length].iter().all(|byte| *byte == 7),
+            "the bytes of the visitor"
+        );
+        (rest, last) = (&behind[length..], Some(header.kind));
+    }
+    assert_eq!((rest.len(), last), (0, Some(Kind::GoAway)));
+}
+
 #[test]
 fn a_session_that_is_cut_fails_its_streams_at_once() {
     let mut tunnel = Tunnel::new();

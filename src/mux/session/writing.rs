@@ -53,9 +53,10 @@ impl Session {
     /// Pays what a stream owes that is given up: its bytes are moved from the pipe in which they lie.
     pub(super) fn pay(&mut self, stream: StreamId, left: u32, rest: Option<Pipe>) {
         debug_assert!(self.core.owed() == Some((stream, left)), "the debt of this stream");
-        if !self.is_writable() {
+        if self.unwritable.is_some() {
             return self.core.sent(left);
         }
+        // At the end of the session too: the go-away would be taken for bytes of the stream.
         let wanted = usize::try_from(left).unwrap_or(usize::MAX);
         match rest.map(|pipe| read_all(&pipe, wanted)) {
             Some(Ok(bytes)) => {
