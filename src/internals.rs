@@ -94,9 +94,11 @@ pub mod log {
 pub mod net {
     pub use crate::net::access::{AccessList, parse_net};
     pub use crate::net::addr::{Connect, Listen, PeerAddr};
+    pub use crate::net::conn::Conn;
     pub use crate::net::handover;
     pub use crate::net::origin::{Asserted, Origin};
     pub use crate::net::proxy;
+    pub use crate::net::stream::Stream;
 }
 
 /// TLS without a socket, and the readers of certificates.

@@ -282,6 +282,11 @@ fn mux_frames() {
     run("mux_frames");
 }
 
+#[test]
+fn tunnel_session() {
+    run("tunnel_session");
+}
+
 /// A target that one of the places has forgotten would never run.
 #[test]
 fn every_target_is_in_every_place() {

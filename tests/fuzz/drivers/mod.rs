@@ -26,6 +26,7 @@ mod readings;
 mod route;
 mod store;
 mod tls;
+mod tunnel;
 
 pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker, fuzz_multiplexed_stream};
 pub use call::fuzz_call_answer;
@@ -42,6 +43,7 @@ pub use readings::{fuzz_heads, fuzz_line_rules};
 pub use route::{fuzz_client_hello, fuzz_http_exchange, fuzz_http_head, fuzz_tunnel_handshake};
 pub use store::fuzz_store_entry;
 pub use tls::{fuzz_certificate_file, fuzz_tls_records, fuzz_tls_server};
+pub use tunnel::fuzz_tunnel_session;
 
 use choices::Choices;
 
@@ -83,4 +85,5 @@ pub const TARGETS: &[Target] = &[
     ("http_exchange", fuzz_http_exchange),
     ("store_entry", fuzz_store_entry),
     ("mux_frames", fuzz_mux_frames),
+    ("tunnel_session", fuzz_tunnel_session),
 ];
