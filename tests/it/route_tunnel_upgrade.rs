@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -88,6 +89,39 @@ fn a_client_that_stays_for_its_streams_gets_the_visitors_of_the_successor() {
     back.send(stream, "served");
     early.read_text("served");
     drop((early, back));
+    signal(successor, Signal::SIGTERM);
+    wait_orphan(successor);
+}
+
+/// More than the link between the two has room for, while the old process does nothing.
+#[test]
+fn a_crowd_of_visitors_waits_until_the_old_process_takes_it() {
+    const CROWD: usize = 500;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("a higher limit");
+    let Door { daemon, .. } = &start("connect-timeout = '60s'", &one_service());
+    let mut tunnel = serving(daemon, SECRET);
+    let old = visited(daemon, &mut tunnel, NAME);
+    let successor = upgrade(daemon, daemon.pid(), 1);
+    daemon.stop();
+    let mut crowd: Vec<Client> = (0..CROWD)
+        .map(|number| client(daemon, NAME, &format!("{number:04}")))
+        .collect();
+    while daemon.usr1_of_process(successor).count("connections") < CROWD as u64 {}
+    signal(daemon.pid(), Signal::SIGCONT);
+    for _ in 0..CROWD {
+        let stream = tunnel.accept();
+        tunnel.expect(stream, hello(NAME));
+        let number = tunnel.take_bytes(stream, 4);
+        tunnel.send(stream, [b"to ", &number[..]].concat());
+        tunnel.end(stream);
+    }
+    for (number, visitor) in crowd.iter_mut().enumerate() {
+        visitor.half_close();
+        assert_eq!(visitor.read_to_end(), format!("to {number:04}").into_bytes());
+    }
+    end(&mut tunnel, old);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
     signal(successor, Signal::SIGTERM);
     wait_orphan(successor);
 }

@@ -165,7 +165,7 @@ impl RouteDoor {
         &mut self,
         cx: &mut Context<'_>,
         key: Key,
-        secret: &Secret,
+        secret: Secret,
     ) -> Option<Event<'static>> {
         let stream = match self.passing.pass(secret) {
             Ok(stream) => stream,

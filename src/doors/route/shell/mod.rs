@@ -137,7 +137,7 @@ impl Service for RouteDoor {
             Some(RouteSource::Probe) => self.probe_ready(cx, source.key, readiness),
             Some(RouteSource::Tunnel) => self.session_ready(cx, source.key, readiness),
             Some(RouteSource::Outlet) => self.outlet_ready(cx, readiness),
-            Some(RouteSource::Inlet) => self.hear_predecessor(cx),
+            Some(RouteSource::Inlet) => self.inlet_ready(cx, readiness),
             Some(RouteSource::Output) => self.program_writes(cx, source.key, true),
             Some(RouteSource::Exit) => self.program_exited(cx, source.key),
             // These sources are never registered with the poll.

@@ -72,6 +72,27 @@ struct Inlet {
     ids: HashMap<Secret, SessionId>,
     secrets: HashMap<SessionId, Secret>,
     next: u64,
+    /// The visitors that wait for room, each with its secret: at most one for each route.
+    due: VecDeque<(Secret, OwnedFd)>,
+    is_full: bool,
+}
+
+impl Inlet {
+    /// Sends what there is room for.
+    fn flush(&mut self) -> io::Result<()> {
+        while let Some((secret, socket)) = self.due.front().filter(|_| !self.is_full) {
+            match self.link.send(secret.reveal(), Some(socket.as_fd())) {
+                Ok(()) => _ = self.due.pop_front(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_full = true,
+                Err(error) => {
+                    // The other end of the pair finds it closed.
+                    self.due.pop_front();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Passing {
@@ -86,14 +107,15 @@ impl Passing {
         has_sessions && self.to_successor.is_some()
     }
 
-    /// Passes a visitor on to the predecessor, and returns the socket by which it is reached.
+    /// Passes a visitor on to the predecessor, when that has room, and returns the socket by which it is reached.
     ///
     /// # Errors
-    /// EMFILE; the predecessor takes no more at the moment, or has ended.
-    pub(super) fn pass(&self, secret: &Secret) -> io::Result<Stream> {
-        let inlet = self.to_predecessor.as_ref().ok_or(ErrorKind::ConnectionRefused)?;
+    /// EMFILE; the predecessor has ended.
+    pub(super) fn pass(&mut self, secret: Secret) -> io::Result<Stream> {
+        let inlet = self.to_predecessor.as_mut().ok_or(ErrorKind::ConnectionRefused)?;
         let (near, far) = UnixStream::pair()?;
-        inlet.link.send(secret.reveal(), Some(far.as_fd()))?;
+        inlet.due.push_back((secret, far.into()));
+        inlet.flush()?;
         Ok(Stream::Unix(near))
     }
 }
@@ -234,6 +256,8 @@ impl RouteDoor {
             ids: HashMap::new(),
             secrets: HashMap::new(),
             next: ELSEWHERE,
+            due: VecDeque::new(),
+            is_full: false,
         });
     }
 
@@ -241,11 +265,24 @@ impl RouteDoor {
     pub(super) fn watch_predecessor(&mut self, cx: &mut Context<'_>) {
         if let Some(inlet) = &mut self.passing.to_predecessor
             && cx
-                .register(RouteSource::Inlet.only(), &mut inlet.link, Interest::READABLE)
+                .register(
+                    RouteSource::Inlet.only(),
+                    &mut inlet.link,
+                    Interest::READABLE | Interest::WRITABLE,
+                )
                 .is_err()
         {
             self.passing.to_predecessor = None;
         }
+    }
+
+    pub(super) fn inlet_ready(&mut self, cx: &mut Context<'_>, readiness: Readiness) {
+        if let Some(inlet) = &mut self.passing.to_predecessor {
+            inlet.is_full &= !readiness.writable;
+            // After an error the visitor concerned finds its socket closed.
+            let _ = inlet.flush();
+        }
+        self.hear_predecessor(cx);
     }
 
     /// Takes in what the predecessor tells.

@@ -82,7 +82,7 @@ impl RouteDoor {
         // An attempt before this one is given up.
         route.stage = Stage::Held(route.stage.take_held());
         if let Some(secret) = elsewhere {
-            return self.connect_elsewhere(cx, key, &secret);
+            return self.connect_elsewhere(cx, key, secret);
         }
         let Some(tunnel) = self.sessions.list.get_mut(session) else {
             return failed;
