@@ -1,6 +1,6 @@
 //! The session of a tunnel on a connection whose other end may send anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -103,7 +103,9 @@ struct World {
     places: BTreeMap<u32, (u64, u64)>,
     /// The bytes of a payload that are still to come to the peer.
     payload: Option<(u32, u32)>,
-    /// True if the peer has sent bytes of which it does not know what they are.
+    /// The streams that one side has opened.
+    opened: BTreeSet<u32>,
+    /// True if the peer has sent bytes of which it does not know whether a program gets them, or which.
     is_wild: bool,
 }
 
@@ -156,6 +158,7 @@ pub fn fuzz_tunnel_session(input: &[u8]) {
         got: Vec::new(),
         places: BTreeMap::new(),
         payload: None,
+        opened: BTreeSet::new(),
         is_wild: false,
     };
     while !choices.is_empty() {
@@ -215,6 +218,11 @@ impl World {
             length,
         };
         self.to_send.extend_from_slice(&header.bytes());
+        if flags.has(Flags::SYN) {
+            self.opened.insert(stream);
+        }
+        // It is thrown away, and the stream begins behind it.
+        self.is_wild |= kind == Kind::Data && !self.opened.contains(&stream);
         if kind == Kind::Data {
             let (place, _) = self.places.entry(stream).or_default();
             let count = usize::try_from(length).unwrap_or_default();
@@ -334,6 +342,7 @@ impl World {
             sent: 0,
             got: 0,
         };
+        self.opened.insert(stream.0);
         self.owned.insert(owner, owned);
     }
 
