@@ -360,15 +360,23 @@ fn a_signal_that_input_holds_up_hangs_up() {
     let mut stdin = program.stdin.take().unwrap();
     // Until the whole way to the program is full: then the next write would wait, which a pipe without blocking says.
     nix::fcntl::fcntl(&stdin, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
-    let held = |line: &String| line.contains("to program = ") && !line.contains("to program = 0,");
+    // The amount that the door holds. A dump comes behind everything that the door could do.
+    let held = || {
+        let dump = daemon.usr2();
+        let line = dump.iter().find_map(|line| line.split_once("to program = "))?;
+        let amount = line.1.split(',').next()?.to_owned();
+        (amount != "0").then_some(amount)
+    };
     let (mut full, mut written) = (false, 0);
     while !full {
+        let before = held();
         while stdin.write(&[b'x'; 4096]).is_ok() {
             written += 4096;
             assert!(written < MUCH, "somewhere there is an end to what is held");
         }
-        // Nothing is read from the pipe while the door holds something, and the call has all it takes.
-        full = daemon.usr2().iter().any(held) && stdin.write(&[b'x'; 4096]).is_err() && stuck(program.pid());
+        // The call has all that it takes, and would have taken more if the door had since made room for it.
+        full = stuck(program.pid()) && before.is_some() && held() == before;
+        full = full && stdin.write(&[b'x'; 4096]).is_err() && stuck(program.pid());
     }
     program.signal(Signal::SIGTERM);
     let said = ended(&program);
