@@ -18,4 +18,5 @@ mod mux_peer;
 mod pool;
 mod random;
 mod route;
+mod route_tunnels;
 mod seeds;
