@@ -273,7 +273,7 @@ impl World {
         }
     }
 
-    /// A session was chosen: it is the best, but for those that have failed this route.
+    /// A session was chosen: it is the best but the one that has failed this route.
     fn choose(&mut self, visitor: &Visitor, chosen: u64) {
         let last = visitor.failed.last();
         let rank = |session: &Session| (session.is_elsewhere, session.is_suspect, session.streams);
